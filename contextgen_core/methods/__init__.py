@@ -1,0 +1,1 @@
+"""The methods: for each one file with its choice of conditions, position ids, visibility rules and blocks."""
