@@ -114,7 +114,9 @@ def finite_number(value: object, where: str, name: str, limit: float = MAX_COORD
         raise InputError(f"{where} has {name} = {shorten(value)}; give a number.")
     # An int beyond the range of a float must not reach float(): compare first. NaN fails the comparison too.
     if not -limit <= number <= limit:
-        raise InputError(f"{where} has {name} = {shorten(number)}; give a finite number between -{limit:g} and {limit:g}.")
+        raise InputError(
+            f"{where} has {name} = {shorten(number)}; give a finite number between -{limit:g} and {limit:g}."
+        )
     return float(number)
 
 

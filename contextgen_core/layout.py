@@ -29,8 +29,24 @@ from .geometry import (
     plain_number,
     shorten,
 )
+from .interop import MAX_BOXES, LabelledBox, Request, RequestInstance, boxes_from_any, read_requests
 
-MAX_INSTANCES = 32
+__all__ = [
+    "MAX_INSTANCES",
+    "MAX_JSON_BYTES",
+    "VERSION",
+    "Box",
+    "Instance",
+    "LabelledBox",
+    "Layout",
+    "Request",
+    "RequestInstance",
+    "box_name",
+    "boxes_from_any",
+    "read_requests",
+]
+
+MAX_INSTANCES = MAX_BOXES
 MIN_CANVAS = 64
 MAX_CANVAS = 16384
 MAX_ID = 64
@@ -77,7 +93,9 @@ class Layout:
             if not instance.id:
                 raise InputError(f"{where} has an empty id; give each box an id of 1 to {MAX_ID} characters.")
             if instance.id in seen:
-                raise InputError(f"{where} has the same id as box {seen[instance.id]}; give each box its own id.")
+                raise InputError(
+                    f"{where} has the same id as box {seen[instance.id]}; give each box its own id."
+                )
             seen[instance.id] = position
             _check_box(instance.box, where, self.width, self.height)
             _check_reference(instance.reference, where)
@@ -89,6 +107,15 @@ class Layout:
         """The same layout on a canvas of another size; x and y scale each by its own factor."""
         sx, sy = width / self.width, height / self.height
         return Layout(width, height, tuple(replace(i, box=i.box.scaled(sx, sy)) for i in self.instances))
+
+    @classmethod
+    def from_request(cls, request: Request) -> Layout:
+        """The authors' request on its own square canvas; instance n is bound to reference number n."""
+        instances = (
+            Instance(f"b{n}", entry.box, n, entry.label[:MAX_LABEL])
+            for n, entry in enumerate(request.instances, 1)
+        )
+        return cls(request.width, request.width, tuple(instances))
 
     def to_json(self) -> str:
         """Compact JSON of the current version, coordinates rounded to 1/100; the same bytes from Python and JavaScript."""
@@ -131,7 +158,9 @@ def box_name(position: int, id: object = None) -> str:
 
 def _check_count(count: int) -> None:
     if count > MAX_INSTANCES:
-        raise InputError(f"the layout has {count} boxes, the limit is {MAX_INSTANCES}; remove {count - MAX_INSTANCES}.")
+        raise InputError(
+            f"the layout has {count} boxes, the limit is {MAX_INSTANCES}; remove {count - MAX_INSTANCES}."
+        )
 
 
 def _canvas_side(value: object, name: str) -> int:
@@ -147,7 +176,9 @@ def _check_text(value: object, where: str, name: str, limit: int) -> None:
     if not isinstance(value, str):
         raise InputError(f"{where} has {name} = {shorten(value)}; give text.")
     if len(value) > limit:
-        raise InputError(f"{where} has a {name} of {len(value)} characters, the limit is {limit}; shorten it.")
+        raise InputError(
+            f"{where} has a {name} of {len(value)} characters, the limit is {limit}; shorten it."
+        )
     if has_control_characters(value):
         raise InputError(f"{where} has a {name} with a control character, {shorten(value)}; remove it.")
 
@@ -175,7 +206,9 @@ def _check_box(box: Box, where: str, width: int, height: int) -> None:
             f"{where} reaches from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}); keep coordinates within {MAX_COORDINATE:g}."
         )
     if x2 <= x1 or y2 <= y1:
-        raise InputError(f"{where} is {box.width:g} x {box.height:g} pixels; give it a width and height above 0.")
+        raise InputError(
+            f"{where} is {box.width:g} x {box.height:g} pixels; give it a width and height above 0."
+        )
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
         raise InputError(
             f"{where} reaches from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) and so lies wholly outside the canvas of "
@@ -187,7 +220,9 @@ def _check_box(box: Box, where: str, width: int, height: int) -> None:
 
 
 def _short_number(value: float) -> int | float:
-    return int(value) if value == int(value) else value  # 20, not 20.0: JavaScript knows only one kind of number
+    return (
+        int(value) if value == int(value) else value
+    )  # 20, not 20.0: JavaScript knows only one kind of number
 
 
 def _migrated(value: object, width: int, height: int) -> Mapping[str, object]:
@@ -240,7 +275,9 @@ _MIGRATIONS: tuple[Callable[[object, int, int], object], ...] = (_from_version_0
 def _read(document: Mapping[str, object]) -> Layout:
     canvas, boxes = document.get("canvas"), document.get("boxes")
     if not isinstance(canvas, Mapping):
-        raise InputError(f'the layout has canvas = {shorten(canvas)}; give {{"w": width, "h": height}} in pixels.')
+        raise InputError(
+            f'the layout has canvas = {shorten(canvas)}; give {{"w": width, "h": height}} in pixels.'
+        )
     width, height = _canvas_side(canvas.get("w"), "width"), _canvas_side(canvas.get("h"), "height")
     if not isinstance(boxes, (list, tuple)):
         raise InputError(f"the layout has boxes = {shorten(boxes)}; give a list of boxes.")
