@@ -59,12 +59,13 @@ def make_schedule(
     ica_blocks: tuple[int, int] | None = None,
     references: bool = True,
     prune: bool = True,
+    full_rows: frozenset[int] = frozenset(),
 ) -> Schedule:
     """The schedule of a model with ``double`` + ``single`` blocks.
 
     ``ica_blocks`` is a half-open range over all blocks (double first); None means the authors'. ``references``
     False gives the schedule of a step in which nobody reads a reference. With ``prune`` False references stay to
-    the end and every row is computed. Raises InputError for a range outside the model.
+    the end and every row is computed; ``full_rows`` asks for the latter in single blocks. Raises InputError for a range outside the model.
     """
     first, stop = default_ica_blocks(double, single) if ica_blocks is None else ica_blocks
     count = double + single
@@ -79,8 +80,8 @@ def make_schedule(
         BlockPlan(
             rule=rule if reads and first <= i < stop else Rule.CLA,
             references=i < leave,
-            idle_references=prune and i == leave - 1,
-            idle_base=prune and i == count - 1,
+            idle_references=prune and i == leave - 1 and i not in full_rows,
+            idle_base=prune and i == count - 1 and i not in full_rows,
         )
         for i in range(count)
     )

@@ -118,22 +118,28 @@ class Plan:
 
 def plan_from_scene(scene: Scene, prepared: SequenceOf[PreparedReference | None]) -> Plan:
     """The plan of a scene; ``prepared`` is aligned with the scene's instances, None where none is bound."""
-    grid_width, grid_height = scene.layout.width // TOKEN, scene.layout.height // TOKEN
+    grid = (scene.layout.width // TOKEN, scene.layout.height // TOKEN)
     references = tuple(
-        ReferenceTokens(
-            name=reference.name,
-            width=ready.valid.shape[1],
-            height=ready.valid.shape[0],
-            valid=ready.valid.astype(np.uint8).tobytes(),
-            box=token_box(instance.box, grid_width, grid_height),
-            strength=float(reference.strength),
-            start=float(reference.start),
-            end=float(reference.end),
+        reference_tokens(
+            reference.name,
+            ready.valid,
+            token_box(instance.box, *grid),
+            float(reference.strength),
+            float(reference.start),
+            float(reference.end),
         )
         for instance, reference, ready in zip(scene.layout.instances, scene.references, prepared, strict=True)
         if reference is not None and ready is not None
     )
-    return Plan(grid_width, grid_height, references)
+    return Plan(*grid, references)
+
+
+def reference_tokens(
+    name: str, valid: np.ndarray, box: TokenBox, strength: float = 1.0, start: float = 0.0, end: float = 1.0
+) -> ReferenceTokens:
+    """A reference from its validity mask, bool of shape (rows, columns) in tokens."""
+    height, width = valid.shape
+    return ReferenceTokens(name, width, height, valid.astype(np.uint8).tobytes(), box, strength, start, end)
 
 
 def position_ids(plan: Plan) -> np.ndarray:

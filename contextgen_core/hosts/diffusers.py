@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ..attention import Attend, Program, choose_kernel, compile_programs, run, sdpa
 from ..errors import InputError
-from ..methods.contextgen import Arrangement, Settings, arrange, image_ids
+from ..methods.contextgen import Arrangement, Settings, arrange, image_ids, references_read
 from ..sequence import Plan, TokenSequence
 
 Plans = Plan | Sequence[Plan]
@@ -186,7 +186,9 @@ class ContextGenFlux:
             )
         double = len(self.transformer.transformer_blocks)
         blocks = (double, len(self.blocks) - double)
-        return [arrange(plan, settings, text, blocks, in_window) for plan in plans]
+        return [
+            arrange(plan, settings, references_read(plan, settings, in_window), text, blocks) for plan in plans
+        ]
 
     def _rotary(self, sequences: Sequence[TokenSequence], rounded: bool, device: torch.device) -> Rotary:
         """cos and sin of every token, (1 or B, S, D) float32, zero where a shorter sample is padded."""

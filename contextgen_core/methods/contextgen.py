@@ -45,30 +45,48 @@ class Arrangement(NamedTuple):
     schedule: Schedule
 
 
+def references_read(
+    plan: Plan, settings: Settings, in_window: Callable[[float, float], bool] | None = None
+) -> tuple[int, ...]:
+    """Numbers of the references that are read in the current step.
+
+    ``in_window(start, end)`` tells whether the step lies in a part of the run; None = every part.
+    """
+    if in_window is not None and not in_window(settings.start, settings.end):
+        return ()
+
+    def reads(reference: ReferenceTokens) -> bool:
+        return in_window is None or in_window(reference.start, reference.end)
+
+    return active_references(plan, reads)
+
+
+def windows(plan: Plan, settings: Settings) -> bool:
+    """Whether any reference is read in only a part of the run."""
+    parts = [(settings.start, settings.end), *((r.start, r.end) for r in plan.references)]
+    return any(part != (0.0, 1.0) for part in parts)
+
+
 def arrange(
     plan: Plan,
     settings: Settings,
+    numbers: tuple[int, ...],
     text: int,
     blocks: tuple[int, int],
-    in_window: Callable[[float, float], bool] | None = None,
+    full_rows: frozenset[int] = frozenset(),
 ) -> Arrangement:
-    """The tokens and rules of a call with ``text`` text tokens on a model of ``blocks`` (double, single).
+    """The tokens and rules of a call that reads the references ``numbers``.
 
-    ``in_window(start, end)`` tells whether the current step lies in a part of the run; None = always.
+    ``text`` is the number of text tokens, ``blocks`` the model's double and single blocks. In the blocks
+    ``full_rows`` no row is left out, because somebody else looks at the result.
     """
-    numbers: tuple[int, ...] = ()
-    if in_window is None or in_window(settings.start, settings.end):
-
-        def reads(reference: ReferenceTokens) -> bool:
-            return in_window is None or in_window(reference.start, reference.end)
-
-        numbers = active_references(plan, reads)
     schedule = make_schedule(
         *blocks,
         rule=settings.rule,
         ica_blocks=settings.ica_blocks,
         references=bool(numbers),
         prune=settings.prune,
+        full_rows=full_rows,
     )
     return Arrangement(TokenSequence(plan, text, numbers if schedule.leave else (), settings.prune), schedule)
 
