@@ -17,8 +17,8 @@ _LONGEST_INT = 300  # digits; beyond it int() becomes slow and finally refuses
 
 
 class Parsed(NamedTuple):
-    """`value` as json.loads gives it. `literals`: the NaN and Infinity met, which are not JSON; they stand in `value`
-    as floats, so that a reader can name the place first."""
+    """`value` as json.loads gives it. `literals`: the NaN and Infinity met, which are not JSON; they stand
+    in `value` as floats, so that a reader can name the place first."""
 
     value: object
     literals: tuple[str, ...]
@@ -40,9 +40,7 @@ def parse(text: str | bytes, what: str, max_bytes: int = MAX_JSON_BYTES) -> Pars
     if isinstance(text, str) and size <= max_bytes:
         size = len(text.encode("utf-8", "surrogatepass"))
     if size > max_bytes:
-        raise InputError(
-            f"{what} is {size} bytes of text, the limit is {max_bytes}; remove what is not a box."
-        )
+        raise InputError(f"{what} is {size} bytes of text, the limit is {max_bytes}; remove what is not a box.")
     if isinstance(text, bytes):
         try:
             text = text.decode("utf-8-sig")
@@ -63,14 +61,8 @@ def parse(text: str | bytes, what: str, max_bytes: int = MAX_JSON_BYTES) -> Pars
     try:
         value = json.loads(text, parse_constant=literal, parse_int=integer)
     except ValueError as error:
-        # "position" is the only part of the parser's message that helps; its wording differs between versions.
-        place = (
-            f"line {error.lineno} column {error.colno}"
-            if isinstance(error, json.JSONDecodeError)
-            else "a number"
-        )
+        # The place is the part of the parser's message that helps; its wording differs between versions.
+        place = f"line {error.lineno} column {error.colno}" if isinstance(error, json.JSONDecodeError) else "a number"
         start = shorten(text.strip())
-        raise InputError(
-            f"{what} is not JSON (it fails at {place}): {start}; correct it or empty the field."
-        ) from None
+        raise InputError(f"{what} is not JSON (it fails at {place}): {start}; correct it or empty the field.") from None
     return Parsed(value, tuple(literals))

@@ -74,12 +74,12 @@ class Box:
 
 
 def hundredths(value: float) -> float:
-    """Round to 1/100 as JavaScript does it too: floor(v * 100 + 0.5) / 100. Python's round() differs on ties."""
+    """Round to 1/100 as JavaScript does it too, floor(v * 100 + 0.5) / 100; Python's round() does not."""
     return math.floor(value * 100 + 0.5) / 100
 
 
 def shorten(value: object, limit: int = 40) -> str:
-    """A value as it is shown in an error: the spelling of JSON where there is one, never longer than limit."""
+    """A value as errors show it: the spelling of JSON where there is one, never longer than limit."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -99,7 +99,7 @@ def shorten(value: object, limit: int = 40) -> str:
 
 
 def plain_number(value: object) -> int | float | None:
-    """A Python number from a number, NumPy scalar or zero-dimensional tensor; None for anything else, bools included."""
+    """A Python number from a number, NumPy scalar or zero-dimensional tensor; None for all else and bools."""
     if not isinstance(value, (int, float)) and hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()  # type: ignore[attr-defined]
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -1,12 +1,10 @@
-"""Boxes as other packs spell them, and the authors' request file."""
+"""Boxes as other packs spell them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from .bounded_json import parse
@@ -22,7 +20,6 @@ from .geometry import (
 
 MAX_BOXES = 32
 MAX_BOX_TEXT = 1 << 20
-MAX_REQUEST_BYTES = 16 << 20
 _GRID = 1000.0  # core's "elements" stand on a grid of 0..1000 in both axes
 
 BoxFormat = Literal["xywh", "xyxy"]
@@ -30,7 +27,7 @@ BoxFormat = Literal["xywh", "xyxy"]
 
 @dataclass(frozen=True)
 class LabelledBox:
-    """A detected or drawn box: pixels of the canvas asked for, a label of at most 200 characters, a score or None."""
+    """A detected or drawn box in pixels of the canvas asked for; label of at most 200 characters."""
 
     box: Box
     label: str = ""
@@ -46,20 +43,20 @@ class _Target(NamedTuple):
 def boxes_from_any(
     value: object, width: int, height: int, *, format: BoxFormat | None = None, frame: int = 0
 ) -> list[LabelledBox]:
-    """Boxes in pixels of a width x height canvas, from whatever other nodes give. They may stick out of the canvas.
+    """Boxes in pixels of a width x height canvas, from whatever other nodes give.
 
     Understood without `format`, because they say what they are:
-      {x, y, width, height} or {x, y, w, h} or {x1, y1, x2, y2}, top-left pixels; metadata, label and score are kept
-      a list of those; a list of such lists, one per frame, of which `frame` is taken (a single one serves all frames)
-      core's elements, {"bbox": [ymin, xmin, ymax, xmax]} on a 0..1000 grid, alone, listed, or under "elements"
+      {x, y, width, height} or {x, y, w, h} or {x1, y1, x2, y2}, in pixels, with label and score
+      a list of those; a list of such lists, one per frame: `frame` is taken, a single one serves all frames
+      core's elements, {"bbox": [ymin, xmin, ymax, xmax]} on a 0..1000 grid, alone or listed
       Florence-2's {"bboxes": [xyxy, ...], "labels": [...]}, alone or listed one per image
       Impact Pack's SEGS, ((height, width), [SEG, ...]), scaled from its own picture size
       this pack's layout JSON, scaled from its own canvas
       the JSON text of any of these; None and empty text give no boxes
-    Understood only with `format`: bare rows of four numbers (BBOX tuples, lists per frame, arrays, tensors), and
-    {"bbox": four numbers}, which then are pixels in that format.
-    Raises InputError, naming the box, for anything else, for more than 32 boxes, and for a box without area, not
-    finite, or wholly outside the canvas.
+    Understood only with `format`: bare rows of four numbers (BBOX tuples, lists per frame, arrays, tensors);
+    and {"bbox": four numbers} then means pixels in that format.
+    A box may stick out of the canvas. Raises InputError, naming the box, for anything else, for more than 32
+    boxes, and for a box without area, not finite, or wholly outside the canvas.
     """
     if format not in (None, "xywh", "xyxy"):
         raise InputError(f'the box format is {shorten(format)}; give "xywh" or "xyxy".')
@@ -68,20 +65,16 @@ def boxes_from_any(
             return []
         value, literals = parse(value, "the boxes text", MAX_BOX_TEXT)
         if literals:
-            raise InputError(
-                f"the boxes text contains {literals[0]}, which is not JSON; give finite numbers."
-            )
+            raise InputError(f"the boxes text contains {literals[0]}, which is not JSON; give finite numbers.")
     target = _Target(width, height, format)
     entries, target, scale = _entries(_unwrapped(value), target, frame)
     if len(entries) > MAX_BOXES:
-        raise InputError(
-            f"there are {len(entries)} boxes, the limit is {MAX_BOXES}; keep the most important ones."
-        )
+        raise InputError(f"there are {len(entries)} boxes, the limit is {MAX_BOXES}; keep the most important ones.")
     boxes: list[LabelledBox] = []
     for position, entry in enumerate(entries, 1):
         found = _labelled(entry, f"box {position}", target)
         boxes.append(LabelledBox(found.box.scaled(*scale), found.label, found.score))
-        _check_inside(boxes[-1].box, f"box {position}", width, height)
+        check_inside(boxes[-1].box, f"box {position}", width, height)
     return boxes
 
 
@@ -93,9 +86,7 @@ def _unwrapped(value: object) -> object:
         for side in shape:
             count *= int(side)
         if count > 1 << 20:
-            raise InputError(
-                f"the boxes are an array of shape {tuple(shape)}; give at most {MAX_BOXES} rows of four."
-            )
+            raise InputError(f"the boxes are an array of shape {tuple(shape)}; give at most {MAX_BOXES} rows of four.")
         value = value.tolist()  # type: ignore[attr-defined]
     return value
 
@@ -110,18 +101,14 @@ def _is_row(value: object) -> bool:
     return isinstance(row, (list, tuple)) and len(row) == 4 and all(plain_number(v) is not None for v in row)
 
 
-def _entries(
-    value: object, target: _Target, frame: int
-) -> tuple[Sequence[object], _Target, tuple[float, float]]:
+def _entries(value: object, target: _Target, frame: int) -> tuple[Sequence[object], _Target, tuple[float, float]]:
     """The single boxes of one frame, still in their own spelling, and the scale (x, y) to the canvas."""
     if value is None:
         return [], target, (1.0, 1.0)
     if isinstance(value, Mapping):
         return _mapping_entries(value, target)
     if not isinstance(value, (list, tuple)):
-        raise InputError(
-            f"the boxes are {shorten(type(value).__name__)}; give bounding boxes, segments or JSON text."
-        )
+        raise InputError(f"the boxes are {shorten(type(value).__name__)}; give bounding boxes, segments or JSON text.")
     segments = _segments(value)
     if segments is not None:
         (height, width), items = segments
@@ -143,9 +130,7 @@ def _entries(
     if isinstance(chosen, Mapping):
         return _mapping_entries(chosen, target)
     if not isinstance(chosen, (list, tuple)):
-        raise InputError(
-            f"frame {frame} of the boxes is {shorten(chosen)}; give a list of boxes for each frame."
-        )
+        raise InputError(f"frame {frame} of the boxes is {shorten(chosen)}; give a list of boxes for each frame.")
     return chosen, target, (1.0, 1.0)
 
 
@@ -184,9 +169,7 @@ def _canvas_scale(canvas: object, target: _Target) -> tuple[float, float]:
     width = finite_number(canvas.get("w"), "the boxes' canvas", "w")
     height = finite_number(canvas.get("h"), "the boxes' canvas", "h")
     if width < 1 or height < 1:
-        raise InputError(
-            f"the boxes' canvas is {width:g} x {height:g} pixels; give a size of at least 1 x 1."
-        )
+        raise InputError(f"the boxes' canvas is {width:g} x {height:g} pixels; give a size of at least 1 x 1.")
     return target.width / width, target.height / height
 
 
@@ -203,9 +186,7 @@ def _segments(value: Sequence[object]) -> tuple[tuple[float, float], Sequence[ob
         finite_number(v, "the segments' header", n) for v, n in zip(header, ("height", "width"), strict=True)
     )
     if width < 1 or height < 1:
-        raise InputError(
-            f"the segments' header gives a picture of {width:g} x {height:g} pixels; give its real size."
-        )
+        raise InputError(f"the segments' header gives a picture of {width:g} x {height:g} pixels; give its real size.")
     return (height, width), items
 
 
@@ -224,9 +205,7 @@ def _labelled(entry: object, where: str, target: _Target) -> LabelledBox:
         }
     if "bbox" in entry:
         row = _unwrapped(entry["bbox"])
-        box = (
-            _element_box(row, where, target) if target.format is None else _row_box(row, where, target.format)
-        )
+        box = _element_box(row, where, target) if target.format is None else _row_box(row, where, target.format)
     else:
         box = _keyed_box(entry, where)
     return LabelledBox(box, _label(entry), _score(entry))
@@ -236,13 +215,13 @@ def _keyed_box(entry: Mapping[object, object], where: str) -> Box:
     for keys in (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("x1", "y1", "x2", "y2")):
         if all(key in entry for key in keys):
             a, b, c, d = (finite_number(entry[key], where, key) for key in keys)
-            return _box(a, b, c, d, where) if keys[2] == "x2" else _box(a, b, a + c, b + d, where)
+            return corner_box(a, b, c, d, where) if keys[2] == "x2" else corner_box(a, b, a + c, b + d, where)
     raise InputError(
         f"{where} has the keys {shorten(', '.join(map(str, islice(entry, 8))))}; give x, y, width, height."
     )
 
 
-def _numbers(row: object, where: str) -> tuple[float, float, float, float]:
+def four_numbers(row: object, where: str) -> tuple[float, float, float, float]:
     if not isinstance(row, (list, tuple)) or len(row) != 4:
         raise InputError(f"{where} has bbox = {shorten(row)}; give four numbers.")
     a, b, c, d = (finite_number(v, where, f"bbox[{i}]") for i, v in enumerate(row))
@@ -250,25 +229,25 @@ def _numbers(row: object, where: str) -> tuple[float, float, float, float]:
 
 
 def _row_box(row: object, where: str, format: BoxFormat | None) -> Box:
-    a, b, c, d = _numbers(row, where)
+    a, b, c, d = four_numbers(row, where)
     if format is None:
         raise InputError(
-            f"{where} is four bare numbers ({a:g}, {b:g}, {c:g}, {d:g}), which does not say what they mean; choose the "
-            "boxes format, xywh or xyxy."
+            f"{where} is four bare numbers ({a:g}, {b:g}, {c:g}, {d:g}), which does not say what they mean; "
+            "choose the boxes format, xywh or xyxy."
         )
-    return _box(a, b, a + c, b + d, where) if format == "xywh" else _box(a, b, c, d, where)
+    return corner_box(a, b, a + c, b + d, where) if format == "xywh" else corner_box(a, b, c, d, where)
 
 
 def _element_box(row: object, where: str, target: _Target) -> Box:
-    numbers = _numbers(row, where)
+    numbers = four_numbers(row, where)
     if not all(0 <= v <= _GRID for v in numbers):
         raise InputError(
-            f"{where} has bbox = {shorten([*numbers][:4])} beyond the 0 to 1000 grid of elements; for pixels choose "
-            "the boxes format, xywh or xyxy."
+            f"{where} has bbox = {shorten([*numbers][:4])} beyond the 0 to 1000 grid of elements; for pixels "
+            "choose the boxes format, xywh or xyxy."
         )
     y1, x1, y2, x2 = (v / _GRID for v in numbers)
     # Core reads corners in either order here, and the same value must mean the same box in both nodes.
-    return _box(
+    return corner_box(
         min(x1, x2) * target.width,
         min(y1, y2) * target.height,
         max(x1, x2) * target.width,
@@ -277,20 +256,20 @@ def _element_box(row: object, where: str, target: _Target) -> Box:
     )
 
 
-def _box(x1: float, y1: float, x2: float, y2: float, where: str) -> Box:
+def corner_box(x1: float, y1: float, x2: float, y2: float, where: str) -> Box:
     if x2 <= x1 or y2 <= y1:
         raise InputError(
-            f"{where} reaches from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}); give it a width and height above 0, and check "
-            "the boxes format."
+            f"{where} reaches from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}); give it a width and height above 0, "
+            "and check the boxes format."
         )
     return Box(x1, y1, x2, y2)
 
 
-def _check_inside(box: Box, where: str, width: int, height: int) -> None:
+def check_inside(box: Box, where: str, width: int, height: int) -> None:
     if box.x2 <= 0 or box.y2 <= 0 or box.x1 >= width or box.y1 >= height:
         raise InputError(
-            f"{where} reaches from ({box.x1:g}, {box.y1:g}) to ({box.x2:g}, {box.y2:g}) and so lies wholly outside the "
-            f"canvas of {width} x {height}; check the boxes format and the canvas size."
+            f"{where} reaches from ({box.x1:g}, {box.y1:g}) to ({box.x2:g}, {box.y2:g}) and so lies wholly "
+            f"outside the canvas of {width} x {height}; check the boxes format and the canvas size."
         )
 
 
@@ -312,103 +291,3 @@ def _score(entry: Mapping[object, object]) -> float | None:
         if number is not None and -1e6 <= number <= 1e6:
             return float(number)
     return None
-
-
-# --- the authors' request file --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RequestInstance:
-    """image, mask: paths as written in the file, never opened here. box: pixels of a square of the request's width."""
-
-    image: str
-    box: Box
-    mask: str | None = None
-    label: str = ""
-    phrase: str = ""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One entry of segment_info.json. width: side of the square that the boxes refer to."""
-
-    caption: str
-    width: int
-    instances: tuple[RequestInstance, ...]
-    layout_image: str | None = None
-
-
-def read_requests(value: object) -> list[Request]:
-    """Read the authors' segment_info.json: a path, its text, or the parsed list (a single request counts as a list).
-
-    Raises InputError naming the request and the box.
-    """
-    if isinstance(value, os.PathLike) or (
-        isinstance(value, str) and not value.lstrip().startswith(("[", "{"))
-    ):
-        value = _read_bounded(Path(value))
-    if isinstance(value, (str, bytes)):
-        value, literals = parse(value, "the request file", MAX_REQUEST_BYTES)
-        if literals:
-            raise InputError(
-                f"the request file contains {literals[0]}, which is not JSON; give finite numbers."
-            )
-    items = [value] if isinstance(value, Mapping) else value
-    if not isinstance(items, (list, tuple)):
-        raise InputError(f"the request file holds {shorten(items)}; give a list of requests.")
-    return [_request(item, f"request {position}") for position, item in enumerate(items, 1)]
-
-
-def _read_bounded(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_REQUEST_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a path"
-        raise InputError(
-            f"the request file {shorten(str(path), 80)} cannot be read ({reason}); check it."
-        ) from None
-
-
-def _text(item: Mapping[object, object], key: str, where: str, *, required: bool = False) -> str:
-    text = item.get(key)
-    if text is None and not required:
-        return ""
-    if not isinstance(text, str):
-        raise InputError(f"{where} has {key} = {shorten(text)}; give text.")
-    return text
-
-
-def _request(item: object, where: str) -> Request:
-    if not isinstance(item, Mapping):
-        raise InputError(f"{where} is {shorten(item)}; give an object with caption, width and instances.")
-    width = finite_number(item.get("width"), where, "width", 16384)
-    if width < 1 or width != int(width):
-        raise InputError(f"{where} has width = {shorten(width)}; give a whole number of pixels.")
-    instances = item.get("instances")
-    if not isinstance(instances, (list, tuple)):
-        raise InputError(f"{where} has instances = {shorten(instances)}; give a list.")
-    if len(instances) > MAX_BOXES:
-        raise InputError(f"{where} has {len(instances)} instances, the limit is {MAX_BOXES}; remove some.")
-    return Request(
-        _text(item, "caption", where),
-        int(width),
-        tuple(
-            _request_instance(entry, f"{where}, box {i}", int(width)) for i, entry in enumerate(instances, 1)
-        ),
-        _text(item, "layout_image", where) or None,
-    )
-
-
-def _request_instance(entry: object, where: str, side: int) -> RequestInstance:
-    if not isinstance(entry, Mapping):
-        raise InputError(f"{where} is {shorten(entry)}; give an object with image and bbox.")
-    box = _box(*_numbers(entry.get("bbox"), where), where)
-    _check_inside(box, where, side, side)
-    return RequestInstance(
-        _text(entry, "image", where, required=True),
-        box,
-        _text(entry, "mask", where) or None,
-        _text(entry, "label", where),
-        _text(entry, "phrase", where),
-    )

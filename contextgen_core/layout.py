@@ -6,9 +6,9 @@ The JSON form, version 1 (array order = painting order, first = bottom; pixels o
      "boxes": [{"id": "b1", "x": 20, "y": 35, "w": 65, "h": 66, "ref": "Anna", "label": "", "locked": false}],
      "editor": {}}
 
-`ref` is a reference's name, its 1-based number, or null; it, `label` and `locked` may be left out. `editor` holds the
-editor's own preferences and is ignored here, as is every other key. Without "v", or as a bare list of boxes, the text
-counts as version 0: ids are made up and a missing canvas is the one the caller gives.
+`ref` is a reference's name, its 1-based number, or null; it, `label` and `locked` may be left out. `editor`
+holds the editor's own preferences and is ignored here, as is every other key. Without "v", or as a bare list
+of boxes, the text counts as version 0: ids are made up and a missing canvas is the one the caller gives.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from .geometry import (
     plain_number,
     shorten,
 )
-from .interop import MAX_BOXES, LabelledBox, Request, RequestInstance, boxes_from_any, read_requests
+from .interop import MAX_BOXES, LabelledBox, boxes_from_any
+from .request_file import Request, RequestInstance, read_requests
 
 __all__ = [
     "MAX_INSTANCES",
@@ -60,7 +61,7 @@ class Instance:
     """One box, and the reference bound to it.
 
     box: pixels of the layout's canvas; may stick out of it.
-    reference: a reference's name, or its 1-based number in the bundle, or None (described by the prompt alone).
+    reference: a reference's name, or its 1-based number in the bundle, or None: the prompt describes it.
     """
 
     id: str
@@ -93,9 +94,7 @@ class Layout:
             if not instance.id:
                 raise InputError(f"{where} has an empty id; give each box an id of 1 to {MAX_ID} characters.")
             if instance.id in seen:
-                raise InputError(
-                    f"{where} has the same id as box {seen[instance.id]}; give each box its own id."
-                )
+                raise InputError(f"{where} has the same id as box {seen[instance.id]}; give each box its own id.")
             seen[instance.id] = position
             _check_box(instance.box, where, self.width, self.height)
             _check_reference(instance.reference, where)
@@ -112,13 +111,12 @@ class Layout:
     def from_request(cls, request: Request) -> Layout:
         """The authors' request on its own square canvas; instance n is bound to reference number n."""
         instances = (
-            Instance(f"b{n}", entry.box, n, entry.label[:MAX_LABEL])
-            for n, entry in enumerate(request.instances, 1)
+            Instance(f"b{n}", entry.box, n, entry.label[:MAX_LABEL]) for n, entry in enumerate(request.instances, 1)
         )
         return cls(request.width, request.width, tuple(instances))
 
     def to_json(self) -> str:
-        """Compact JSON of the current version, coordinates rounded to 1/100; the same bytes from Python and JavaScript."""
+        """Compact JSON of the current version, coordinates to 1/100; the editor writes the same bytes."""
         boxes: list[dict[str, object]] = []
         for instance in self.instances:
             x, y, x2, y2 = _rounded(instance.box)
@@ -153,14 +151,12 @@ def box_name(position: int, id: object = None) -> str:
     return f"box {position} ({shorten(id, 26)})" if isinstance(id, str) and id else f"box {position}"
 
 
-# --- checks ---------------------------------------------------------------------------------------------------------
+# --- checks ---------------------------------------------------------------------------------------
 
 
 def _check_count(count: int) -> None:
     if count > MAX_INSTANCES:
-        raise InputError(
-            f"the layout has {count} boxes, the limit is {MAX_INSTANCES}; remove {count - MAX_INSTANCES}."
-        )
+        raise InputError(f"the layout has {count} boxes, the limit is {MAX_INSTANCES}; remove {count - MAX_INSTANCES}.")
 
 
 def _canvas_side(value: object, name: str) -> int:
@@ -176,9 +172,7 @@ def _check_text(value: object, where: str, name: str, limit: int) -> None:
     if not isinstance(value, str):
         raise InputError(f"{where} has {name} = {shorten(value)}; give text.")
     if len(value) > limit:
-        raise InputError(
-            f"{where} has a {name} of {len(value)} characters, the limit is {limit}; shorten it."
-        )
+        raise InputError(f"{where} has a {name} of {len(value)} characters, the limit is {limit}; shorten it.")
     if has_control_characters(value):
         raise InputError(f"{where} has a {name} with a control character, {shorten(value)}; remove it.")
 
@@ -206,23 +200,19 @@ def _check_box(box: Box, where: str, width: int, height: int) -> None:
             f"{where} reaches from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}); keep coordinates within {MAX_COORDINATE:g}."
         )
     if x2 <= x1 or y2 <= y1:
-        raise InputError(
-            f"{where} is {box.width:g} x {box.height:g} pixels; give it a width and height above 0."
-        )
+        raise InputError(f"{where} is {box.width:g} x {box.height:g} pixels; give it a width and height above 0.")
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
         raise InputError(
-            f"{where} reaches from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) and so lies wholly outside the canvas of "
-            f"{width} x {height}; move it inside."
+            f"{where} reaches from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) and so lies wholly outside the "
+            f"canvas of {width} x {height}; move it inside."
         )
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def _short_number(value: float) -> int | float:
-    return (
-        int(value) if value == int(value) else value
-    )  # 20, not 20.0: JavaScript knows only one kind of number
+    return int(value) if value == int(value) else value  # 20, not 20.0: JavaScript knows only one kind of number
 
 
 def _migrated(value: object, width: int, height: int) -> Mapping[str, object]:
@@ -233,8 +223,8 @@ def _migrated(value: object, width: int, height: int) -> Mapping[str, object]:
             raise InputError(f"the layout has version {shorten(value['v'])}; give {VERSION}.")
         if version > VERSION:
             raise InputError(
-                f"the layout was written by a newer version of this pack (layout version {shorten(version)}, this one "
-                f"reads up to {VERSION}); update the pack."
+                f"the layout was written by a newer version of this pack (layout version {shorten(version)}, "
+                f"this one reads up to {VERSION}); update the pack."
             )
     elif isinstance(value, (Mapping, list, tuple)):
         version = 0
@@ -268,16 +258,14 @@ def _from_version_0(value: object, width: int, height: int) -> object:
     return {"canvas": canvas, "boxes": named}
 
 
-# Position n turns version n into version n + 1. A released function is never changed: old workflows depend on it.
+# Position n turns version n into n + 1. A released function is never changed: old workflows depend on it.
 _MIGRATIONS: tuple[Callable[[object, int, int], object], ...] = (_from_version_0,)
 
 
 def _read(document: Mapping[str, object]) -> Layout:
     canvas, boxes = document.get("canvas"), document.get("boxes")
     if not isinstance(canvas, Mapping):
-        raise InputError(
-            f'the layout has canvas = {shorten(canvas)}; give {{"w": width, "h": height}} in pixels.'
-        )
+        raise InputError(f'the layout has canvas = {shorten(canvas)}; give {{"w": width, "h": height}} in pixels.')
     width, height = _canvas_side(canvas.get("w"), "width"), _canvas_side(canvas.get("h"), "height")
     if not isinstance(boxes, (list, tuple)):
         raise InputError(f"the layout has boxes = {shorten(boxes)}; give a list of boxes.")
@@ -303,5 +291,5 @@ def _instance(position: int, entry: object) -> Instance:
         reference = int(number)  # 1.0 is 1 in JSON
     if reference == "":
         reference = None
-    # Types are checked by Layout, which names the box.
-    return Instance(entry["id"], box, reference, entry.get("label", ""), entry.get("locked", False))  # type: ignore[arg-type]
+    label, locked = entry.get("label", ""), entry.get("locked", False)
+    return Instance(entry["id"], box, reference, label, locked)  # type: ignore[arg-type]  # Layout checks them

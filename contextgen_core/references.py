@@ -1,7 +1,7 @@
 """References: a picture of one subject, its mask, and the form in which the model reads them.
 
-Sizes are (width, height) in pixels; arrays are (height, width). One token is 16 x 16 pixels. Source of the rules:
-the authors' inference code, facts/contextgen.md 3.1, 6.1 and 6.2.
+Sizes are (width, height) in pixels; arrays are (height, width). One token is 16 x 16 pixels. Source of the
+rules: ContextGen's released inference code.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from .errors import InputError
 from .geometry import has_control_characters, plain_number, shorten
 
 GREY = 128  # what a masked-out pixel is: 0 on the model's scale of -1..1
+HALF = 128  # a mask value from here on is subject
 TOKEN = 16
 MIN_SIDE = 16
 MAX_SIDE = 16384
@@ -66,15 +67,11 @@ class Reference:
             value = getattr(self, field)
             number = plain_number(value)
             if number is None or not low <= number <= high:
-                raise InputError(
-                    f"{where} has {field} = {shorten(value)}; give a number from {low:g} to {high:g}."
-                )
+                raise InputError(f"{where} has {field} = {shorten(value)}; give a number from {low:g} to {high:g}.")
         if self.tokens != int(self.tokens):
             raise InputError(f"{where} has tokens = {self.tokens:g}; give a whole number.")
         if self.start > self.end:
-            raise InputError(
-                f"{where} starts at {self.start:g} and ends at {self.end:g}; start it before it ends."
-            )
+            raise InputError(f"{where} starts at {self.start:g} and ends at {self.end:g}; start it before it ends.")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -96,13 +93,14 @@ class PreparedReference:
     valid: np.ndarray
 
 
-# --- sizes ----------------------------------------------------------------------------------------------------------
+# --- sizes ----------------------------------------------------------------------------------------
 
 
 def official_size(width: int, height: int, canvas_width: int, canvas_height: int) -> tuple[int, int]:
     """The authors' size for a width x height reference: the area depends on the canvas' short side alone.
 
-    Sides are rounded up to multiples of 16, so the aspect may drift by up to 15 pixels; small pictures are enlarged.
+    Sides are rounded up to multiples of 16, so the aspect may drift by up to 15 pixels; small pictures are
+    enlarged.
     """
     short = min(canvas_width, canvas_height)
     base = next((side for limit, side in _OFFICIAL_SIDES if short <= limit), _OFFICIAL_LARGEST)
@@ -117,8 +115,8 @@ def _ceil16(length: int) -> int:
 def budget_size(width: int, height: int, tokens: int) -> tuple[int, int]:
     """The size of at most `tokens` tokens that fits the aspect best; multiples of 16, at least 16 x 16.
 
-    Of the whole-token sizes around the ideal one that keep the budget, the one with the least sum of aspect error and
-    unused budget (both as logarithms) is taken.
+    Of the whole-token sizes around the ideal one that keep the budget, the one with the least sum of aspect
+    error and unused budget (both as logarithms) is taken.
     """
     across = math.sqrt(tokens * width / height)
     candidates = [
@@ -141,7 +139,7 @@ def _around(ideal: float, most: int) -> tuple[int, ...]:
     return (low, min(low + 1, most))
 
 
-# --- masks ----------------------------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------------------
 
 
 def token_mask(mask: np.ndarray) -> np.ndarray:
@@ -157,7 +155,7 @@ def token_mask(mask: np.ndarray) -> np.ndarray:
     return np.asarray(small) > 0
 
 
-def subject_box(mask: np.ndarray, threshold: int = GREY) -> tuple[int, int, int, int] | None:
+def subject_box(mask: np.ndarray, threshold: int = HALF) -> tuple[int, int, int, int] | None:
     """The tight half-open rectangle (x1, y1, x2, y2) of mask >= threshold, or None where there is none."""
     inside = mask >= threshold
     columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
@@ -169,8 +167,8 @@ def subject_box(mask: np.ndarray, threshold: int = GREY) -> tuple[int, int, int,
 def prepare(reference: Reference, canvas_width: int, canvas_height: int) -> PreparedReference:
     """Resize a reference for a canvas and grey its background.
 
-    Image and mask are resized with Pillow's bicubic filter; a pixel is subject where the resized mask is above one
-    half. Raises InputError when nothing of the subject is left at that size.
+    Image and mask are resized with Pillow's bicubic filter; a pixel is subject where the resized mask is
+    above one half. Raises InputError when nothing of the subject is left at that size.
     """
     pixels, mask = reference.pixels, reference.mask
     if reference.crop:
@@ -183,11 +181,11 @@ def prepare(reference: Reference, canvas_width: int, canvas_height: int) -> Prep
     small = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
     small_mask = np.array(Image.fromarray(mask).resize(size, Image.Resampling.BICUBIC))
     valid = token_mask(small_mask)
-    outside = small_mask < GREY
+    outside = small_mask < HALF
     if outside.all() or not valid.any():
         raise InputError(
-            f"reference {shorten(reference.name, 60)} has a subject too small to be seen at {size[0]} x {size[1]} "
-            "pixels; crop to the subject, or give it more tokens."
+            f"reference {shorten(reference.name, 60)} has a subject too small to be seen at {size[0]} x "
+            f"{size[1]} pixels; crop to the subject, or give it more tokens."
         )
     small[outside] = GREY
     return PreparedReference(reference.name, small, small_mask, valid)
@@ -208,28 +206,27 @@ def _cropped(pixels: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.ascontiguousarray(pixels[rows, columns]), np.ascontiguousarray(mask[rows, columns])
 
 
-# --- pictures -------------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 
 def subject_from_image(image: Image.Image, mask: Image.Image | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Pixels uint8 (H, W, 3) and mask uint8 (H, W), 255 = subject, from a Pillow picture.
 
-    Transparency counts as the mask, in whatever form the mode keeps it (RGBA, LA, a palette's or a colour key). A
-    separate mask (any mode; white = subject) may come with it: a pixel then is subject where both say so, because
-    the colour under transparency means nothing. Camera orientation is applied.
-    Raises InputError for a picture with neither, an empty mask, sizes that differ, and sides outside 16..16384.
+    Transparency counts as the mask, in whatever form the mode keeps it (RGBA, LA, a palette's or a colour
+    key). A separate mask (any mode; white = subject) may come with it: a pixel then is subject where both
+    say so, because the colour under transparency means nothing. Camera orientation is applied.
+    Raises InputError for a picture with neither, an empty mask, sizes that differ, and absurd sizes.
     """
     _check_sides(*image.size, "the picture")
     image = _upright(image, "the picture")
     alpha = None
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        alpha = np.array(rgba.getchannel("A"))
-        image = rgba
+    if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
+        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        alpha = np.array(image.getchannel("A"))
     if mask is None and alpha is None:
         raise InputError(
-            "the picture has neither a mask nor transparency, so its subject is unknown; connect a subject mask, or "
-            "use a cut-out with a transparent background."
+            "the picture has neither a mask nor transparency, so its subject is unknown; connect a subject "
+            "mask, or use a cut-out with a transparent background."
         )
     pixels = np.array(_eight_bit(image).convert("RGB"))
     selected = np.full(pixels.shape[:2], 255, np.uint8)
@@ -273,17 +270,15 @@ def _check_sides(width: int, height: int, what: str) -> None:
 
 def _check_picture(pixels: np.ndarray, mask: np.ndarray, what: str) -> None:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise InputError(
-            f"{what} has pixels of shape {pixels.shape} {pixels.dtype}; give uint8 (height, width, 3)."
-        )
+        raise InputError(f"{what} has pixels of shape {pixels.shape} {pixels.dtype}; give uint8 (height, width, 3).")
     if mask.dtype != np.uint8 or mask.shape != pixels.shape[:2]:
         raise InputError(
-            f"{what} has a mask of shape {mask.shape} {mask.dtype} for pixels of shape {pixels.shape}; give uint8 "
-            "(height, width) of the same size."
+            f"{what} has a mask of shape {mask.shape} {mask.dtype} for pixels of shape {pixels.shape}; give "
+            "uint8 (height, width) of the same size."
         )
     _check_sides(pixels.shape[1], pixels.shape[0], what)
-    if not (mask >= GREY).any():
+    if not (mask >= HALF).any():
         raise InputError(
-            f"{what} has an empty mask (no pixel above one half); mark the subject, or invert the mask if it is white "
-            "around the subject."
+            f"{what} has an empty mask (no pixel above one half); mark the subject, or invert the mask if it "
+            "is white around the subject."
         )
