@@ -1,0 +1,310 @@
+"""Runs every test that this machine can run; the last line is ``contextgen: N passed, N failed, N skipped``.
+
+Suites: lint (formatting, rules, types), unit, web (the box editor), host (in each ComfyUI found, in its own
+Python) and browser (the editor in a real server). A suite that cannot run counts as one skipped and says why.
+Exit status 0 when nothing failed.
+
+    COMFYUI_PATH     ComfyUI folders, separated as in PATH; otherwise ~/comfy/ComfyUI and ~/comfy/ComfyUI-*
+    COMFYUI_PYTHON   their interpreters in the same order; otherwise each folder's .venv or venv
+    CHROMIUM         the browser; otherwise chromium, google-chrome or chrome on the PATH
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+HOST_TOOLS = VENV / "host-tools"
+REPORTS = VENV / "reports"
+SUITES = ("lint", "unit", "web", "host", "browser")
+SUITE_TIMEOUT = 40 * 60  # seconds; only a hang comes near it
+
+
+class Result(NamedTuple):
+    """One row of the summary: counts, seconds, and why it did not run or what went wrong."""
+
+    name: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    note: str = ""
+
+
+class Host(NamedTuple):
+    """A ComfyUI folder and the interpreter that has its requirements (None: not found)."""
+
+    path: Path
+    python: Path | None
+
+
+def say(text: str = "") -> None:
+    print(text, flush=True)
+
+
+def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None, quiet: bool = False) -> tuple[int, str]:
+    """Runs a command from the root, echoing what it prints; returns its exit status and its output."""
+    say("$ " + " ".join(str(part) for part in command).replace(str(ROOT) + os.sep, ""))
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=os.name == "posix",
+    )
+    lines: list[str] = []
+    if process.stdout is None:
+        raise RuntimeError("no output pipe")
+    previous = signal.signal(signal.SIGALRM, _too_long) if hasattr(signal, "SIGALRM") else None
+    try:
+        if previous is not None:
+            signal.alarm(SUITE_TIMEOUT)
+        for line in process.stdout:
+            lines.append(line)
+            if not quiet:
+                say(line.rstrip("\n"))
+        status = process.wait()
+    except BaseException as error:
+        if os.name == "posix":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        if not isinstance(error, TimeoutError):
+            raise
+        say(f"stopped after {SUITE_TIMEOUT} s")
+        status = 124
+    finally:
+        if previous is not None:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, previous)
+    output = "".join(lines)
+    if quiet and status:
+        say(output)
+    return status, output
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError
+
+
+def check(name: str, command: Sequence[str | Path]) -> Result:
+    """A check that passes or fails as a whole."""
+    start = time.monotonic()
+    status, _ = run(command, quiet=True)
+    return Result(name, int(status == 0), int(status != 0), seconds=time.monotonic() - start)
+
+
+def finish(name: str, counts: tuple[int, int, int], status: int, start: float) -> Result:
+    """Turns counts into a row; a runner that failed without a failed test counts as one failure."""
+    passed, failed, skipped = counts
+    note = ""
+    if status and not failed:
+        failed, note = 1, f"the runner ended with {status}"
+    elif not status and not passed + failed + skipped:
+        failed, note = 1, "no test ran"
+    return Result(name, passed, failed, skipped, time.monotonic() - start, note)
+
+
+def pytest_counts(report: Path) -> tuple[int, int, int]:
+    """Passed, failed and skipped in a JUnit report; zeros when pytest died before it wrote one."""
+    if not report.exists():
+        return 0, 0, 0
+    suites = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314  written by pytest just now
+    total = failed = skipped = 0
+    for suite in suites:
+        total += int(suite.get("tests", 0))
+        failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        skipped += int(suite.get("skipped", 0))
+    return max(total - failed - skipped, 0), failed, skipped
+
+
+def run_pytest(name: str, command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> Result:
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    report = REPORTS / (re.sub(r"\W+", "-", name) + ".xml")
+    report.unlink(missing_ok=True)
+    start = time.monotonic()
+    status, _ = run([*command, "-q", "-ra", f"--junitxml={report}"], env)
+    return finish(name, pytest_counts(report), status, start)
+
+
+def lint() -> Iterator[Result]:
+    tool = VENV / "bin"
+    yield check("lint: ruff format", [tool / "ruff", "format", "--check", "."])
+    yield check("lint: ruff check", [tool / "ruff", "check", "."])
+    yield check("lint: pyright", [tool / "pyright", "--pythonpath", tool / "python"])
+    reason = prepare_node()
+    if reason:
+        yield Result("lint: eslint, tsc", skipped=1, note=reason)
+        return
+    yield check("lint: eslint", ["npm", "run", "--silent", "lint"])
+    yield check("lint: tsc", ["npm", "run", "--silent", "types"])
+
+
+def prepare_node() -> str:
+    """Installs the editor's development tools when they are missing or old; returns why it cannot, or ''."""
+    if not (ROOT / "package.json").exists():
+        return "no package.json"
+    if not shutil.which("node") or not shutil.which("npm"):
+        return "Node is not installed"
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if tuple(int(part) for part in version.lstrip("v").split(".")[:2]) < (20, 19):
+        return f"Node {version} is older than 20.19"
+    lock, installed = ROOT / "package-lock.json", ROOT / "node_modules" / ".package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+        status, _ = run(["npm", "ci", "--no-audit", "--no-fund"], quiet=True)
+        if status:
+            return "npm ci failed"
+        installed.touch()
+    return ""
+
+
+def unit() -> Iterator[Result]:
+    yield run_pytest("unit", [VENV / "bin" / "python", "-m", "pytest", "tests"])
+
+
+def web() -> Iterator[Result]:
+    reason = prepare_node()
+    if reason:
+        yield Result("web", skipped=1, note=reason)
+        return
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    report = REPORTS / "vitest.json"
+    report.unlink(missing_ok=True)
+    start = time.monotonic()
+    reporters = ["--reporter=default", "--reporter=json", f"--outputFile.json={report}"]
+    status, _ = run(["npm", "run", "--silent", "test", "--", *reporters])
+    data = json.loads(report.read_text()) if report.exists() else {}
+    skipped = data.get("numPendingTests", 0) + data.get("numTodoTests", 0)
+    yield finish("web", (data.get("numPassedTests", 0), data.get("numFailedTests", 0), skipped), status, start)
+
+
+def find_hosts() -> list[Host]:
+    named = [entry for entry in os.environ.get("COMFYUI_PATH", "").split(os.pathsep) if entry]
+    pythons = [entry for entry in os.environ.get("COMFYUI_PYTHON", "").split(os.pathsep) if entry]
+    base = Path.home() / "comfy"
+    paths = [Path(p).expanduser().resolve() for p in named]
+    if not named:
+        paths = [p for p in [base / "ComfyUI", *sorted(base.glob("ComfyUI-*"))] if (p / "main.py").exists()]
+    return [Host(path, _interpreter(path, pythons[i : i + 1])) for i, path in enumerate(paths)]
+
+
+def _interpreter(path: Path, named: Sequence[str]) -> Path | None:
+    folders = [path / name / sub for name in (".venv", "venv") for sub in ("bin/python", "Scripts/python.exe")]
+    # resolve() would follow a virtual environment's link to the bare interpreter behind it
+    for candidate in [*(Path(p).expanduser().absolute() for p in named), *folders, Path(sys.executable)]:
+        probe = [str(candidate), "-c", "import torch, aiohttp, torchsde, safetensors"]
+        if candidate.exists() and not subprocess.run(probe, capture_output=True, check=False).returncode:
+            return candidate
+    return None
+
+
+def host_version(path: Path) -> str:
+    file = path / "comfyui_version.py"
+    found = re.search(r'"([\d.]+)"', file.read_text()) if file.exists() else None
+    return found.group(1) if found else path.name
+
+
+def prepare_host_tools(hosts: Sequence[Host]) -> bool:
+    """Puts pytest and hypothesis beside our environment, for the hosts' interpreters; False on failure."""
+    python = next(host.python for host in hosts if host.python)
+    if (HOST_TOOLS / "pytest").is_dir() and (HOST_TOOLS / "hypothesis").is_dir():
+        return True
+    pip = [VENV / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", python]
+    status, _ = run([*pip, "install", "--target", HOST_TOOLS, "pytest", "hypothesis"], quiet=True)
+    return status == 0
+
+
+def host_env(host: Host) -> dict[str, str]:
+    return {"COMFYUI_PATH": str(host.path), "COMFYUI_PYTHON": str(host.python)}
+
+
+def host_suite() -> Iterator[Result]:
+    hosts = find_hosts()
+    if not hosts:
+        yield Result("host", skipped=1, note="no ComfyUI found; set COMFYUI_PATH")
+        return
+    for host in hosts:
+        name = f"host {host_version(host.path)}"
+        if host.python is None:
+            yield Result(name, skipped=1, note="no interpreter with its requirements; set COMFYUI_PYTHON")
+        elif not prepare_host_tools(hosts):
+            yield Result(name, failed=1, note="pytest could not be installed for it")
+        else:
+            yield run_pytest(name, [host.python, ROOT / "scripts" / "host_pytest.py"], host_env(host))
+
+
+def find_chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+def browser() -> Iterator[Result]:
+    hosts = [host for host in find_hosts() if host.python]
+    chromium = find_chromium()
+    reason = "" if hosts else "no ComfyUI found; set COMFYUI_PATH"
+    reason = reason or ("" if chromium else "no Chromium found; set CHROMIUM") or prepare_node()
+    if not reason and not any((ROOT / "tests" / "browser").glob("*.test.*js")):
+        reason = "no browser test in tests/browser"
+    if reason:
+        yield Result("browser", skipped=1, note=reason)
+        return
+    for host in hosts:
+        start = time.monotonic()
+        env = {**host_env(host), "CHROMIUM": str(chromium)}
+        status, output = run(["npm", "run", "--silent", "test:browser"], env)
+        yield finish(f"browser {host_version(host.path)}", node_counts(output), status, start)
+
+
+def node_counts(output: str) -> tuple[int, int, int]:
+    """Passed, failed and skipped in the closing lines of Node's test runner."""
+    counts = {name: int(n) for name, n in re.findall(r"^(?:#|\u2139) (\w+) (\d+)\s*$", output, re.MULTILINE)}
+    failed = counts.get("fail", 0) + counts.get("cancelled", 0)
+    return counts.get("pass", 0), failed, counts.get("skipped", 0) + counts.get("todo", 0)
+
+
+def summary(results: Sequence[Result]) -> int:
+    width = max(len(result.name) for result in results)
+    say(f"\n{'suite':<{width}}  passed  failed  skipped  seconds")
+    for result in results:
+        row = f"{result.passed:>6}  {result.failed:>6}  {result.skipped:>7}  {result.seconds:>7.0f}"
+        say(f"{result.name:<{width}}  {row}  {result.note}".rstrip())
+    for result in results:
+        if result.skipped and result.note:
+            say(f"not run: {result.name}: {result.note}")
+    passed, failed, skipped = (sum(column) for column in list(zip(*results, strict=True))[1:4])
+    say(f"contextgen: {passed} passed, {failed} failed, {skipped} skipped")
+    return int(failed > 0)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run lint and every test this machine can run.")
+    parser.add_argument("--only", choices=SUITES, action="append", help="one suite; may be repeated")
+    chosen = parser.parse_args().only or SUITES
+    suites = {"lint": lint, "unit": unit, "web": web, "host": host_suite, "browser": browser}
+    results: list[Result] = []
+    for name in SUITES:
+        if name in chosen:
+            say(f"\n== {name}")
+            results.extend(suites[name]())
+    return summary(results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

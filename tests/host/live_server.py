@@ -1,0 +1,172 @@
+"""Starts a real ComfyUI server with the pack in it and talks to its HTTP API; standard library only.
+
+Not called ``server``: that is a module of ComfyUI. Nothing is written into the ComfyUI folder: the server gets
+a base folder of its own, where custom_nodes holds one link to this repository.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PACK_FOLDER = "contextgen-layout"
+
+
+class PromptError(RuntimeError):
+    """A prompt refused (``details``: the server's JSON answer) or failed while it ran (its messages)."""
+
+    def __init__(self, message: str, details: Any) -> None:
+        super().__init__(f"{message}: {json.dumps(details)[:2000]}")
+        self.details = details
+
+
+@dataclass(frozen=True)
+class Server:
+    """A started server: ``base`` is its folder (input, output, models/...), ``log_file`` what it printed."""
+
+    url: str
+    base: Path
+    log_file: Path
+    process: subprocess.Popen[bytes]
+
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def get(self, path: str, **query: str) -> bytes:
+        address = self.url + path + ("?" + urllib.parse.urlencode(query) if query else "")
+        with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310  http on the loopback only
+            return answer.read()
+
+    def json(self, path: str) -> Any:
+        return json.loads(self.get(path))
+
+    def post(self, path: str, value: Any) -> Any:
+        """Posts JSON; returns the answer's JSON, None when empty. Raises PromptError on status 400."""
+        request = urllib.request.Request(  # noqa: S310
+            self.url + path, data=json.dumps(value).encode(), headers={"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                body = answer.read()
+        except urllib.error.HTTPError as error:
+            if error.code != 400:
+                raise
+            raise PromptError("refused", json.loads(error.read())) from None
+        return json.loads(body) if body else None
+
+    def submit(self, prompt: dict[str, Any]) -> str:
+        """Queues an API prompt; returns its id. Raises PromptError when validation refuses it."""
+        return self.post("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex})["prompt_id"]
+
+    def wait(self, prompt_id: str, timeout: float = 300.0) -> dict[str, Any]:
+        """Waits for a queued prompt; returns its history entry. Raises PromptError when a node failed."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            entry = self.json(f"/history/{prompt_id}").get(prompt_id)
+            if entry is not None:
+                status = entry.get("status", {})
+                if status.get("status_str") != "success":
+                    raise PromptError("failed", status.get("messages"))
+                return entry
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log()[-4000:]}")
+            time.sleep(0.1)
+        raise TimeoutError(f"prompt {prompt_id} did not finish within {timeout:.0f} s:\n{self.log()[-4000:]}")
+
+    def run(self, prompt: dict[str, Any], timeout: float = 300.0) -> dict[str, Any]:
+        """Submits and waits; returns the history entry (``outputs`` by node id)."""
+        return self.wait(self.submit(prompt), timeout)
+
+    def images(self, entry: dict[str, Any]) -> list[bytes]:
+        """The encoded pictures of a history entry, in the order of its nodes."""
+        found = [image for out in entry["outputs"].values() for image in out.get("images", [])]
+        return [self.get("/view", **{k: str(image[k]) for k in ("filename", "subfolder", "type")}) for image in found]
+
+    def interrupt(self) -> None:
+        self.post("/interrupt", {})
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _make_base(base: Path) -> None:
+    for name in ("models", "input", "output", "temp", "user/default", "custom_nodes"):
+        (base / name).mkdir(parents=True)
+    link = base / "custom_nodes" / PACK_FOLDER
+    try:
+        link.symlink_to(ROOT, target_is_directory=True)
+    except OSError:  # Windows without the right to make links
+        ignored = shutil.ignore_patterns(".git", ".venv", "node_modules", "output", "__pycache__")
+        shutil.copytree(ROOT, link, ignore=ignored)
+    # Otherwise the frontend covers a fresh user's page with its template browser.
+    settings = json.dumps({"Comfy.TutorialCompleted": True})
+    (base / "user" / "default" / "comfy.settings.json").write_text(settings, encoding="utf-8")
+
+
+def _wait_until_up(server: Server, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            raise RuntimeError(f"ComfyUI ended with {server.process.returncode} at start:\n{server.log()[-4000:]}")
+        with contextlib.suppress(OSError):
+            server.get("/system_stats")
+            return
+        time.sleep(0.25)
+    raise TimeoutError(f"ComfyUI did not answer within {timeout:.0f} s:\n{server.log()[-4000:]}")
+
+
+@contextlib.contextmanager
+def running(
+    host: Path, python: str = sys.executable, arguments: tuple[str, ...] = (), timeout: float = 180.0
+) -> Iterator[Server]:
+    """Starts the server of the ComfyUI at ``host`` on a free port of 127.0.0.1; ends it on leaving."""
+    base = Path(tempfile.mkdtemp(prefix="contextgen-server-"))
+    _make_base(base)
+    port = _free_port()
+    command = [python, str(host / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
+    command += ["--disable-auto-launch", "--base-directory", str(base)]
+    command += ["--database-url", f"sqlite:///{base / 'comfyui.db'}", *arguments]
+    log_file = base / "server.log"
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=base, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+    server = Server(f"http://127.0.0.1:{port}", base, log_file, process)
+    try:
+        _wait_until_up(server, timeout)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        shutil.rmtree(base, ignore_errors=True)
+
+
+if __name__ == "__main__":  # for the browser tests: prints the address, serves until standard input closes
+    with running(Path(os.environ["COMFYUI_PATH"]).expanduser(), arguments=tuple(sys.argv[1:])) as served:
+        sys.stdout.write(json.dumps({"url": served.url, "base": str(served.base)}) + "\n")
+        sys.stdout.flush()
+        sys.stdin.read()
