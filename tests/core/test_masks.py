@@ -1,0 +1,157 @@
+"""Mask arithmetic, against drawn cases and slow but obvious definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from contextgen_core import masks
+from contextgen_core.errors import InputError
+from contextgen_core.geometry import Box
+
+bit_pictures = arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
+
+
+def drawn(*rows: str) -> np.ndarray:
+    return np.array([[255 if c == "#" else 0 for c in row] for row in rows], np.uint8)
+
+
+def slow_parts(bits: np.ndarray, diagonal: bool) -> np.ndarray:
+    """Flood fill, pixel by pixel, numbered in reading order."""
+    labels = np.zeros(bits.shape, np.int32)
+    count = 0
+    for y, x in zip(*np.nonzero(bits), strict=True):
+        if labels[y, x]:
+            continue
+        count += 1
+        todo = [(y, x)]
+        while todo:
+            v, u = todo.pop()
+            if not (0 <= v < bits.shape[0] and 0 <= u < bits.shape[1]) or labels[v, u] or not bits[v, u]:
+                continue
+            labels[v, u] = count
+            todo += [
+                (v + dv, u + du)
+                for dv in (-1, 0, 1)
+                for du in (-1, 0, 1)
+                if (dv or du) and (diagonal or not (dv and du))
+            ]
+    return labels
+
+
+@settings(max_examples=200, deadline=None)
+@given(bits=bit_pictures, diagonal=st.booleans())
+def test_parts_equal_a_flood_fill(bits, diagonal):
+    found = masks.parts(bits, diagonal=diagonal)
+    expected = slow_parts(bits, diagonal)
+    assert np.array_equal(found.labels, expected)
+    assert np.array_equal(found.areas, np.bincount(expected.ravel())[1:] if expected.any() else [])
+
+
+def test_parts_of_a_long_spiral_and_of_noise():
+    spiral = np.zeros((201, 201), bool)
+    for i in range(0, 100, 2):  # nested rings, each joined to the next
+        spiral[i, i : 201 - i] = spiral[200 - i, i : 201 - i] = True
+        spiral[i : 201 - i, i] = spiral[i : 201 - i, 200 - i] = True
+        spiral[i + 1, i + 3 if i + 3 < 200 else 0] = True
+    assert len(masks.parts(spiral).areas) == 1
+    noise = np.random.default_rng(0).random((1024, 1024)) < 0.5
+    assert masks.parts(noise).areas.sum() == noise.sum()
+
+
+def test_holes_are_filled_and_bays_are_not():
+    mask = drawn("......", ".####.", ".#..#.", ".####.", ".#....", "......")
+    assert np.array_equal(masks.fill_holes(mask), drawn("......", ".####.", ".####.", ".####.", ".#....", "......"))
+    bay = drawn("....", ".##.", ".#..", ".##.")
+    assert np.array_equal(masks.fill_holes(bay), bay)
+    corner = drawn("#.#", "..#", "###")
+    assert np.array_equal(masks.fill_holes(corner), corner), "a gap that opens through the picture's edge is not a hole"
+
+
+def test_largest_part_keeps_one_and_its_soft_edge():
+    mask = drawn("##....", "##....", "......", "...###", "...###", "...###")
+    mask[4, 2] = 60  # soft rim of the large part
+    mask[0, 2] = 60  # soft rim of the small one
+    kept = masks.largest_part(mask)
+    assert kept[:2].sum() == 0 and (kept[3:, 3:] == 255).all() and kept[4, 2] == 60
+
+
+@settings(max_examples=60, deadline=None)
+@given(bits=bit_pictures, radius=st.integers(1, 4))
+def test_grow_equals_the_distance_definition(bits, radius):
+    height, width = bits.shape
+    y, x = np.mgrid[:height, :width]
+    expected = np.zeros_like(bits)
+    for v, u in zip(*np.nonzero(bits), strict=True):
+        expected |= (y - v) ** 2 + (x - u) ** 2 <= radius * radius
+    grown = masks.grow(masks.as_mask(bits), radius)
+    assert np.array_equal(grown > 0, expected)
+    assert np.array_equal(masks.grow(masks.as_mask(~bits), -radius), 255 - grown), "shrinking is growing the rest"
+
+
+def test_grow_and_feather_zero_change_nothing():
+    mask = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    assert np.array_equal(masks.grow(mask, 0), mask) and np.array_equal(masks.feather(mask, 0), mask)
+    assert masks.grow(mask, 0) is not mask
+    with pytest.raises(InputError, match="256"):
+        masks.grow(mask, 1000)
+
+
+def test_feather_softens_only_the_edge():
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:48, 16:48] = 255
+    soft = masks.feather(mask, 2)
+    assert soft[32, 32] == 255 and soft[2, 2] == 0 and 64 < soft[32, 16] < 192
+
+
+def test_tight_box_is_half_open():
+    assert masks.tight_box(drawn("....", ".##.", "....")) == Box(1, 1, 3, 2)
+    assert masks.tight_box(np.full((3, 5), 127, np.uint8)) is None
+
+
+def subject(height=96, width=64):
+    """A person-like mask: standing on the lower edge of the picture."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 4 :, width // 4 : 3 * width // 4] = 255
+    return mask
+
+
+def test_inverted_masks_are_recognised():
+    small = np.zeros((80, 80), np.uint8)
+    small[8:32, 8:32] = 255
+    for right in (
+        subject(),
+        small,
+        masks.as_mask(np.ones((8, 8), bool)),
+        masks.as_mask(np.zeros((8, 8), bool)),
+    ):
+        assert not masks.looks_inverted(right)
+    for wrong in (255 - subject(), 255 - small):
+        assert masks.looks_inverted(wrong)
+
+
+def test_plain_background_is_flooded_from_the_edge():
+    picture = np.full((40, 40, 3), (250, 250, 245), np.uint8)
+    picture[10:30, 10:30] = (200, 40, 40)
+    picture[15:20, 15:20] = (250, 250, 245)  # the background's colour, enclosed: part of the subject
+    mask = masks.flood_subject(picture, 0.1)
+    expected = np.zeros((40, 40), np.uint8)
+    expected[10:30, 10:30] = 255
+    assert np.array_equal(mask, expected)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    with pytest.raises(InputError, match="plain colour"):
+        masks.flood_subject(noise, 0.05)
+    with pytest.raises(InputError, match="lower the tolerance"):
+        masks.flood_subject(np.zeros((8, 8, 3), np.uint8), 0.1)
+
+
+def test_as_mask_reads_every_kind_and_refuses_the_rest():
+    assert masks.as_mask(np.array([[0.0, 0.5, 1.0, 2.0]])).tolist() == [[0, 128, 255, 255]]
+    assert masks.as_mask(np.array([[True, False]])).tolist() == [[255, 0]]
+    with pytest.raises(InputError, match="shape"):
+        masks.as_mask(np.zeros((2, 3, 4)))
+    with pytest.raises(InputError, match="finite"):
+        masks.as_mask(np.array([[np.nan]]))
