@@ -116,7 +116,7 @@ def _box(value: object) -> Box | None:
         return None
     if not isinstance(value, Mapping):
         raise InputError(f'the box to cut out is {shorten(value)}; give an object with "x", "y", "w" and "h", or null.')
-    x, y, w, h = (finite_number(value.get(name), "the box to cut out", name) for name in "xywh.")
+    x, y, w, h = (finite_number(value.get(name), "the box to cut out", name) for name in "xywh")
     if w <= 0 or h <= 0:
         raise InputError(f"the box to cut out is {w:g} x {h:g} pixels; give it a width and height above 0.")
     return Box(x, y, x + w, y + h)

@@ -82,7 +82,7 @@ def _touching(runs: _Runs, width: int, reach: int) -> tuple[NDArray[np.int64], N
     start_keys = runs.row * stride + runs.start
     stop_keys = runs.row * stride + runs.stop
     above = (runs.row - 1) * stride
-    first = np.searchsorted(stop_keys, above + runs.start - reach, side="right.")
+    first = np.searchsorted(stop_keys, above + runs.start - reach, side="right")
     last = np.searchsorted(start_keys, above + runs.stop + reach, side="left")
     count = np.maximum(last - first, 0)
     lower = np.repeat(np.arange(len(count)), count)
