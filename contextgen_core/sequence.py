@@ -108,7 +108,7 @@ class Plan:
             if tag != _PLAN_TAG:
                 raise ValueError(tag)
             made = tuple(ReferenceTokens(*r[:4], TokenBox(*r[4]), *r[5:]) for r in references)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, IndexError) as error:
             raise InputError(
                 "The layout in this conditioning was made by another version of the pack; run the graph again from"
                 " ContextGenConditioning."

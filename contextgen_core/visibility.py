@@ -82,6 +82,8 @@ def combinations(sequence: TokenSequence) -> list[tuple[tuple[int, ...], np.ndar
 
 
 def _log_strength(sequence: TokenSequence, number: int) -> float:
+    if number not in sequence.active:
+        return 0.0  # present only where nothing is pruned, and read by nobody but itself
     return math.log(sequence.plan.references[number].strength)
 
 

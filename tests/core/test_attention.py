@@ -1,0 +1,211 @@
+"""Every kernel computes the dense rule, on any layout, device dtype and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plans import crowd, plans, sequence_of
+from torch import Tensor
+
+from contextgen_core import attention
+from contextgen_core.attention import KERNELS, attend_lse, choose_kernel, compile_programs, merge_lse, run
+from contextgen_core.schedule import Rule, Schedule, make_schedule
+from contextgen_core.sequence import Plan, ReferenceTokens, TokenBox, TokenSequence
+
+CPU = torch.device("cpu")
+EXACT = [name for name in KERNELS if name not in ("auto", "dense", "flex", "varlen")]
+STRENGTHS = (0.5, 1.0, 2.0)
+HEADS, WIDTH = 2, 16
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tensors(length: int, batch: int = 1, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(batch, HEADS, length, WIDTH, generator=generator).to(dtype) for _ in range(3)]
+
+
+def attended(
+    sequence: TokenSequence, schedule: Schedule, block: int, kernel: str, q: Tensor, k: Tensor, v: Tensor
+) -> Tensor:
+    return run(compile_programs(sequence, schedule, kernel, q.device, q.dtype)[block], q, k, v)
+
+
+def schedule_for(rule: Rule, prune: bool = True) -> Schedule:
+    """Two blocks that read references (the second of them for the last time), then two without."""
+    return make_schedule(0, 4, rule=rule, ica_blocks=(0, 2), prune=prune)
+
+
+@settings(max_examples=60)
+@given(
+    plans(most=8, strengths=STRENGTHS),
+    st.sampled_from([Rule.ICA, Rule.ICA_PAPER]),
+    st.integers(1, 9),
+    st.integers(1, 2),
+)
+def test_every_kernel_equals_the_dense_mask(plan: Plan, rule: Rule, text: int, batch: int) -> None:
+    sequence, schedule = sequence_of(plan, text), schedule_for(rule)
+    for block in range(4):
+        present = schedule[block].references
+        length = sequence.length if present else sequence.base_span.stop
+        q, k, v = tensors(length, batch)
+        dense = attended(sequence, schedule, block, "dense", q, k, v)
+        for kernel in EXACT:
+            ours = attended(sequence, schedule, block, kernel, q, k, v)
+            assert ours.shape == (batch, length, HEADS * WIDTH)
+            stop = sequence.base_span.stop if schedule[block].idle_references else length
+            rows = slice(*sequence.noise_span) if schedule[block].idle_base else slice(0, stop)
+            assert (ours[:, rows] - dense[:, rows]).abs().max() < 1e-5, (kernel, block)
+
+
+@pytest.mark.parametrize("rule", [Rule.ICA, Rule.ICA_PAPER])
+@pytest.mark.parametrize("kernel", EXACT)
+def test_thirty_two_overlapping_boxes(kernel: str, rule: Rule) -> None:
+    plan = crowd(32)
+    plan = Plan(
+        plan.width,
+        plan.height,
+        tuple(r._replace(strength=(0.5, 1.0, 2.0)[i % 3]) for i, r in enumerate(plan.references)),
+    )
+    sequence, schedule = sequence_of(plan), schedule_for(rule)
+    q, k, v = tensors(sequence.length)
+    dense = attended(sequence, schedule, 0, "dense", q, k, v)
+    assert (attended(sequence, schedule, 0, kernel, q, k, v) - dense).abs().max() < 1e-5
+
+
+@settings(max_examples=40)
+@given(
+    plans(most=4, strengths=(0.0, 0.5, 1.0, 2.0)), st.sampled_from([Rule.ICA, Rule.ICA_PAPER]), st.sampled_from(EXACT)
+)
+def test_pruned_equals_unpruned(plan: Plan, rule: Rule, kernel: str) -> None:
+    whole, pruned = sequence_of(plan, pruned=False), sequence_of(plan)
+    q, k, v = tensors(whole.length)
+    if pruned.kept is None:
+        rows = torch.arange(whole.length)
+    else:
+        rows = torch.cat([torch.arange(whole.text), whole.text + torch.from_numpy(pruned.kept)])
+    expected = attended(whole, schedule_for(rule, prune=False), 0, "dense", q, k, v)[:, rows]
+    ours = attended(pruned, schedule_for(rule), 0, kernel, *(x[:, :, rows].contiguous() for x in (q, k, v)))
+    base = pruned.length if not schedule_for(rule)[0].idle_references else pruned.base_span.stop
+    assert (ours[:, :base] - expected[:, :base]).abs().max() < 1e-5
+
+
+@given(st.permutations(range(3)), st.sampled_from(EXACT))
+def test_permuting_references_permutes_the_output(order: list[int], kernel: str) -> None:
+    made = [ReferenceTokens(str(n), 2, n + 1, bytes([1, 1] * (n + 1)), TokenBox(n, 0, n + 3, 3)) for n in range(3)]
+    straight, turned = sequence_of(Plan(6, 3, tuple(made))), sequence_of(Plan(6, 3, tuple(made[n] for n in order)))
+    parts = [straight.base_span.indices(), *(straight.reference_spans[n].indices() for n in order)]
+    rows = torch.cat([torch.from_numpy(part) for part in parts])
+    q, k, v = tensors(straight.length)
+    first = attended(straight, schedule_for(Rule.ICA), 0, kernel, q, k, v)
+    second = attended(turned, schedule_for(Rule.ICA), 0, kernel, q[:, :, rows], k[:, :, rows], v[:, :, rows])
+    assert (second - first[:, rows]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("kernel", EXACT)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_no_farther_from_float32_than_dense_is(kernel: str, dtype: torch.dtype) -> None:
+    """In every block; a tenth of slack, because the two round in different places."""
+    sequence, schedule = sequence_of(crowd(6), 16), schedule_for(Rule.ICA)
+    q, k, v = tensors(sequence.length, dtype=dtype)
+    exact = attended(sequence, schedule, 0, "dense", q.float(), k.float(), v.float())
+    dense = (attended(sequence, schedule, 0, "dense", q, k, v).float() - exact).abs()
+    ours = attended(sequence, schedule, 0, kernel, q, k, v)
+    assert ours.dtype == dtype
+    error = (ours.float() - exact).abs()
+    assert error.mean() < 1.1 * dense.mean() and error.max() < 2 * dense.max()
+
+
+@pytest.mark.parametrize("kernel", EXACT)
+def test_a_strong_logit_neither_overflows_nor_vanishes(kernel: str) -> None:
+    sequence, schedule = sequence_of(crowd(4)), schedule_for(Rule.ICA)
+    q, k, v = tensors(sequence.length)
+    q, k = q * 60, k * 60
+    dense = attended(sequence, schedule, 0, "dense", q, k, v)
+    ours = attended(sequence, schedule, 0, kernel, q, k, v)
+    assert ours.isfinite().all() and (ours - dense).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("kernel", EXACT)
+def test_gradients_equal_the_dense_ones(kernel: str) -> None:
+    """Training differentiates through the same programs."""
+    sequence, schedule = sequence_of(crowd(3)), schedule_for(Rule.ICA)
+    grads = []
+    for name in ("dense", kernel):
+        q, k, v = (x.requires_grad_() for x in tensors(sequence.length))
+        attended(sequence, schedule, 0, name, q, k, v).square().sum().backward()
+        grads.append([x.grad for x in (q, k, v)])
+    for dense, ours in zip(*grads, strict=True):
+        assert dense is not None and ours is not None and (dense - ours).abs().max() < 1e-4
+
+
+def test_idle_rows_are_zero_not_rubbish() -> None:
+    sequence, schedule = sequence_of(crowd(3)), schedule_for(Rule.ICA)
+    q, k, v = tensors(sequence.length)
+    for kernel in EXACT:
+        assert attended(sequence, schedule, 1, kernel, q, k, v)[:, sequence.base_span.stop :].abs().max() == 0
+        last = attended(sequence, schedule, 3, kernel, *tensors(sequence.base_span.stop))
+        assert last[:, : sequence.text].abs().max() == 0 and last[:, sequence.layout_span.start :].abs().max() == 0
+
+
+def test_a_program_never_runs_on_another_length() -> None:
+    sequence, schedule = sequence_of(crowd(2)), schedule_for(Rule.ICA)
+    q, k, v = tensors(sequence.length + 1)
+    with pytest.raises(RuntimeError, match="tokens"):
+        attended(sequence, schedule, 0, "grouped", q, k, v)
+
+
+def test_no_backend_call_is_larger_than_its_group() -> None:
+    """The grouped kernel asks the caller's backend for every pair that the rule allows and hardly any other."""
+    sequence, schedule = sequence_of(crowd(4, 16, 16), 20), schedule_for(Rule.ICA)
+    program = compile_programs(sequence, schedule, "grouped", CPU, torch.float32)[0]
+    pairs = 0
+
+    def counting(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        nonlocal pairs
+        pairs += q.shape[2] * k.shape[2]
+        assert mask is None or mask.shape == (q.shape[2], k.shape[2])
+        return attention.sdpa(q, k, v, mask)
+
+    run(program, *tensors(sequence.length), counting)
+    from contextgen_core.visibility import dense_mask
+
+    allowed = int(dense_mask(sequence, Rule.ICA).sum())
+    assert allowed <= pairs < 1.02 * allowed
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 6))
+def test_pieces_of_attention_join_to_the_whole(sizes: list[int], rows: int) -> None:
+    q, k, v = tensors(sum(sizes) + rows)
+    q, k, v = q[:, :, :rows], k[:, :, rows:], v[:, :, rows:]
+    cuts = [0, *torch.tensor(sizes).cumsum(0).tolist()]
+    pieces = [attend_lse(q, k[:, :, a:b], v[:, :, a:b]) for a, b in pairwise(cuts)]
+    whole = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    assert (merge_lse(pieces) - whole).abs().max() < 2e-6
+
+
+def test_programs_are_made_once_and_by_the_whole_plan() -> None:
+    """A memo keyed by less than everything would hand one layout's programs to another."""
+    schedule = schedule_for(Rule.ICA)
+    first, second = crowd(3, seed=1), crowd(3, seed=2)
+    made = compile_programs(sequence_of(first), schedule, "grouped", CPU, torch.float32)
+    assert compile_programs(sequence_of(Plan(*vars(first).values())), schedule, "grouped", CPU, torch.float32) is made  # type: ignore[arg-type]
+    assert compile_programs(sequence_of(second), schedule, "grouped", CPU, torch.float32) is not made
+
+
+def test_auto_never_picks_a_kernel_without_gradients_for_training() -> None:
+    sample = torch.zeros(1)
+    assert choose_kernel("auto", sample, grad=True) == "grouped"
+    assert choose_kernel("auto", sample) in EXACT
+    assert choose_kernel("merge", sample, grad=True) == "merge"
