@@ -30,10 +30,8 @@ class Scene:
     references: aligned with layout.instances; None for an instance described by the prompt alone.
     composite: uint8 (H, W, 3) of the layout's canvas, grey 128 where nothing is painted.
     painted: indices of the instances with a reference, bottom first.
-    visible: per instance, the share 0..1 of its subject's pixels that ends up in the composite (neither
-        covered nor
-        beyond the canvas); 0 without a reference; 1 for every bound instance of an own composite, where it
-        is unknown.
+    visible: per instance, the share 0..1 of its subject's pixels that ends up in the composite, neither
+        covered nor beyond the canvas; 0 without a reference; 1 under an own composite, where it is unknown.
     warnings: full sentences.
     """
 
@@ -57,11 +55,12 @@ def compose(
 ) -> Scene:
     """Bind references to boxes and paint the composite.
 
-    fit: how a subject fills its box, see the module. order: "drawn" keeps the layout's order, "automatic"
-    puts the larger and more overlapped below. own_composite: uint8 (h, w, 3 or 4), used instead, resized to
-    the canvas and grey where its alpha is empty. official: resample, threshold and cut as the authors' code
-    does (no antialiasing, a faint trace of mask counts, the subject's last row and column are lost), for
-    comparisons. Raises InputError for an unknown fit or order and for a reference that is not in the bundle.
+    fit: how a subject fills its box, see placement. order: "drawn" keeps the layout's order, "automatic" puts
+        the larger and the more overlapped below. A reference may be bound to several boxes.
+    own_composite: uint8 (h, w, 3 or 4), used instead, resized to the canvas, grey where its alpha is empty.
+    official: resample, threshold and cut as the authors' code does, for comparisons: no antialiasing, a faint
+        trace of mask counts, the subject's last row and column are lost.
+    Raises InputError for an unknown fit or order and for a reference that is not in the bundle.
     """
     if fit not in FITS:
         raise InputError(f"the fit is {shorten(fit)}; choose one of {', '.join(FITS)}.")

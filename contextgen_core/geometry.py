@@ -115,7 +115,7 @@ def finite_number(value: object, where: str, name: str, limit: float = MAX_COORD
     # An int beyond the range of a float must not reach float(): compare first. NaN fails the comparison too.
     if not -limit <= number <= limit:
         raise InputError(
-            f"{where} has {name} = {shorten(number)}; give a finite number between -{limit:g} and {limit:g}."
+            f"{where} has {name} = {shorten(number)}; give a finite number between -{limit:.0f} and {limit:.0f}."
         )
     return float(number)
 

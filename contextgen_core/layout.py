@@ -172,9 +172,9 @@ def _check_text(value: object, where: str, name: str, limit: int) -> None:
     if not isinstance(value, str):
         raise InputError(f"{where} has {name} = {shorten(value)}; give text.")
     if len(value) > limit:
-        raise InputError(f"{where} has a {name} of {len(value)} characters, the limit is {limit}; shorten it.")
+        raise InputError(f"{where} has {name} of {len(value)} characters, the limit is {limit}; shorten it.")
     if has_control_characters(value):
-        raise InputError(f"{where} has a {name} with a control character, {shorten(value)}; remove it.")
+        raise InputError(f"{where} has {name} with a control character, {shorten(value)}; remove it.")
 
 
 def _check_reference(value: object, where: str) -> None:
@@ -195,7 +195,7 @@ def _rounded(box: Box) -> tuple[float, float, float, float]:
 def _check_box(box: Box, where: str, width: int, height: int) -> None:
     # Judged as it will be written, to 1/100 pixel: what can be built can also be saved and read again.
     x1, y1, x2, y2 = _rounded(box)
-    if max(map(abs, (x1, y1, x2, y2))) > MAX_COORDINATE:
+    if max(*map(abs, (x1, y1, x2, y2)), x2 - x1, y2 - y1) > MAX_COORDINATE:
         raise InputError(
             f"{where} reaches from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}); keep coordinates within {MAX_COORDINATE:g}."
         )
