@@ -115,8 +115,8 @@ def _ceil16(length: int) -> int:
 def budget_size(width: int, height: int, tokens: int) -> tuple[int, int]:
     """The size of at most `tokens` tokens that fits the aspect best; multiples of 16, at least 16 x 16.
 
-    Of the whole-token sizes around the ideal one that keep the budget, the one with the least sum of aspect
-    error and unused budget (both as logarithms) is taken.
+    Of the whole-token sizes around the ideal one that keep the budget, the one with the least cost: the logarithm of
+    the unused budget plus twice that of the aspect's error.
     """
     across = math.sqrt(tokens * width / height)
     candidates = [
@@ -128,7 +128,7 @@ def budget_size(width: int, height: int, tokens: int) -> tuple[int, int]:
 
     def cost(candidate: tuple[int, int]) -> float:
         columns, rows = candidate
-        return abs(math.log(columns * height / (rows * width))) + math.log(tokens / (columns * rows))
+        return 2 * abs(math.log(columns * height / (rows * width))) + math.log(tokens / (columns * rows))
 
     columns, rows = min(candidates, key=cost)
     return columns * TOKEN, rows * TOKEN
