@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,8 @@ def overlap_order(patches: Sequence[Patch]) -> tuple[int, ...]:
     - i wholly inside j: j is painted before i (of two equal masks, the lower index first); such a pair is no
     overlap;
     - otherwise, over all j with IoU > 0, in ascending j: p = sum(IoU_ij * a_i / (a_i + a_j)) / sum(IoU_ij),
-      score_i = clamp(1 - p - 0.1 * sum(IoU_ij), 0, 1); 0.5 without overlaps;
+      score_i = clamp(1 - p - 0.1 * sum(IoU_ij), 0, 1), rounded to 1e-9 by
+      floor(score * 1e9 + 0.5) / 1e9 so that equal cases tie; 0.5 without overlaps;
     - topological order, among the free ones always the least (score, index); empty masks come last, by index.
     """
     areas = [int(np.count_nonzero(patch.mask)) for patch in patches]
@@ -71,7 +73,8 @@ def _score(areas: Sequence[int], i: int, overlaps: Sequence[tuple[int, float]]) 
     for j, iou in overlaps:
         weight += iou
         portion += iou * areas[i] / (areas[i] + areas[j])
-    return min(max(1 - portion / weight - _CROWDING * weight, 0.0), 1.0)
+    score = min(max(1 - portion / weight - _CROWDING * weight, 0.0), 1.0)
+    return math.floor(score * 1e9 + 0.5) / 1e9
 
 
 def _intersection(a: Patch, b: Patch) -> int:
