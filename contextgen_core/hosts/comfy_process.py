@@ -1,0 +1,63 @@
+"""Finds a ComfyUI on this machine and runs a function of the pack inside it, in its own interpreter.
+
+The core never imports ComfyUI. What has to happen in it (parity runs, the demo) happens in a process of its own, where
+the pack is a package under a neutral name, as ComfyUI itself loads it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ..errors import InputError
+
+PACK_ROOT = Path(__file__).resolve().parents[2]
+
+_BOOT = """
+import importlib, json, sys, types
+comfy_path, pack_root, target, argument = sys.argv[1:5]
+sys.path[:] = [comfy_path] + [p for p in sys.path if p not in ("", pack_root)]
+sys.argv[1:] = []
+import comfy.cli_args
+import torch
+comfy.cli_args.args.cpu = not torch.cuda.is_available()
+for name, folder in (("contextgen_pack", pack_root), ("contextgen_pack.nodes", pack_root + "/nodes")):
+    package = types.ModuleType(name)
+    package.__path__ = [folder]
+    sys.modules[name] = package
+module, function = target.rsplit(".", 1)
+getattr(importlib.import_module("contextgen_pack.nodes." + module), function)(**json.loads(argument))
+"""
+
+
+def find_comfy() -> Path | None:
+    """The ComfyUI folder: the first of ``COMFYUI_PATH``, else comfy-cli's default workspace, else None."""
+    named = os.environ.get("COMFYUI_PATH", "").split(os.pathsep)[0]
+    path = Path(named).expanduser() if named else Path.home() / "comfy" / "ComfyUI"
+    return path.resolve() if (path / "comfy").is_dir() else None
+
+
+def comfy_python(path: Path) -> Path:
+    """The interpreter of a ComfyUI: ``COMFYUI_PYTHON``, its own virtual environment, or the running one."""
+    named = os.environ.get("COMFYUI_PYTHON", "").split(os.pathsep)[0]
+    if named:
+        return Path(named).expanduser()
+    for folder in (".venv", "venv"):
+        for name in ("bin/python", "Scripts/python.exe"):
+            if (path / folder / name).exists():
+                return path / folder / name
+    return Path(sys.executable)
+
+
+def call_in_comfy(target: str, argument: str) -> None:
+    """Calls ``nodes.<target>(**json)`` inside a ComfyUI. Raises InputError with its last words if that fails."""
+    path = find_comfy()
+    if path is None:
+        raise InputError("No ComfyUI was found; set COMFYUI_PATH to the folder that holds its main.py.")
+    command = [str(comfy_python(path)), "-c", _BOOT, str(path), str(PACK_ROOT), target, argument]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=path, check=False)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        raise InputError(f"The run inside ComfyUI at {path} failed: {last}")
