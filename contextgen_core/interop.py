@@ -68,14 +68,18 @@ def boxes_from_any(
             raise InputError(f"the boxes text contains {literals[0]}, which is not JSON; give finite numbers.")
     target = _Target(width, height, format)
     entries, target, scale = _entries(_unwrapped(value), target, frame)
-    if len(entries) > MAX_BOXES:
-        raise InputError(f"there are {len(entries)} boxes, the limit is {MAX_BOXES}; keep the most important ones.")
+    _check_count(entries)
     boxes: list[LabelledBox] = []
     for position, entry in enumerate(entries, 1):
         found = _labelled(entry, f"box {position}", target)
         boxes.append(LabelledBox(found.box.scaled(*scale), found.label, found.score))
         check_inside(boxes[-1].box, f"box {position}", width, height)
     return boxes
+
+
+def _check_count(entries: Sequence[object]) -> None:
+    if len(entries) > MAX_BOXES:
+        raise InputError(f"there are {len(entries)} boxes, the limit is {MAX_BOXES}; keep the most important ones.")
 
 
 def _unwrapped(value: object) -> object:
@@ -112,12 +116,12 @@ def _entries(value: object, target: _Target, frame: int) -> tuple[Sequence[objec
     segments = _segments(value)
     if segments is not None:
         (height, width), items = segments
-        return items, target._replace(format="xyxy"), (target.width / width, target.height / height)
+        return items, target, (target.width / width, target.height / height)
     if _is_row(value):
         return [value], target, (1.0, 1.0)
     first = _unwrapped(value[0]) if value else None
     per_frame = isinstance(first, Mapping) and "bboxes" in first
-    per_frame = per_frame or (_is_list(first) and not _is_row(first))
+    per_frame = per_frame or (_is_list(first) and not hasattr(first, "bbox") and not _is_row(first))
     if not per_frame:
         return value, target, (1.0, 1.0)
     if len(value) == 1:
@@ -145,14 +149,15 @@ def _mapping_entries(
         items = value.get(key)
         if isinstance(items, (list, tuple)):
             return items, target, _canvas_scale(value.get("canvas"), target)
-    rows = value.get("bboxes")
+    rows = _unwrapped(value.get("bboxes"))
     if isinstance(rows, (list, tuple)):
-        labels, scores = value.get("labels"), value.get("scores")
+        _check_count(rows)
+        labels, scores = _unwrapped(value.get("labels")), _unwrapped(value.get("scores"))
         if labels is None and target.format is None:
             raise InputError('the boxes are bare rows under "bboxes"; choose the boxes format, xywh or xyxy.')
         entries = [
             {"bbox": row, "label": _at(labels, position), "score": _at(scores, position)}
-            for position, row in enumerate(islice(rows, MAX_BOXES + 1))
+            for position, row in enumerate(rows)
         ]
         # Florence-2 has one spelling; only rows that do not say so need the declared one.
         return entries, target if labels is None else target._replace(format="xyxy"), (1.0, 1.0)
@@ -198,6 +203,7 @@ def _labelled(entry: object, where: str, target: _Target) -> LabelledBox:
         bbox = getattr(entry, "bbox", None)
         if bbox is None:
             raise InputError(f"{where} is {shorten(entry)}; give x, y, width and height, or four numbers.")
+        target = target._replace(format="xyxy")  # a segment has one spelling, whatever was declared
         entry = {
             "bbox": bbox,
             "label": getattr(entry, "label", None),
