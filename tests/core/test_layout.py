@@ -158,6 +158,16 @@ def test_nothing_but_an_input_error_comes_out_of_any_value(value: object) -> Non
             assert Layout.from_json(layout.to_json()) is not None
 
 
+@pytest.mark.parametrize(
+    "box",
+    [Box(-999_999, 0, 999_999, 10), Box(0, 0, 0.004, 10), Box(1023.996, 0, 1030, 10), Box(-5, -5, 0.004, 10)],
+    ids=["too wide", "too thin", "outside on the right", "outside on the left"],
+)
+def test_what_could_not_be_read_back_cannot_be_built(box: Box) -> None:
+    with pytest.raises(InputError, match=r"^box 2 \('b2'\)"):
+        Layout(1024, 1024, (Instance("b1", Box(0, 0, 9, 9)), Instance("b2", box)))
+
+
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
 exact = st.integers(-5000, 20_000_00).map(lambda v: v / 100)
 
