@@ -1,0 +1,247 @@
+"""A training run as data: YAML file, overrides `key.sub=value`, frozen dataclasses, one clear sentence for every mistake."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+STAGES = ("scenes", "autoencoder", "base", "sft", "dpo")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """kind `tiny` (the small model) or `pretrained` (a diffusers folder or hub name with a FLUX transformer, VAE and text encoders).
+
+    weights: a transformer to start from (safetensors, tiny only; empty = random by seed, `shipped` = the pack's);
+    adapter: an adapter to start from (SFT: continue; DPO: the anchor); autoencoder: a TAESD file (empty = the pack's)."""
+
+    kind: str = "tiny"
+    weights: str = ""
+    adapter: str = ""
+    autoencoder: str = ""
+    checkpointing: bool = False
+    layers: int = 3
+    single_layers: int = 6
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """alpha 0 means alpha = rank. folded: see `contextgen_core.training.model.Adapter`."""
+
+    rank: int = 64
+    alpha: float = 0.0
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """name adamw or prodigy. The rate warms up over `warmup` steps, stays, and falls as a cosine over the last `tail` share."""
+
+    name: str = "adamw"
+    rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    warmup: int = 50
+    tail: float = 0.0
+    floor: float = 0.02
+    clip: float = 1.0
+    bias_correction: bool = True
+    safeguard_warmup: bool = True
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """t = sigmoid(mean + deviation * normal). guidance: the value fed to guidance-distilled models, none otherwise.
+
+    box, hidden: weight of the error on tokens inside boxes and inside the box of a hidden creature (1 = plain mean)."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+    guidance: float | None = None
+    box: float = 1.0
+    hidden: float = 1.0
+
+
+@dataclass(frozen=True)
+class DpoConfig:
+    """lose: `composite` (the authors' pair: the layout's own latents) or `pasted` (the composite over the true background)."""
+
+    beta: float = 1000.0
+    lose: str = "composite"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """kind `world` (encoded scenes of the small world in `path`) or `imig` (the authors' folders).
+
+    count, seed: how many scenes the stage `scenes` makes, and which; folders: which of the authors' subsets, with their shares;
+    size: side of the target picture, reference: area of a reference as the side of a square, in pixels (imig)."""
+
+    kind: str = "world"
+    path: str = ""
+    count: int = 24000
+    seed: int = 0
+    folders: dict[str, float] = field(default_factory=dict)
+    size: int = 128
+    reference: int = 64
+    repaint: float = 0.5
+    caption_drop: float = 0.0
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """rule official / paper / cla; ica_blocks `[first, stop]` over all blocks, double first; kernel grouped / batched / dense.
+
+    offsets `cumulative` or `overlapping` and masks true/false exist for the ablations."""
+
+    rule: str = "official"
+    ica_blocks: tuple[int, int] | None = None
+    kernel: str = "grouped"
+    masks: bool = True
+    offsets: str = "cumulative"
+
+
+@dataclass(frozen=True)
+class EveryConfig:
+    """Steps between lines of the log, checkpoints, and sample pictures; 0 = never. keep: how many checkpoints stay."""
+
+    log: int = 25
+    save: int = 200
+    sample: int = 0
+    keep: int = 2
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. batch is per process; the effective batch is batch * accumulate * processes. minutes 0 = no time limit."""
+
+    stage: str
+    output: str
+    steps: int = 1000
+    batch: int = 16
+    accumulate: int = 1
+    seed: int = 0
+    minutes: float = 0.0
+    precision: str = "no"
+    ema: float = 0.0
+    threads: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    dpo: DpoConfig = field(default_factory=DpoConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    every: EveryConfig = field(default_factory=EveryConfig)
+
+    def __post_init__(self) -> None:
+        _choice("stage", self.stage, STAGES)
+        _choice("precision", self.precision, ("no", "bf16", "fp16"))
+        _choice("model.kind", self.model.kind, ("tiny", "pretrained"))
+        _choice("optimizer.name", self.optimizer.name, ("adamw", "prodigy"))
+        _choice("dpo.lose", self.dpo.lose, ("composite", "pasted"))
+        _choice("data.kind", self.data.kind, ("world", "imig"))
+        _choice("method.rule", self.method.rule, ("official", "paper", "cla"))
+        _choice("method.kernel", self.method.kernel, ("grouped", "batched", "dense"))
+        _choice("method.offsets", self.method.offsets, ("cumulative", "overlapping"))
+        for name in ("steps", "batch", "accumulate"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)} in the training config; give at least 1.")
+        if self.lora.rank < 1:
+            raise InputError(f"lora.rank is {self.lora.rank} in the training config; give at least 1.")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def _choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} is {value!r} in the training config; use one of {', '.join(choices)}.")
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a YAML config and applies overrides like `optimizer.rate=1e-4`. Raises InputError with one sentence."""
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"The config {str(path)!r} cannot be read ({error.strerror}); give the path of a YAML file.") from error
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        place = f" at line {where.line + 1}" if where else ""
+        raise InputError(f"The config {str(path)!r} is not valid YAML{place}; correct it there.") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"The config {str(path)!r} holds no settings; start it with 'stage:' and 'output:'.")
+    for override in overrides:
+        _override(tree, override)
+    return from_dict(tree)
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    import yaml
+
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"The override {override!r} is not of the form key=value; write for example optimizer.rate=1e-4.")
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise InputError(f"The override {override!r} reaches into {parent!r}, which is a single value; shorten the key.")
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"The value of the override {override!r} is not valid YAML; quote it.") from error
+
+
+def from_dict(tree: Mapping[str, Any]) -> Config:
+    """A config from nested mappings; unknown keys and wrong types are errors."""
+    for name in ("stage", "output"):
+        if name not in tree:
+            raise InputError(f"The training config has no {name!r}; add it.")
+    return _build(Config, tree, "")
+
+
+def _build(kind: type, tree: Mapping[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in tree.items():
+        if key not in hints:
+            known = ", ".join(hints)
+            raise InputError(f"The training config has an unknown setting {prefix + str(key)!r}; known here are {known}.")
+        values[key] = _convert(hints[key], value, prefix + str(key))
+    return kind(**values)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """A YAML value as the type of its field."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise InputError(f"{name} is {value!r} in the training config; it is a group of settings, indent them below it.")
+        return _build(typing.cast(type, hint), value, name + ".")
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _convert(arguments[0], value, name)
+    if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(arguments):
+        return tuple(_convert(a, v, name) for a, v in zip(arguments, value, strict=True))
+    if origin is dict and isinstance(value, Mapping):
+        return {str(k): _convert(arguments[1], v, f"{name}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-4 as text
+        except ValueError:
+            pass
+    elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    wanted = getattr(hint, "__name__", str(hint))
+    raise InputError(f"{name} is {value!r} in the training config; it takes a value of type {wanted}.")

@@ -1,0 +1,200 @@
+"""Scenes of the small world as latent tokens: rendered and encoded once, then read from memory by every training stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..layout import Box
+from ..references import token_mask
+from ..sequence import TOKEN, Plan, ReferenceTokens, TokenBox, token_box
+from ..tiny_text import encode_words
+from ..tiny_vae import Taesd
+from . import world
+from .batch import Batch
+from .config import Config
+
+GRID = world.SIZE // TOKEN  # tokens along one side of the picture
+REFERENCE_GRID = world.REFERENCE_SIZE // TOKEN
+MOST = 4  # members of a scene
+CHANNELS = 64
+_FIELDS = ("target", "layout", "references", "valid", "boxes", "count", "hidden", "words")
+
+
+def pack(latents: Tensor) -> Tensor:
+    """(B, 16, H, W) latents -> (B, H/2 * W/2, 64) tokens; channel-major inside a token, as FLUX packs them."""
+    b, c, h, w = latents.shape
+    tokens = latents.reshape(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5)  # B H/2 W/2 C 2 2
+    return tokens.reshape(b, h // 2 * (w // 2), c * 4)
+
+
+def unpack(tokens: Tensor, width: int, height: int) -> Tensor:
+    """(B, height * width, 64) tokens -> (B, 16, 2 height, 2 width) latents; the inverse of `pack`, sizes in tokens."""
+    b, _, channels = tokens.shape
+    latents = tokens.reshape(b, height, width, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)  # B C H 2 W 2
+    return latents.reshape(b, channels // 4, 2 * height, 2 * width)
+
+
+def to_tensor(pictures: np.ndarray) -> Tensor:
+    """uint8 (..., H, W, 3) -> float (..., 3, H, W) in [0, 1]."""
+    return torch.from_numpy(pictures).movedim(-1, -3).float() / 255
+
+
+@dataclass(frozen=True, eq=False)
+class LatentSet:
+    """Encoded scenes. N scenes, at most four references each.
+
+    target, layout float16 (N, 64, 64): tokens, channels; references float16 (N, 4, 16, 64); valid bool (N, 4, 16);
+    boxes int8 (N, 4, 4): token boxes; count int8 (N,): references; hidden int8 (N,): number of the hidden member or -1;
+    words int8 (N, 2): place and light."""
+
+    target: np.ndarray
+    layout: np.ndarray
+    references: np.ndarray
+    valid: np.ndarray
+    boxes: np.ndarray
+    count: np.ndarray
+    hidden: np.ndarray
+    words: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def plan(self, index: int, references: bool = True) -> Plan:
+        """The geometry of a scene."""
+        count = int(self.count[index]) if references else 0
+        return Plan(GRID, GRID, tuple(self._reference(index, k) for k in range(count)))
+
+    def _reference(self, index: int, k: int) -> ReferenceTokens:
+        box = TokenBox(*(int(v) for v in self.boxes[index, k]))
+        return ReferenceTokens(str(k + 1), REFERENCE_GRID, REFERENCE_GRID, self.valid[index, k].tobytes(), box)
+
+    def batch(self, indices: np.ndarray, references: bool = True, box: float = 1.0, hidden: float = 1.0) -> Batch:
+        """A training batch; `box` and `hidden` weigh the loss on tokens inside boxes, and inside the hidden member's box.
+
+        With references, every scene must have the same number of them."""
+        target, layout = (torch.from_numpy(a[indices].astype(np.float32)) for a in (self.target, self.layout))
+        conditions = layout
+        if references:
+            count = int(self.count[indices[0]])
+            own = torch.from_numpy(self.references[indices, :count].astype(np.float32)).flatten(1, 2)  # B (n 16) 64
+            conditions = torch.cat([layout, own], dim=1)
+        words = [_words(int(p), int(q)) for p, q in self.words[indices]]
+        weight = torch.from_numpy(np.stack([self._weight(int(i), box, hidden) for i in indices]))
+        return Batch(
+            plans=tuple(self.plan(int(i), references) for i in indices),
+            target=target,
+            conditions=conditions,
+            text=torch.stack([w.tokens for w in words]),
+            pooled=torch.stack([w.pooled for w in words]),
+            weight=weight,
+        )
+
+    def _weight(self, index: int, box: float, hidden: float) -> np.ndarray:
+        out = np.ones((GRID, GRID), np.float32)
+        for k in range(int(self.count[index])):
+            x1, y1, x2, y2 = self.boxes[index, k]
+            out[y1:y2, x1:x2] = box
+        if self.hidden[index] >= 0:
+            x1, y1, x2, y2 = self.boxes[index, self.hidden[index]]
+            out[y1:y2, x1:x2] = hidden
+        return out.reshape(-1)
+
+    def draw(self, rng: np.random.Generator, config: Config) -> Batch:
+        """A random batch. With references, its scenes have the same number of them; that number is drawn by its share."""
+        flow, references = config.flow, config.stage != "base"
+        indices = rng.integers(len(self), size=config.batch)
+        if references:
+            same = np.flatnonzero(self.count == self.count[indices[0]])
+            indices = same[rng.integers(len(same), size=config.batch)]
+        return self.batch(indices, references, flow.box, flow.hidden)
+
+    def save(self, folder: Path) -> None:
+        """One .npy per field, and the number of scenes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _FIELDS:
+            np.save(folder / f"{name}.npy", getattr(self, name))
+        (folder / "set.json").write_text(json.dumps({"scenes": len(self)}))
+
+    @classmethod
+    def load(cls, folder: Path) -> LatentSet:
+        """Reads a saved set; memory-mapped, so several processes share it."""
+        if not (folder / "set.json").is_file():
+            raise InputError(f"There are no encoded scenes in {str(folder)!r}; run the stage 'scenes' first or correct data.path.")
+        return cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _FIELDS})
+
+    @classmethod
+    def join(cls, parts: Sequence[LatentSet]) -> LatentSet:
+        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in _FIELDS})
+
+
+_WORDS = {
+    (p, q): encode_words(f"{world.PLACES[p]} {world.LIGHTS[q]}")
+    for p in range(len(world.PLACES))
+    for q in range(len(world.LIGHTS))
+}
+
+
+def _words(place: int, light: int):  # noqa: ANN202
+    return _WORDS[place, light]
+
+
+@torch.no_grad()
+def encode(vae: Taesd, pictures: np.ndarray, chunk: int = 16) -> Tensor:
+    """uint8 (N, H, W, 3) -> packed latents float32 (N, H/16 * W/16, 64)."""
+    net = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return torch.cat([pack(net.encode(to_tensor(pictures[k : k + chunk]))) for k in range(0, len(pictures), chunk)])
+
+
+def encode_scenes(vae: Taesd, scenes: Sequence[world.Scene], pictures: Sequence[world.Picture]) -> LatentSet:
+    """Encodes rendered scenes."""
+    n = len(scenes)
+    references = np.zeros((n, MOST, REFERENCE_GRID**2, CHANNELS), np.float16)
+    valid = np.zeros((n, MOST, REFERENCE_GRID**2), bool)
+    boxes = np.zeros((n, MOST, 4), np.int8)
+    flat = encode(vae, np.concatenate([p.references for p in pictures]), 64).half().numpy()
+    at = 0
+    for i, (scene, picture) in enumerate(zip(scenes, pictures, strict=True)):
+        count = len(scene.members)
+        references[i, :count] = flat[at : at + count]
+        at += count
+        for k, member in enumerate(scene.members):
+            valid[i, k] = token_mask(picture.masks[k]).reshape(-1)
+            boxes[i, k] = token_box(Box(*member.box), GRID, GRID)
+    return LatentSet(
+        target=encode(vae, np.stack([p.target for p in pictures])).half().numpy(),
+        layout=encode(vae, np.stack([p.composite for p in pictures])).half().numpy(),
+        references=references,
+        valid=valid,
+        boxes=boxes,
+        count=np.array([len(s.members) for s in scenes], np.int8),
+        hidden=np.array([next((k for k, m in enumerate(s.members) if m.hidden), -1) for s in scenes], np.int8),
+        words=np.array([(s.place, s.light) for s in scenes], np.int8),
+    )
+
+
+TIER_CYCLE = ("flexible", "basic", "flexible", "complex", "flexible")
+
+
+def training_scenes(seed: int, count: int, split: str = "train") -> Iterator[world.Scene]:
+    """The training mixture: three scenes of five hide a creature."""
+    return (world.scene(seed, split, k, TIER_CYCLE[k % len(TIER_CYCLE)]) for k in range(count))
+
+
+def make(vae: Taesd, scenes: Iterable[world.Scene], chunk: int = 500) -> Iterator[LatentSet]:
+    """Renders and encodes scenes, a chunk at a time."""
+    waiting: list[world.Scene] = []
+    for scene in scenes:
+        waiting.append(scene)
+        if len(waiting) == chunk:
+            yield encode_scenes(vae, waiting, [world.render(s) for s in waiting])
+            waiting = []
+    if waiting:
+        yield encode_scenes(vae, waiting, [world.render(s) for s in waiting])

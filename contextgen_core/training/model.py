@@ -1,0 +1,235 @@
+"""The network under training: the method on diffusers' FLUX, its adapter, and the batched attention that suits small pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import InputError
+from ..hosts.diffusers import ContextGenFlux
+from ..methods.contextgen import Settings
+from ..schedule import Rule, make_schedule
+from ..sequence import Plan, position_ids
+from .batch import Batch
+
+# The authors' list (also OminiControl's): image stream of the double blocks, all of the single blocks, and x_embedder.
+TARGETS = (
+    r"x_embedder"
+    r"|transformer_blocks\.\d+\.(norm1\.linear|attn\.to_[qkv]|attn\.to_out\.0|ff\.net\.2)"
+    r"|single_transformer_blocks\.\d+\.(norm\.linear|attn\.to_[qkv]|proj_mlp|proj_out)"
+)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """rank and alpha of the LoRA; `folded` multiplies A and B together before they meet the tokens: the same function, cheaper where
+    tokens are many and the width is small, dearer in memory where the width is large."""
+
+    rank: int
+    alpha: float
+    folded: bool = False
+
+
+def add_adapter(transformer: Any, adapter: Adapter, seed: int) -> list[nn.Parameter]:
+    """Freezes a diffusers transformer and gives its target modules a PEFT LoRA (Gaussian A, zero B); returns what trains."""
+    from peft import LoraConfig
+
+    transformer.requires_grad_(False)
+    config = LoraConfig(
+        r=adapter.rank, lora_alpha=adapter.alpha, init_lora_weights="gaussian", target_modules=rf"^({TARGETS})$"
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer.add_adapter(config, adapter_name="contextgen")
+    if adapter.folded:
+        fold(transformer)
+    return [p for p in transformer.parameters() if p.requires_grad]
+
+
+def fold(transformer: nn.Module) -> None:
+    """Computes W + scale * B A once per call instead of two thin products per token. Same function, same parameters."""
+    from peft.tuners.lora import Linear
+
+    for module in transformer.modules():
+        if isinstance(module, Linear):
+            module.forward = _folded(module)  # type: ignore[method-assign]
+
+
+def _folded(module: Any) -> Callable[..., Tensor]:
+    def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
+        base = module.get_base_layer()
+        if module.disable_adapters:
+            return functional.linear(x, base.weight, base.bias)
+        name = module.active_adapters[0]
+        change = module.lora_B[name].weight @ module.lora_A[name].weight
+        return functional.linear(x, base.weight + module.scaling[name] * change, base.bias)
+
+    return forward
+
+
+def adapter_state(transformer: Any) -> dict[str, Tensor]:
+    """The adapter in the authors' keys: transformer.<module>.lora_A.weight and .lora_B.weight."""
+    out = {}
+    for name, value in transformer.state_dict().items():
+        if ".contextgen." in name and "lora_" in name:
+            out["transformer." + name.replace(".contextgen.", ".")] = value.detach()
+    return out
+
+
+def load_adapter_state(transformer: Any, state: dict[str, Tensor]) -> None:
+    """Fills an adapter made by `add_adapter` from the authors' keys. Raises InputError for a file of another shape."""
+    own = {"transformer." + n.replace(".contextgen.", "."): p for n, p in transformer.named_parameters() if "lora_" in n}
+    if set(own) != set(state):
+        raise InputError(f"The adapter holds {len(state)} tensors where this model needs {len(own)}; choose an adapter of this model.")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            if parameter.shape != state[name].shape:
+                raise InputError(
+                    f"The adapter's {name} has shape {tuple(state[name].shape)}, not {tuple(parameter.shape)};"
+                    " set lora.rank to the adapter's rank."
+                )
+            parameter.copy_(state[name])
+
+
+# ---- batched attention ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _BatchedCall:
+    """The state of one forward pass, in place of the host's own: every sample of the batch in the same few products.
+
+    The tokens are text, noise, layout, then N references of equal length, none pruned. Only for batches whose plans have the
+    same shape; the groups are those of `contextgen_core.visibility`, told apart by `reads` and `valid`."""
+
+    leave: int
+    base: int  # image tokens that stay
+    text: int
+    references: int
+    ica: tuple[int, int]
+    reads: Tensor  # (B, text + base, N * R): 0 where a base token may read a reference token in ICA blocks, else -inf
+    valid: Tensor  # (B * N, 1, R): 0 where a reference token may be read, else -inf
+    rotary: tuple[Tensor, Tensor]
+
+    def rotate(self, x: Tensor) -> Tensor:
+        cos, sin = (table[: x.shape[2]] for table in self.rotary)
+        pairs = x.unflatten(-1, (-1, 2))
+        turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
+        return x * cos + turned * sin
+
+    def attention(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, H, S, D) three times -> (B, S, H * D)."""
+        batch, heads, length, width = q.shape
+        q, k, v = (x.reshape(batch * heads, length, width) for x in (q, k, v))
+        base = self.text + self.base
+        if length == base:
+            out = _softmax_product(q, k, None, v)
+        else:
+            ica = self.ica[0] <= block < self.ica[1]
+            bias = None
+            if ica:
+                bias = functional.pad(self.reads, (base, 0)).repeat_interleave(heads, 0)  # keys of the base are open
+            rows = slice(None) if ica else slice(0, base)
+            own = _softmax_product(q[:, :base], k[:, rows], bias, v[:, rows])
+            out = torch.cat([own, self._references(q, k, v, heads)], dim=1)
+        return out.reshape(batch, heads, length, width).transpose(1, 2).flatten(2)
+
+    def _references(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        """Every reference over the text and its own readable tokens. (B H, S, D) -> (B H, N R, D)"""
+        base, n = self.text + self.base, self.references
+
+        def own(x: Tensor) -> Tensor:
+            return x[:, base:].unflatten(1, (n, -1)).flatten(0, 1)  # (B H N, R, D)
+
+        def words(x: Tensor) -> Tensor:
+            return x[:, : self.text].repeat_interleave(n, 0)  # (B H N, T, D)
+
+        bias = functional.pad(self.valid, (self.text, 0)).unflatten(0, (-1, n)).repeat_interleave(heads, 0).flatten(0, 1)
+        out = _softmax_product(own(q), torch.cat([words(k), own(k)], 1), bias, torch.cat([words(v), own(v)], 1))
+        return out.unflatten(0, (-1, n)).flatten(1, 2)
+
+
+def _softmax_product(q: Tensor, k: Tensor, bias: Tensor | None, v: Tensor) -> Tensor:
+    """Plain attention as two batched products: on small pictures and CPUs faster than the fused kernels. (B, S, D)"""
+    scores = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2))
+    if bias is not None:
+        scores = scores + bias
+    return torch.bmm(scores.softmax(-1), v)
+
+
+class FlowNetwork(nn.Module):
+    """The transformer with ContextGen's attention; `forward` gives the velocity of the noise tokens.
+
+    kernel: "grouped" (any plans, exact and pruned: the product's own path) or "batched" (plans of one shape)."""
+
+    def __init__(self, transformer: Any, settings: Settings, kernel: str = "grouped", guidance: float | None = None) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.settings = settings
+        self.kernel = kernel
+        self.guidance = guidance
+        self._host = [ContextGenFlux(transformer)]  # in a list: not a submodule
+        self._rotary: dict[tuple[int, int, int, int], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, batch: Batch, noisy: Tensor, times: Tensor) -> Tensor:
+        """noisy (B, M, 64), times (B,) in 0..1 -> velocity (B, M, 64)."""
+        guidance = None if self.guidance is None else torch.full_like(times, self.guidance)
+        if self.kernel == "batched":
+            return self._batched(batch, noisy, times, guidance)
+        return self._host[0].velocity(
+            batch.plans, noisy, batch.conditions, text=batch.text, pooled=batch.pooled, timestep=times, guidance=guidance,
+            settings=self.settings,
+        )  # fmt: skip
+
+    def _batched(self, batch: Batch, noisy: Tensor, times: Tensor, guidance: Tensor | None) -> Tensor:
+        if not isinstance(batch.conditions, Tensor):
+            raise InputError("The batched kernel needs pictures and references of one size; set method.kernel to grouped.")
+        hidden = torch.cat([noisy, batch.conditions], dim=1)
+        call = self._call(batch.plans, batch.text.shape[1], noisy.device)
+        if call.leave == 0:
+            hidden = hidden[:, : call.base]
+        zeros = torch.zeros(hidden.shape[1], 3, device=noisy.device)
+        out = self.transformer(
+            hidden_states=hidden, encoder_hidden_states=batch.text, pooled_projections=batch.pooled, timestep=times,
+            guidance=guidance, img_ids=zeros, txt_ids=zeros[: batch.text.shape[1]],
+            joint_attention_kwargs={"contextgen": call}, return_dict=False,
+        )[0]  # fmt: skip
+        return out[:, : noisy.shape[1]]
+
+    def _call(self, plans: Sequence[Plan], text: int, device: torch.device) -> _BatchedCall:
+        first = plans[0]
+        n, base = len(first.references), 2 * first.noise_tokens
+        length = first.references[0].count if n else 0
+        if any(len(p.references) != n or any(r.count != length for r in p.references) for p in plans):
+            raise InputError("The batched kernel needs the same number of references in each picture; set method.kernel to grouped.")
+        if self.settings.rule is Rule.ICA_PAPER:
+            raise InputError("The batched kernel follows the official rule only; set method.kernel to grouped.")
+        model = self.transformer
+        double, single = len(model.transformer_blocks), len(model.single_transformer_blocks)
+        schedule = make_schedule(double, single, rule=self.settings.rule, ica_blocks=self.settings.ica_blocks, references=n > 0)
+        ica = [i for i in range(double + single) if schedule[i].rule is Rule.ICA]
+        reads = np.full((len(plans), text + base, n * length), -math.inf, np.float32)
+        valid = np.zeros((len(plans) * n, 1, length), np.float32)
+        for b, plan in enumerate(plans):
+            for k, reference in enumerate(plan.references):
+                hidden = np.where(np.frombuffer(reference.valid, np.uint8) > 0, np.float32(0), np.float32(-math.inf))
+                valid[b * n + k, 0] = hidden
+                box = reference.box
+                noise = reads[b, text : text + plan.noise_tokens].reshape(plan.height, plan.width, -1)
+                noise[box.y1 : box.y2, box.x1 : box.x2, k * length : (k + 1) * length] = hidden
+        return _BatchedCall(
+            leave=schedule.leave, base=base, text=text, references=n, ica=(ica[0], ica[-1] + 1) if ica else (0, 0),
+            reads=torch.from_numpy(reads).to(device), valid=torch.from_numpy(valid).to(device),
+            rotary=self._table(first, text, device),
+        )  # fmt: skip
+
+    def _table(self, plan: Plan, text: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        ids = functional.pad(torch.from_numpy(position_ids(plan)).float(), (0, 0, text, 0))
+        cos, sin = self.transformer.pos_embed(ids.to(device))
+        return cos.float(), sin.float()

@@ -1,0 +1,223 @@
+"""The stages that train the transformer: base (sees no references), SFT (an adapter that reads them), DPO (the adapter, refined)."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..methods.contextgen import Settings
+from ..schedule import Rule
+from .. import tiny
+from . import flow
+from .batch import Batch
+from .config import Config, MethodConfig
+from .latents import LatentSet
+from .model import Adapter, FlowNetwork, adapter_state, add_adapter, load_adapter_state
+
+logger = logging.getLogger("contextgen")
+
+_RULES = {"official": Rule.ICA, "paper": Rule.ICA_PAPER, "cla": Rule.CLA}
+
+
+def settings_of(method: MethodConfig) -> Settings:
+    """The method's settings under training; batched keeps the official geometry and differs in the kernel alone."""
+    return Settings(
+        rule=_RULES[method.rule], ica_blocks=method.ica_blocks, kernel="dense" if method.kernel == "dense" else "grouped"
+    )
+
+
+class FlowObjective(nn.Module):
+    """Rectified flow on the wanted picture: base and SFT."""
+
+    def __init__(self, network: FlowNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Batch, times: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        velocity = self.network(batch, flow.mix(batch.target, noise, times), times)
+        loss = flow.errors(velocity, batch.target, noise, batch.weight).mean()
+        with torch.no_grad():
+            plain = flow.errors(velocity, batch.target, noise).mean()
+        return loss, {"error": plain}
+
+
+class DpoObjective(nn.Module):
+    """The authors' pairwise loss against a fixed anchor: the adapter as it was when DPO began."""
+
+    def __init__(self, network: FlowNetwork, anchor: dict[str, Tensor], beta: float) -> None:
+        super().__init__()
+        self.network = network
+        self.beta = beta
+        self._anchor = anchor  # plain tensors: neither trained nor saved as parameters of the policy
+
+    @property
+    def anchor(self) -> dict[str, Tensor]:
+        return self._anchor
+
+    def set_anchor(self, anchor: dict[str, Tensor]) -> None:
+        self._anchor = dict(anchor)
+
+    def forward(self, batch: Batch, times: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        assert batch.lose is not None
+        with torch.no_grad(), self._as_anchor():
+            anchor_win, anchor_lose = self._errors(batch, times, noise)
+        win, lose = self._errors(batch, times, noise)
+        logits = flow.dpo_logits(win, lose, anchor_win, anchor_lose, self.beta).detach()
+        loss = flow.dpo_loss(win, lose, anchor_win, anchor_lose, self.beta)
+        metrics = {
+            "win": win.detach().mean(), "lose": lose.detach().mean(), "anchor_win": anchor_win.mean(),
+            "anchor_lose": anchor_lose.mean(), "logit": logits.mean(), "right": (logits > 0).float().mean(),
+        }  # fmt: skip
+        return loss, metrics
+
+    def _errors(self, batch: Batch, times: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Errors on the wanted and the unwanted picture: same noise, times, words and conditions."""
+        assert batch.lose is not None
+        out = []
+        for clean in (batch.target, batch.lose):
+            velocity = self.network(batch, flow.mix(clean, noise, times), times)
+            out.append(flow.errors(velocity, clean, noise))
+        return out[0], out[1]
+
+    @contextmanager
+    def _as_anchor(self) -> Iterator[None]:
+        """The adapter carries the anchor's weights inside this context; nothing else of the model changes."""
+        transformer = self.network.transformer
+        own = {name: value.clone() for name, value in adapter_state(transformer).items()}
+        load_adapter_state(transformer, self._anchor)
+        try:
+            yield
+        finally:
+            load_adapter_state(transformer, own)
+
+
+def build_transformer(config: Config) -> Any:
+    """The transformer of a run, in diffusers' form."""
+    from diffusers import FluxTransformer2DModel
+
+    if config.model.kind == "pretrained":
+        dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+        if not config.model.weights:
+            raise InputError("model.weights is empty in the training config; give the folder or hub name of FLUX.1-Kontext-dev.")
+        try:
+            model = FluxTransformer2DModel.from_pretrained(config.model.weights, subfolder="transformer", torch_dtype=dtype)
+        except OSError as error:
+            raise InputError(f"No transformer was found at {config.model.weights!r}; download it and set model.weights to its folder.") from error
+        if config.model.checkpointing:
+            model.enable_gradient_checkpointing()
+        return model
+    sizes = tiny.TinyConfig(num_layers=config.model.layers, num_single_layers=config.model.single_layers)
+    model = FluxTransformer2DModel(**vars(sizes))
+    model.load_state_dict(_tiny_weights(config, sizes))
+    if config.model.checkpointing:
+        model.enable_gradient_checkpointing()
+    return model
+
+
+def _tiny_weights(config: Config, sizes: tiny.TinyConfig) -> dict[str, Tensor]:
+    if config.model.weights == "shipped":
+        return tiny.tiny_transformer_state().state
+    if not config.model.weights:
+        return initial_weights(sizes, config.seed)
+    try:
+        return {k: v.float() for k, v in load_file(config.model.weights).items()}
+    except (OSError, ValueError) as error:
+        raise InputError(f"model.weights {config.model.weights!r} cannot be read; train the stage before it or correct the path.") from error
+
+
+def initial_weights(sizes: tiny.TinyConfig, seed: int) -> dict[str, Tensor]:
+    """Random weights with modulations and the last layer at zero (DiT's adaLN-zero), so that training starts calmly."""
+    state = tiny.random_transformer_state(sizes, seed)
+    for name in state:
+        if name.endswith(("norm1.linear.weight", "norm1_context.linear.weight", "norm.linear.weight", "norm_out.linear.weight")):
+            state[name].zero_()
+        elif name.endswith(("norm1.linear.bias", "norm1_context.linear.bias", "norm.linear.bias", "norm_out.linear.bias")):
+            state[name].zero_()
+        elif name in ("proj_out.weight", "proj_out.bias"):
+            state[name].zero_()
+    return state
+
+
+class TransformerTask:
+    """base, sft and dpo on a set of scenes that is already encoded."""
+
+    def __init__(self, config: Config, data: LatentSet | Any) -> None:
+        self.config, self.data = config, data
+        self.references = config.stage != "base"
+        transformer = build_transformer(config)
+        if self.references:
+            adapter = Adapter(config.lora.rank, config.lora.alpha or config.lora.rank, config.lora.folded)
+            add_adapter(transformer, adapter, config.seed)
+            if config.model.adapter:
+                load_adapter_state(transformer, _read_adapter(config.model.adapter))
+        network = FlowNetwork(transformer, settings_of(config.method), config.method.kernel, config.flow.guidance)
+        if config.stage == "dpo":
+            if not config.model.adapter:
+                raise InputError("model.adapter is empty in the training config; DPO starts from an SFT adapter, give its file.")
+            anchor = {k: v.clone() for k, v in adapter_state(transformer).items()}
+            self.model: nn.Module = DpoObjective(network, anchor, config.dpo.beta)
+        else:
+            self.model = FlowObjective(network)
+        self.network = network
+
+    def inputs(self, seed: int, part: int) -> tuple[Batch, Tensor, Tensor]:
+        """Batch, times and noise of one part of a step; a function of the seed alone."""
+        generator = torch.Generator().manual_seed(seed)
+        batch = self.data.draw(np.random.default_rng(seed), self.config)
+        times = flow.sample_times(len(batch.target), generator, self.config.flow.mean, self.config.flow.deviation)
+        noise = torch.randn(batch.target.shape, generator=generator)
+        device = next(self.network.transformer.parameters()).device
+        return batch.to(device), times.to(device), noise.to(device)
+
+    def extra(self) -> dict[str, Tensor]:
+        return self.model.anchor if isinstance(self.model, DpoObjective) else {}
+
+    def restore_extra(self, extra: dict[str, Tensor]) -> None:
+        if isinstance(self.model, DpoObjective):
+            if not extra:
+                raise InputError("The checkpoint holds no DPO anchor; delete the output folder and start DPO again.")
+            self.model.set_anchor(extra)
+
+    def finish(self, output: Path) -> None:
+        """Writes the stage's product: the transformer (base) or the adapter in the authors' format."""
+        transformer = self.network.transformer
+        if not self.references:
+            state = {k: v.half().contiguous() for k, v in transformer.state_dict().items()}
+            save_file(state, output / "transformer.safetensors", {"format": "pt"})
+            return
+        write_adapter(output / "adapter.safetensors", transformer, self.config)
+
+    def sample(self, path: Path) -> None:
+        from .pictures import sample_sheet
+
+        sample_sheet(self.network, path, references=self.references)
+
+
+def write_adapter(path: Path, transformer: Any, config: Config) -> None:
+    """The adapter as the authors store it, with rank and alpha in the metadata."""
+    alpha = config.lora.alpha or config.lora.rank
+    metadata = {"format": "pt", "rank": str(config.lora.rank), "alpha": f"{alpha:g}", "stage": config.stage}
+    state = {k: v.half().contiguous() for k, v in adapter_state(transformer).items()}
+    save_file(state, path, metadata)
+
+
+def _read_adapter(path: str) -> dict[str, Tensor]:
+    try:
+        return {k: v.float() for k, v in load_file(path).items()}
+    except (OSError, ValueError) as error:
+        raise InputError(f"The adapter {path!r} cannot be read; train SFT first or correct model.adapter.") from error
+
+
+def copy_of(network: FlowNetwork) -> FlowNetwork:
+    """An independent copy, for evaluation beside training."""
+    return copy.deepcopy(network)
