@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from .adapter import load_adapter
 from .errors import InputError
 from .layout import Box
 from .methods.contextgen import Settings, arrange, image_ids, references_read
@@ -90,16 +91,14 @@ def seen_in_groups(sequence: TokenSequence, block: BlockPlan) -> np.ndarray:
 def _diffusers_velocity(case: Case, arguments: argparse.Namespace, settings: Settings) -> torch.Tensor:
     from diffusers import FluxTransformer2DModel
 
-    from .hosts.diffusers import ContextGenFlux
+    from .hosts.diffusers import ContextGenFlux, merge_adapter
 
     config = json.loads(Path(arguments.config).read_text())
     transformer = FluxTransformer2DModel(**config.get("transformer", config))
     transformer.load_state_dict(load_file(arguments.weights))
     transformer.eval().requires_grad_(False)
     if arguments.adapter:
-        from .adapter import load_adapter, merge_into
-
-        merge_into(transformer, load_adapter(arguments.adapter))
+        merge_adapter(transformer, load_adapter(arguments.adapter))
     with torch.no_grad(), ContextGenFlux(transformer) as model:
         return model.velocity(
             case.plan,

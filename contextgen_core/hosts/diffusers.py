@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..adapter import Adapter, to_diffusers
 from ..attention import Attend, Program, choose_kernel, compile_programs, run, sdpa
 from ..errors import InputError
 from ..methods.contextgen import Arrangement, Settings, arrange, image_ids, references_read
@@ -202,6 +203,17 @@ class ContextGenFlux:
             )
         cos, sin = (torch.stack(column) for column in zip(*tables, strict=True))
         return cos, sin
+
+
+def merge_adapter(transformer: Any, adapter: Adapter) -> None:
+    """Adds an adapter's change to the transformer's weights, for good. Raises InputError if a layer is missing."""
+    for pair in to_diffusers(adapter).pairs:
+        try:
+            weight = transformer.get_submodule(pair.module).weight
+        except AttributeError:
+            raise InputError(f"The adapter changes {pair.module}, which this transformer does not have.") from None
+        with torch.no_grad():
+            weight += pair.delta().to(weight)
 
 
 def _gather(
