@@ -180,7 +180,7 @@ def _check_text(value: object, where: str, name: str, limit: int) -> None:
 def _check_reference(value: object, where: str) -> None:
     if value is None:
         return
-    if isinstance(value, str):
+    if isinstance(value, str) and value:
         _check_text(value, where, "ref", MAX_REFERENCE_NAME)
     elif isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_REFERENCE_NUMBER:
         raise InputError(

@@ -168,6 +168,12 @@ def test_what_could_not_be_read_back_cannot_be_built(box: Box) -> None:
         Layout(1024, 1024, (Instance("b1", Box(0, 0, 9, 9)), Instance("b2", box)))
 
 
+@pytest.mark.parametrize("reference", ["", 0, True, np.int64(1), 1.0])
+def test_a_reference_is_a_name_a_number_or_none(reference: Any) -> None:
+    with pytest.raises(InputError, match=r"^box 1 \('b1'\) has ref = "):
+        Layout(1024, 1024, (Instance("b1", Box(0, 0, 9, 9), reference),))
+
+
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
 exact = st.integers(-5000, 20_000_00).map(lambda v: v / 100)
 
