@@ -1,0 +1,7 @@
+/** What the editor uses of the host's frontend, whose modules exist only on a running server. */
+declare module "*/scripts/app.js" {
+  export const app: any;
+}
+declare module "*/scripts/api.js" {
+  export const api: { apiURL(path: string): string };
+}

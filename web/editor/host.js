@@ -1,0 +1,174 @@
+/** The only file that knows the host's frontend: it makes an editor for each node and takes it away again. */
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+import { Controller } from "./controller.js";
+import { isLinked, readPicture, readReferences, widgetValue } from "./graph.js";
+import { translator } from "./strings.js";
+
+const NODE = "LayoutComposer";
+const WIDGET = "contextgen_layout_editor";
+const MIN_HEIGHT = 430;
+const DEFAULT_SIZE = /** @type {const} */ ([470, 900]);
+/** How often a visible editor looks for changes above it in the graph, of which the host does not tell; milliseconds. */
+const LOOK = 400;
+
+/** @typedef {any} HostNode  the host ships no types for extensions */
+
+export const extension = {
+  name: "contextgen.LayoutEditor",
+  /** @param {HostNode} node */
+  nodeCreated(node) {
+    if (node.comfyClass === NODE) attach(node);
+  },
+};
+
+/** Registers with the frontend. */
+export function register() {
+  app.registerExtension(extension);
+}
+
+/** @param {HostNode} node */
+function attach(node) {
+  const input = node.widgets?.find((/** @type {any} */ widget) => widget.name === "layout");
+  if (!input || typeof node.addDOMWidget !== "function") return;
+  hide(input);
+  const controller = new Controller(hostOf(node, input), translator(locale()));
+  const widget = node.addDOMWidget(WIDGET, "contextgen_layout_editor", controller.element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => MIN_HEIGHT,
+  });
+  // Two switches: the first for the saved workflow, the option above for the prompt.
+  widget.serialize = false;
+  // The editor shows the composite itself; the host's own picture of it below would only take room.
+  node.hideOutputImages = true;
+  Object.defineProperty(node, "imgs", { get: () => undefined, set: () => {}, configurable: true });
+  if (node.size?.[1] < DEFAULT_SIZE[1]) node.setSize?.([Math.max(node.size[0], DEFAULT_SIZE[0]), DEFAULT_SIZE[1]]);
+  forwardToCanvas(controller.element);
+  const timer = setInterval(() => {
+    const { element } = controller;
+    if (!document.hidden && element.isConnected && element.offsetParent !== null) {
+      controller.sync();
+      controller.view.stage.measure();
+    }
+  }, LOOK);
+  chain(node, "onConfigure", () => controller.sync());
+  chain(node, "onConnectionsChange", () => controller.sync());
+  chain(node, "onExecuted", (/** @type {any} */ output) => controller.ran(readResult(output)));
+  chain(node, "onRemoved", () => {
+    clearInterval(timer);
+    controller.dispose();
+  });
+  for (const other of node.widgets) {
+    if (["width", "height", "fit", "order", "boxes_policy"].includes(other.name)) chain(other, "callback", () => controller.sync());
+  }
+}
+
+/** @param {HostNode} node @param {any} input @returns {import("./controller.js").Host} */
+function hostOf(node, input) {
+  return {
+    read: () => ({
+      text: typeof input.value === "string" ? input.value : JSON.stringify(input.value ?? ""),
+      size: { w: side(widgetValue(node, "width")), h: side(widgetValue(node, "height")) },
+      fit: String(widgetValue(node, "fit") ?? "instance"),
+      order: String(widgetValue(node, "order") ?? "drawn"),
+      policy: String(widgetValue(node, "boxes_policy") ?? ""),
+      boxesLinked: isLinked(node, "boxes"),
+      layoutLinked: isLinked(node, "layout"),
+      picture: readPicture(node, "layout_image", annotatedUrl),
+      sources: readReferences(node, annotatedUrl),
+    }),
+    write: (text) => {
+      input.value = text;
+    },
+    changed: () => {
+      node.graph?.setDirtyCanvas?.(true, true);
+      // The host looks at the graph after clicks and keys of its own; ours are over by the time of its next look.
+      const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
+      if (tracker?.captureCanvasState) tracker.captureCanvasState();
+      else tracker?.checkState?.();
+    },
+    detach: () => {
+      const policy = node.widgets.find((/** @type {any} */ widget) => widget.name === "boxes_policy");
+      if (policy) policy.value = "seed once";
+      policy?.callback?.(policy.value);
+    },
+    viewUrl,
+  };
+}
+
+/** The text field stays the node's input, saved at its place; only its picture goes. @param {any} widget */
+function hide(widget) {
+  widget.hidden = true;
+  widget.options = Object.assign(widget.options ?? {}, { hidden: true });
+  widget.computeSize = () => [0, -4];
+  if (widget.element) widget.element.style.display = "none";
+}
+
+/** @param {any} target @param {string} name @param {(...args: any[]) => void} after */
+function chain(target, name, after) {
+  const before = target[name];
+  target[name] = function (/** @type {any[]} */ ...args) {
+    const result = before?.apply(this, args);
+    after(...args);
+    return result;
+  };
+}
+
+/** The wheel zooms the graph and the middle button pans it, as everywhere else on a node. @param {HTMLElement} element */
+function forwardToCanvas(element) {
+  element.addEventListener("wheel", (event) => {
+    // Nodes 2.0 puts the element inside the node and hears the event itself.
+    if (element.closest("[data-node-id]")) return;
+    const path = event.composedPath().filter((part) => part instanceof HTMLElement);
+    const scrolls = path.some((part) => part.scrollHeight > part.clientHeight + 1 && getComputedStyle(part).overflowY === "auto");
+    if (scrolls && !event.ctrlKey) return;
+    event.preventDefault();
+    app.canvas?.processMouseWheel?.(event);
+  });
+  for (const [type, method] of /** @type {const} */ ([
+    ["pointerdown", "processMouseDown"],
+    ["pointermove", "processMouseMove"],
+    ["pointerup", "processMouseUp"],
+  ])) {
+    element.addEventListener(type, (event) => {
+      const middle = type === "pointermove" ? (event.buttons & 4) === 4 : event.button === 1;
+      if (middle && !element.closest("[data-node-id]")) app.canvas?.[method]?.(event);
+    });
+  }
+}
+
+/** @param {any} output @returns {import("./controller.js").RunResult} */
+function readResult(output) {
+  const list = (/** @type {unknown} */ value) => (Array.isArray(value) ? value : []);
+  return {
+    text: String(list(output?.contextgen_layout)[0] ?? ""),
+    pictures: list(output?.images),
+    references: list(output?.contextgen_references).filter((reference) => reference?.image),
+  };
+}
+
+/** "folder/name.png [output]", the way widgets name a file. @param {string} value @param {string} folder */
+function annotatedUrl(value, folder) {
+  const match = /^(.*?)(?: \[(input|output|temp)\])?$/s.exec(value);
+  const path = match?.[1] ?? value;
+  const cut = path.lastIndexOf("/");
+  return viewUrl({ filename: path.slice(cut + 1), subfolder: cut < 0 ? "" : path.slice(0, cut), type: match?.[2] ?? folder });
+}
+
+/** @param {{filename: string, subfolder: string, type: string}} file */
+function viewUrl({ filename, subfolder, type }) {
+  const query = new URLSearchParams({ filename: String(filename), subfolder: String(subfolder ?? ""), type: String(type) });
+  return api.apiURL(`/view?${query}`);
+}
+
+/** @param {unknown} value */
+function side(value) {
+  const number = Math.round(Number(value));
+  return Number.isFinite(number) ? Math.max(64, Math.min(16384, number)) : 1024;
+}
+
+function locale() {
+  return String(app.extensionManager?.setting?.get?.("Comfy.Locale") ?? app.ui?.settings?.getSettingValue?.("Comfy.Locale") ?? "en");
+}

@@ -1,0 +1,181 @@
+/**
+ * One editor on the screen: puts the parts together, listens to the store, hands events to the commands. There may be
+ * several views of one store (the node's and the large one). Everything a view listens to ends with `dispose`.
+ *
+ * @typedef {import("./scene.js").Environment} Environment
+ * @typedef {{onText: (text: string) => void, onLarge: () => void, onDetach: () => void}} Callbacks
+ */
+
+import { Commands } from "./commands.js";
+import { element, iconButton, setText } from "./dom.js";
+import { Fields } from "./fields.js";
+import { Help } from "./help.js";
+import { onKeyDown } from "./keys.js";
+import { BoxList } from "./list.js";
+import { byteLength, MAX_BYTES } from "./model.js";
+import { buildScene } from "./scene.js";
+import { Stage } from "./stage.js";
+import { TextPanel } from "./text_panel.js";
+import { Toolbar } from "./toolbar.js";
+import { Tray } from "./tray.js";
+
+/** @type {Environment} */
+const ALONE = { fit: "instance", order: "drawn", following: false, readOnly: false, picture: null, run: null };
+
+export class EditorView {
+  /**
+   * @param {{store: import("./store.js").Store, library: import("./references.js").ReferenceLibrary,
+   *   t: import("./strings.js").Translate, callbacks: Callbacks, isLarge?: boolean}} parts
+   */
+  constructor({ store, library, t, callbacks, isLarge = false }) {
+    this.store = store;
+    this.library = library;
+    this.t = t;
+    this.callbacks = callbacks;
+    this.isLarge = isLarge;
+    this.environment = ALONE;
+    /** @type {import("./model.js").Problem | null} */
+    this.problem = null;
+    this.text = "";
+    this.aborter = new AbortController();
+    const { signal } = this.aborter;
+    this.commands = new Commands(this);
+    this.scene = buildScene(store.state.layout, library, this.environment);
+    this.help = new Help(this, signal);
+    this.stage = new Stage(this, signal);
+    this.tray = new Tray(this, signal);
+    this.list = new BoxList(this, signal);
+    this.fields = new Fields(this, signal);
+    this.toolbar = new Toolbar(this, signal);
+    this.textPanel = new TextPanel(this, signal);
+    this.sidebar = { focusFields: () => this.fields.focus() };
+    this.status = element("p", { class: "status" });
+    this.live = element("div", { class: "live", role: "status", "aria-live": "polite" });
+    this.detach = element("button", { type: "button", text: t("detach") });
+    this.noticeText = element("span");
+    this.notice = element("div", { class: "notice", hidden: true }, this.noticeText, this.detach);
+    this.element = this.#build(signal);
+    const update = () => this.update();
+    const ends = [store.subscribe(update), library.subscribe(update)];
+    signal.addEventListener("abort", () => ends.forEach((end) => end()), { once: true });
+    this.update();
+  }
+
+  /** @param {AbortSignal} signal */
+  #build(signal) {
+    const showText = iconButton("draw", this.t("showText"), { class: "words", "data-tool": "text" });
+    showText.replaceChildren(document.createTextNode(this.t("showText")));
+    this.toolbar.settings.append(showText);
+    const root = element(
+      "div",
+      { class: this.isLarge ? "editor big" : "editor", role: "group", "aria-label": this.t("editor") },
+      this.toolbar.element,
+      this.notice,
+      element(
+        "div",
+        { class: "main" },
+        element("div", { class: "picture" }, this.stage.wrap, this.status),
+        element("div", { class: "side" }, this.tray.element, this.fields.element, this.list.element),
+      ),
+      this.textPanel.element,
+      this.help.element,
+      this.live,
+    );
+    showText.addEventListener("click", () => this.textPanel.show(true), { signal });
+    this.detach.addEventListener("click", () => this.callbacks.onDetach(), { signal });
+    root.addEventListener("keydown", (event) => onKeyDown(this, event), { signal });
+    for (const type of /** @type {const} */ (["copy", "cut", "paste"])) {
+      root.addEventListener(type, (event) => this.#clipboard(event), { signal });
+    }
+    // Dragging inside the editor must not drag the node or open the graph's menus.
+    for (const type of ["pointerdown", "dblclick"]) root.addEventListener(type, (event) => event.stopPropagation(), { signal });
+    return root;
+  }
+
+  dispose() {
+    this.cancelGesture();
+    this.aborter.abort();
+    this.element.remove();
+  }
+
+  /** @param {Partial<Environment>} changes */
+  setEnvironment(changes) {
+    const next = { ...this.environment, ...changes };
+    if (JSON.stringify(next) === JSON.stringify(this.environment)) return;
+    this.environment = next;
+    this.update();
+  }
+
+  /** @param {import("./model.js").Problem | null} problem @param {string} text */
+  setText(problem, text) {
+    this.problem = problem;
+    this.text = text;
+    this.textPanel.update();
+  }
+
+  update() {
+    const held = this.store.inGesture ? this.scene : null;
+    this.scene = buildScene(this.store.state.layout, this.library, this.environment, held);
+    this.stage.update();
+    this.list.update();
+    if (!this.store.inGesture) {
+      this.tray.update();
+      this.toolbar.update();
+      this.#updateNotes();
+      this.textPanel.update();
+    }
+    this.fields.update();
+  }
+
+  #updateNotes() {
+    const { following, readOnly, order } = this.environment;
+    this.notice.hidden = !following && !readOnly;
+    this.detach.hidden = !following;
+    setText(this.noticeText, readOnly ? this.t("linked") : following ? this.t("following") : "");
+    const { canvas, boxes } = this.store.state.layout;
+    const parts = [`${canvas.w} × ${canvas.h}`];
+    const { showing } = this.stage;
+    if (showing === "run") parts.push(this.t("statusTrue"));
+    if (showing === "live" && boxes.length) parts.push(this.t(this.scene.exact ? "statusLive" : "statusRough"));
+    if (order === "automatic") parts.push(this.t("statusAutoOrder"));
+    setText(this.status, parts.join(" · "));
+  }
+
+  /** Says a sentence to those who listen. @param {string} sentence */
+  announce(sentence) {
+    // The same sentence twice in a row is still news.
+    this.live.textContent = this.live.textContent === sentence ? `${sentence}\u00a0` : sentence;
+  }
+
+  /** Puts the focus where the selection is. */
+  focusSelection() {
+    const id = this.store.state.selection.at(-1);
+    if (id) this.stage.focusBox(id);
+    else this.stage.element.focus({ preventScroll: true });
+  }
+
+  cancelGesture() {
+    // All of them: a bare `||` would leave the second running.
+    return [this.stage.gestures.cancel(), this.tray.cancel(), this.list.cancel()].includes(true);
+  }
+
+  openLarge() {
+    if (!this.isLarge) this.callbacks.onLarge();
+  }
+
+  /** @param {ClipboardEvent} event */
+  #clipboard(event) {
+    const target = /** @type {Element} */ (event.composedPath()[0]);
+    event.stopPropagation();
+    if (target.matches("input:not([type=checkbox]), textarea")) return;
+    event.preventDefault();
+    if (event.type === "paste") {
+      const text = event.clipboardData?.getData("text/plain") ?? "";
+      this.commands.paste(byteLength(text) <= MAX_BYTES ? text : "");
+      return;
+    }
+    const text = this.commands.copy();
+    if (text) event.clipboardData?.setData("text/plain", text);
+    if (text && event.type === "cut") this.commands.remove();
+  }
+}
