@@ -27,8 +27,8 @@ class ModelConfig:
     adapter: str = ""
     autoencoder: str = ""
     checkpointing: bool = False
-    layers: int = 3
-    single_layers: int = 6
+    layers: int = 2
+    single_layers: int = 4
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,10 @@ class LatentSet:
             out[y1:y2, x1:x2] = hidden
         return out.reshape(-1)
 
+    def buckets(self) -> tuple[np.ndarray, ...]:
+        """Indices of the scenes with two, three, ... references."""
+        return tuple(np.flatnonzero(self.count == n) for n in np.unique(self.count))
+
     def draw(self, rng: np.random.Generator, config: Config) -> Batch:
         """A random batch. With references, its scenes have the same number of them; that number is drawn by its share."""
         flow, references = config.flow, config.stage != "base"
