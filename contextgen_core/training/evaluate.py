@@ -1,0 +1,189 @@
+"""How well a model keeps identities: held-out creatures, scenes with and without a hidden one, with and without references.
+
+A creature in a picture is compared with renderings of alternatives at the same place, in the same light, over the pixels of its
+box that nothing in front covers:
+
+- *exact*: the true creature is nearer than fifteen others (three each that differ in shape, pattern, first or second colour
+  alone, and three at random): chance about 6 %;
+- *random*, *shape*, *pattern*, *first*, *second*: it is nearer than the three of that kind (chance 25 %).
+
+*IoU*: box of what differs from the empty scene against the true box, for creatures that stand apart and are not camouflaged.
+Intervals are paired bootstraps over creatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from . import world
+
+KINDS = ("shape", "pattern", "first", "second", "random")
+SEEN = 0.25  # a creature of which less than this share is in sight is not judged
+_THRESHOLD = 0.10  # difference from the empty scene (0..1, largest channel) that counts as found
+
+
+class Judgement(NamedTuple):
+    """One creature in one picture. `nearer` by KINDS; iou is nan where it is not measured; psnr in dB on its visible pixels."""
+
+    scene: int
+    member: int
+    hidden: bool
+    nearer: tuple[bool, ...]
+    psnr: float
+    iou: float
+
+    @property
+    def exact(self) -> bool:
+        return all(self.nearer)
+
+
+def alternatives(creature: world.Creature, rng: np.random.Generator) -> dict[str, tuple[world.Creature, ...]]:
+    """Three creatures of each kind, none equal to the true one."""
+    out: dict[str, tuple[world.Creature, ...]] = {}
+    sizes = {"shape": len(world.SHAPES), "pattern": len(world.PATTERNS), "first": len(world.COLOURS), "second": len(world.COLOURS)}
+    for kind, size in sizes.items():
+        others = [creature._replace(**{kind: v}) for v in range(size)]
+        others = [c for c in others if c != creature and c.first != c.second]
+        out[kind] = tuple(others[i] for i in rng.permutation(len(others))[:3])
+    every = [c for split in world.SPLITS for c in world.identities(split) if c != creature]
+    out["random"] = tuple(every[i] for i in rng.permutation(len(every))[:3])
+    return out
+
+
+def judge(scene: world.Scene, picture: np.ndarray, number: int = 0) -> list[Judgement]:
+    """Judges every creature of a scene that is in sight. picture uint8 (SIZE, SIZE, 3)."""
+    image = picture.astype(np.float32) / 255
+    order = world.front_order(tuple(m.box for m in scene.members))
+    out = []
+    for index, member in enumerate(scene.members):
+        open_ = np.ones((world.SIZE, world.SIZE), bool)
+        for front in order[order.index(index) + 1 :]:
+            x1, y1, x2, y2 = scene.members[front].box
+            open_[y1:y2, x1:x2] &= world.cover(scene.members[front]) < 0.05
+        x1, y1, x2, y2 = member.box
+        region = open_[y1:y2, x1:x2]
+        subject = (world.cover(member) >= 0.5) & region
+        if subject.sum() < SEEN * (world.cover(member) >= 0.5).sum():
+            continue
+        rng = np.random.default_rng((number, index, 77))
+        truth = _crop(scene, index, member.creature)
+        own = image[y1:y2, x1:x2]
+        best = float(np.square(own - truth)[region].mean())
+        nearer = []
+        kinds = alternatives(member.creature, rng)
+        for kind in KINDS:
+            rivals = [float(np.square(own - _crop(scene, index, c))[region].mean()) for c in kinds[kind]]
+            nearer.append(best < min(rivals))
+        error = max(float(np.square(own - truth)[subject].mean()), 1e-6)
+        out.append(Judgement(number, index, member.hidden, tuple(nearer), -10 * float(np.log10(error)), box_iou(scene, index, image)))
+    return out
+
+
+def _crop(scene: world.Scene, index: int, creature: world.Creature) -> np.ndarray:
+    """The true scene's pixels in a member's box, with another creature in its place, float (h, w, 3)."""
+    members = list(scene.members)
+    members[index] = members[index]._replace(creature=creature)
+    x1, y1, x2, y2 = members[index].box
+    return world.render_target(scene._replace(members=tuple(members)))[y1:y2, x1:x2]
+
+
+def box_iou(scene: world.Scene, index: int, image: np.ndarray) -> float:
+    """IoU of the box of what stands out from the empty scene with the true box; nan where it cannot be told."""
+    box = scene.members[index].box
+    if any(_touch(box, m.box) for k, m in enumerate(scene.members) if k != index):
+        return float("nan")
+    empty = world.background(scene.place, scene.light)
+    truth = _found(world.render_target(scene), empty, box)
+    if truth is None or _iou(truth, box) < 0.85:  # camouflaged
+        return float("nan")
+    found = _found(image, empty, box)
+    return 0.0 if found is None else _iou(found, box)
+
+
+def _touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] < b[2] + 8 and b[0] < a[2] + 8 and a[1] < b[3] + 8 and b[1] < a[3] + 8
+
+
+def _found(image: np.ndarray, empty: np.ndarray, box: tuple[int, int, int, int]) -> tuple[int, int, int, int] | None:
+    """Box of the rows and columns, near `box`, in which at least three pixels stand out."""
+    margin = 8
+    x1, y1 = max(box[0] - margin, 0), max(box[1] - margin, 0)
+    window = np.abs(image - empty).max(-1)[y1 : box[3] + margin, x1 : box[2] + margin] > _THRESHOLD
+    rows, cols = np.flatnonzero(window.sum(1) >= 3), np.flatnonzero(window.sum(0) >= 3)
+    if not len(rows) or not len(cols):
+        return None
+    return x1 + int(cols[0]), y1 + int(rows[0]), x1 + int(cols[-1]) + 1, y1 + int(rows[-1]) + 1
+
+
+def _iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
+    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if w <= 0 or h <= 0:
+        return 0.0
+    area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return w * h / (area - w * h)
+
+
+# ---- tables -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over the creatures of one kind."""
+
+    count: int
+    exact: float
+    random: float
+    shape: float
+    pattern: float
+    first: float
+    second: float
+    psnr: float
+    iou: float
+    iou_half: float
+    boxes: int
+
+
+def score(judgements: Sequence[Judgement], hidden: bool) -> Score:
+    """Means over hidden or over visible creatures."""
+    chosen = [j for j in judgements if j.hidden == hidden]
+    if not chosen:
+        return Score(0, *(float("nan"),) * 9, 0)
+    kinds = np.array([j.nearer for j in chosen], float).mean(0)
+    ious = np.array([j.iou for j in chosen])
+    ious = ious[~np.isnan(ious)]
+    return Score(
+        count=len(chosen),
+        exact=float(np.mean([j.exact for j in chosen])),
+        **{kind: float(kinds[i]) for i, kind in enumerate(KINDS)},
+        psnr=float(np.mean([j.psnr for j in chosen])),
+        iou=float(ious.mean()) if len(ious) else float("nan"),
+        iou_half=float((ious >= 0.5).mean()) if len(ious) else float("nan"),
+        boxes=len(ious),
+    )
+
+
+def bootstrap(values: np.ndarray, seed: int = 0, rounds: int = 4000) -> tuple[float, float, float]:
+    """Mean and 95 % interval of paired differences (or of plain values)."""
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(len(values), size=(rounds, len(values)))].mean(1)
+    return float(values.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def gap(full: Sequence[Judgement], other: Sequence[Judgement], hidden: bool, kind: str) -> tuple[float, float, float]:
+    """Paired difference full minus other in one measure (one of KINDS, or `exact`), with its 95 % interval."""
+    pairs = [(a, b) for a, b in zip(full, other, strict=True) if a.hidden == hidden]
+
+    def value(j: Judgement) -> float:
+        return float(j.exact if kind == "exact" else j.nearer[KINDS.index(kind)])
+
+    return bootstrap(np.array([value(a) - value(b) for a, b in pairs]))
+
+
+def test_scenes(hidden: int, ordinary: int, seed: int = 0) -> list[world.Scene]:
+    """Held-out scenes: `hidden` of the flexible tier, `ordinary` half basic, half complex."""
+    scenes = [world.scene(seed, "test", i, "flexible") for i in range(hidden)]
+    return scenes + [world.scene(seed, "test", i, world.TIERS[i % 2]) for i in range(ordinary)]
