@@ -2,7 +2,7 @@
 
     COMFYUI_PATH=~/comfy/ComfyUI ~/comfy/ComfyUI/.venv/bin/python scripts/host_pytest.py [PYTEST ARGUMENTS]
 
-pytest and hypothesis come from .venv/host-tools (scripts/test.py puts them there), behind the host's own
+pytest, hypothesis and segment-anything come from .venv/host-tools (scripts/test.py puts them there), behind the host's own
 packages. The repository root stays off ``sys.path``: its ``nodes`` would hide ComfyUI's module of that
 name.
 """

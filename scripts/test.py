@@ -222,12 +222,13 @@ def host_version(path: Path) -> str:
 
 
 def prepare_host_tools(hosts: Sequence[Host]) -> bool:
-    """Puts pytest and hypothesis beside our environment, for the hosts' interpreters; False on failure."""
+    """Puts what the tests need beside our environment, for the hosts' interpreters; False on failure."""
     python = next(host.python for host in hosts if host.python)
-    if (HOST_TOOLS / "pytest").is_dir() and (HOST_TOOLS / "hypothesis").is_dir():
+    tools = ("pytest", "hypothesis", "segment-anything")
+    if all((HOST_TOOLS / tool.replace("-", "_")).is_dir() for tool in tools):
         return True
     pip = [VENV / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", python]
-    status, _ = run([*pip, "install", "--target", HOST_TOOLS, "pytest", "hypothesis"], quiet=True)
+    status, _ = run([*pip, "install", "--target", HOST_TOOLS, *tools], quiet=True)
     return status == 0
 
 
