@@ -1,0 +1,49 @@
+"""The pack's nodes, registered through ComfyUI's V3 entry point."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from comfy_api.latest import ComfyExtension, io
+
+from .adapter import ContextGenDPOLoRALoader
+from .conditioning import ContextGenConditioning
+from .layout import LayoutComposer
+from .patch import ContextGenPatchModel
+from .references import ReferenceBundle
+from .text import ContextGenTextEncode
+from .tiny import ContextGenTinyModel
+
+log = logging.getLogger("contextgen")
+
+NODES: list[type[io.ComfyNode]] = [
+    ReferenceBundle,
+    LayoutComposer,
+    ContextGenTextEncode,
+    ContextGenConditioning,
+    ContextGenPatchModel,
+    ContextGenDPOLoRALoader,
+    ContextGenTinyModel,
+]
+
+
+class ContextGenExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        _report_taken_ids()
+        return NODES
+
+
+def _report_taken_ids() -> None:
+    """Node ids are one namespace for all packs, in which the last one silently wins."""
+    registered = getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", {})
+    for node in NODES:
+        name = node.GET_SCHEMA().node_id
+        if name in registered and registered[name].__module__.split(".")[0] != __name__.split(".")[0]:
+            log.warning(
+                "The node id %s is taken by another pack (%s) and is replaced.", name, registered[name].__module__
+            )
+
+
+async def comfy_entrypoint() -> ComfyExtension:
+    return ContextGenExtension()

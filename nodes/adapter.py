@@ -1,0 +1,169 @@
+"""ContextGenDPOLoRALoader: puts the ContextGen adapter on a FLUX.1 model and says what it found."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comfy.lora
+import folder_paths
+from comfy_api.latest import io
+
+from ..contextgen_core.adapter import (
+    Adapter,
+    flux_shapes,
+    host_state_dict,
+    interpolate,
+    load_adapter,
+    match,
+    to_diffusers,
+)
+from ..contextgen_core.errors import InputError
+from ..contextgen_core.tiny import ADAPTERS, FOLDER, adapter_path
+from . import host
+from .sockets import naming, schema
+
+log = logging.getLogger("contextgen")
+
+NODE = "ContextGenDPOLoRALoader"
+NONE = "none"
+SHIPPED = "ContextGen small model: "  # the adapters of the small model, which lie in the pack
+
+
+class ContextGenDPOLoRALoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = _files()
+        return schema(
+            node_id=NODE,
+            display_name="ContextGen DPO LoRA Loader",
+            description=(
+                "Loads the ContextGen adapter. The released file holds both training stages: that one file is enough. "
+                "Whoever trains both can give the SFT stage as well and move between the two."
+            ),
+            search_aliases=["lora", "adapter", "contextgen", "dpo", "sft", "kontext lora"],
+            inputs=[
+                io.Model.Input("model", display_name="model", tooltip="FLUX.1-Kontext-dev in bf16, fp16, fp8 or GGUF."),
+                io.Combo.Input(
+                    "adapter",
+                    options=files,
+                    display_name="adapter",
+                    tooltip="A safetensors file in models/loras; any of the usual spellings of FLUX.1 LoRAs.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    display_name="strength",
+                    optional=True,
+                    default=1.0,
+                    min=-4.0,
+                    max=4.0,
+                    step=0.05,
+                    tooltip="1 = as trained, 0 = exactly the model that came in.",
+                ),
+                io.Combo.Input(
+                    "sft_adapter",
+                    options=[NONE, *files],
+                    default=NONE,
+                    display_name="SFT adapter",
+                    optional=True,
+                    tooltip="Only for two stages of your own training: the supervised stage, before preference training.",
+                ),
+                io.Float.Input(
+                    "flexibility",
+                    display_name="flexibility",
+                    optional=True,
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="With an SFT adapter: 0 = that one (close to the composite), 1 = the first adapter (free to "
+                    "change poses), in between a mixture.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("model_out", display_name="model", tooltip="For ContextGen Patch Model."),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Matched and unmatched modules, rank, alpha."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, adapter: str, strength: float = 1.0, sft_adapter: str = NONE, flexibility: float = 1.0
+    ) -> io.NodeOutput:
+        if strength == 0:
+            return _output(model, f"{adapter}: strength 0, the model is unchanged")
+        with naming(NODE, "adapter"):
+            loaded = load_adapter(_path(adapter))
+        if sft_adapter != NONE:
+            with naming(NODE, "sft_adapter"):
+                loaded = interpolate(load_adapter(_path(sft_adapter)), loaded, flexibility)
+        try:
+            host.flux_of(model)
+        except InputError as error:
+            raise InputError(str(error).replace(host.NODE, NODE, 1)) from None
+        patched, lines = _apply(model, loaded, adapter, strength)
+        if sft_adapter != NONE:
+            lines.append(f"flexibility {flexibility:g} between {sft_adapter} (0) and {adapter} (1)")
+        return _output(patched, "\n".join(lines))
+
+
+def _output(model: Any, report: str) -> io.NodeOutput:
+    log.info("%s: %s", NODE, report.replace("\n", "; "))
+    return io.NodeOutput(model, report, ui={"text": [report]})
+
+
+def _files() -> list[str]:
+    shipped = [SHIPPED + name for name in ADAPTERS if (FOLDER / ADAPTERS[name]).is_file()]
+    listed = folder_paths.get_filename_list("loras")
+    return [*(name for name in listed if name.lower().endswith((".safetensors", ".sft"))), *shipped]
+
+
+def _path(name: str) -> Path:
+    if name.startswith(SHIPPED):
+        return adapter_path(name.removeprefix(SHIPPED))
+    path = folder_paths.get_full_path("loras", name)
+    if path is None:
+        raise InputError(f"there is no file '{name[:100]}' in the loras folder; choose one from the list.")
+    return Path(path)
+
+
+def _apply(model: Any, adapter: Adapter, name: str, strength: float) -> tuple[Any, list[str]]:
+    """A clone of the model with the adapter's patches, and the report's lines."""
+    params = host.flux_of(model).params
+    shapes = flux_shapes(
+        params.hidden_size,
+        params.depth,
+        params.depth_single_blocks,
+        text=params.context_in_dim,
+        pooled=params.vec_in_dim,
+    )
+    if not params.guidance_embed:
+        shapes = {module: shape for module, shape in shapes.items() if "guidance_embedder" not in module}
+    found = match(adapter, shapes)
+    if not found.matched:
+        raise InputError(
+            f"{NODE}, adapter: none of the {len(found.unmatched)} modules of {name} fits this model (for example "
+            f"{found.unmatched[0]}); choose an adapter that was trained for it."
+        )
+    wanted = set(found.matched)
+    fitting = replace(adapter, pairs=tuple(pair for pair in to_diffusers(adapter).pairs if pair.module in wanted))
+    patches = comfy.lora.load_lora(host_state_dict(fitting), comfy.lora.model_lora_keys_unet(model.model, {}))
+    patched = model.clone()
+    applied = patched.add_patches(patches, strength)
+    if len(applied) != len(wanted):
+        raise InputError(
+            f"{NODE}, adapter: ComfyUI took {len(applied)} of the {len(wanted)} modules of {name}; update ComfyUI."
+        )
+    lines = [
+        f"{name}: strength {strength:g}, rank {found.rank}, alpha {found.alpha:g}",
+        f"matched {len(found.matched)} modules ({len(applied)} patch entries), unmatched {len(found.unmatched)}",
+    ]
+    if found.unmatched:
+        listed = ", ".join(found.unmatched[:8]) + (", ..." if len(found.unmatched) > 8 else "")
+        lines.append(f"unmatched: {listed}")
+        log.warning("%s: %d modules of %s do not fit this model: %s", NODE, len(found.unmatched), name, listed)
+    return patched, lines

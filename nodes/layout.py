@@ -1,0 +1,229 @@
+"""LayoutComposer: which reference stands in which box, and the composite picture that the model reads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+from PIL import Image
+
+from ..contextgen_core.compose import FITS, ORDERS, Scene, compose
+from ..contextgen_core.errors import InputError
+from ..contextgen_core.layout import MAX_CANVAS, MIN_CANVAS, Instance, LabelledBox, Layout, boxes_from_any
+from ..contextgen_core.references import TOKEN, Reference
+from .sockets import BOX_TYPES, BoundingBox, LayoutType, References, cutout, naming, preview, schema, to_bytes, to_image
+
+log = logging.getLogger("contextgen")
+
+NODE = "LayoutComposer"
+FORMATS = ("auto", "xywh", "xyxy")
+SEED, FOLLOW = "seed once", "follow upstream"
+
+
+class LayoutComposer(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id=NODE,
+            display_name="Layout Composer",
+            description=(
+                "Draw a box for each subject and bind a reference to it. The boxes' order is the painting order: the "
+                "last one is in front. Puts the cut-outs into their boxes, which is the composite the model reads."
+            ),
+            search_aliases=["layout", "bbox", "bounding box", "regional", "box editor", "composite", "contextgen"],
+            has_intermediate_output=True,
+            inputs=[
+                io.Int.Input(
+                    "width",
+                    display_name="width",
+                    default=1024,
+                    min=MIN_CANVAS,
+                    max=MAX_CANVAS,
+                    step=TOKEN,
+                    tooltip="Width of the picture in pixels; rounded to a multiple of 16.",
+                ),
+                io.Int.Input(
+                    "height",
+                    display_name="height",
+                    default=1024,
+                    min=MIN_CANVAS,
+                    max=MAX_CANVAS,
+                    step=TOKEN,
+                    tooltip="Height of the picture in pixels; rounded to a multiple of 16.",
+                ),
+                io.String.Input(
+                    "layout",
+                    display_name="layout",
+                    multiline=True,
+                    default="",
+                    tooltip='The boxes, as the editor writes them: {"v":1,"canvas":{"w":1024,"h":1024},"boxes":[{"id":"b1",'
+                    '"x":0,"y":0,"w":512,"h":1024,"ref":"Anna"}]}. ref is a reference\'s name, its number or null.',
+                ),
+                References.Input(
+                    "references", display_name="references", optional=True, tooltip="From Reference Bundle."
+                ),
+                io.MultiType.Input(
+                    "boxes",
+                    types=BOX_TYPES,
+                    display_name="boxes",
+                    optional=True,
+                    tooltip="Boxes of other nodes: detectors, SEGS, box editors, JSON text. In pixels of this picture.",
+                ),
+                io.Combo.Input(
+                    "boxes_format",
+                    options=list(FORMATS),
+                    default=FORMATS[0],
+                    display_name="boxes format",
+                    optional=True,
+                    tooltip="Only for bare rows of four numbers (BBOX): x y width height, or the two corners. auto "
+                    "reads what says itself what it is.",
+                ),
+                io.Combo.Input(
+                    "boxes_policy",
+                    options=[SEED, FOLLOW],
+                    default=SEED,
+                    display_name="boxes policy",
+                    optional=True,
+                    tooltip="seed once: connected boxes are taken while the layout has none. follow upstream: they give "
+                    "the positions in every run; what is bound to box 1, 2, ... stays.",
+                ),
+                io.Combo.Input(
+                    "fit",
+                    options=list(FITS),
+                    default=FITS[0],
+                    display_name="fit",
+                    optional=True,
+                    tooltip="instance: the subject keeps its aspect and gets the box's area (may stick out). stretch: it "
+                    "fills the box. image: the whole reference picture is fitted into the box.",
+                ),
+                io.Combo.Input(
+                    "order",
+                    options=list(ORDERS),
+                    default=ORDERS[0],
+                    display_name="order",
+                    optional=True,
+                    tooltip="drawn: the boxes' own order. automatic: larger and more covered subjects go behind.",
+                ),
+                io.Image.Input(
+                    "layout_image",
+                    display_name="layout image",
+                    optional=True,
+                    tooltip="A composite of your own, used instead of the painted one. Transparent parts become grey.",
+                ),
+            ],
+            outputs=[
+                LayoutType.Output(
+                    "layout_out", display_name="layout", tooltip="For ContextGen Conditioning and Report."
+                ),
+                io.Image.Output(
+                    "composite", display_name="composite", tooltip="The picture that the model reads as the layout."
+                ),
+                BoundingBox.Output(
+                    "boxes_out", display_name="boxes", tooltip="The boxes in pixels, in ComfyUI's own form."
+                ),
+                io.Mask.Output("masks", display_name="masks", tooltip="One mask per box, 1 inside it."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        width: int,
+        height: int,
+        layout: str,
+        references: Sequence[Reference] | None = None,
+        boxes: Any = None,
+        boxes_format: str = FORMATS[0],
+        boxes_policy: str = SEED,
+        fit: str = FITS[0],
+        order: str = ORDERS[0],
+        layout_image: torch.Tensor | None = None,
+    ) -> io.NodeOutput:
+        width, height = _sides(width, height)
+        with naming(NODE, "layout"):
+            made = Layout.from_json(layout, width, height).scaled_to(width, height)
+        with naming(NODE, "boxes"):
+            found = boxes_from_any(boxes, width, height, format=None if boxes_format == "auto" else boxes_format)
+            made = _merged(made, found, boxes_policy, references or ())
+        own = None if layout_image is None else to_bytes(layout_image[0])
+        with naming(NODE, "layout"):
+            scene = compose(made, references or (), fit, order, own)
+        for warning in scene.warnings:
+            log.warning("%s: %s", NODE, warning)
+        return io.NodeOutput(
+            scene, to_image(scene.composite), _boxes(made), _masks(made), ui=_shown(scene, references or ())
+        )
+
+
+def _sides(width: int, height: int) -> tuple[int, int]:
+    """Both sides as multiples of 16, the nearest ones (half goes up)."""
+    sides = tuple(max(MIN_CANVAS, (side + TOKEN // 2) // TOKEN * TOKEN) for side in (width, height))
+    if sides != (width, height):
+        log.warning(
+            "%s: %d x %d is no multiple of 16, the picture will be %d x %d and the boxes are scaled to it.",
+            NODE,
+            width,
+            height,
+            *sides,
+        )
+    return sides[0], sides[1]
+
+
+def _merged(layout: Layout, boxes: Sequence[LabelledBox], policy: str, references: Sequence[Reference]) -> Layout:
+    """The layout with connected boxes, following the policy; box n keeps what box n of the layout had bound."""
+    if not boxes or (policy == SEED and layout.instances):
+        return layout
+    names = {reference.name.casefold(): reference.name for reference in references}
+    made: list[Instance] = []
+    taken = {instance.id for instance in layout.instances}
+    for number, entry in enumerate(boxes, 1):
+        if number <= len(layout.instances):
+            made.append(replace(layout.instances[number - 1], box=entry.box))
+            continue
+        reference: str | int | None = names.get(entry.label.strip().casefold())
+        if reference is None and number <= len(references):
+            reference = number
+        own = next(f"b{k}" for k in range(number, number + len(taken) + 1) if f"b{k}" not in taken)
+        taken.add(own)
+        made.append(Instance(own, entry.box, reference, entry.label))
+    return Layout(layout.width, layout.height, tuple(made))
+
+
+def _boxes(layout: Layout) -> list[list[dict[str, Any]]]:
+    """The host's canonical form: one list of dicts, for the one frame there is."""
+    entries = []
+    for instance in layout.instances:
+        box = instance.box.clipped(layout.width, layout.height)
+        x, y = round(box.x1), round(box.y1)
+        entry = {"x": x, "y": y, "width": max(1, round(box.x2) - x), "height": max(1, round(box.y2) - y)}
+        label = instance.label or (instance.reference if isinstance(instance.reference, str) else "")
+        entries.append({**entry, "label": label} if label else entry)
+    return [entries]
+
+
+def _masks(layout: Layout) -> torch.Tensor:
+    """(boxes, H, W), 1 inside each box; one empty mask for a layout without boxes."""
+    masks = torch.zeros((max(1, len(layout.instances)), layout.height, layout.width))
+    for mask, entry in zip(masks, _boxes(layout)[0], strict=False):
+        mask[entry["y"] : entry["y"] + entry["height"], entry["x"] : entry["x"] + entry["width"]] = 1
+    return masks
+
+
+def _shown(scene: Scene, references: Sequence[Reference]) -> dict[str, Any]:
+    """What the editor and the node show after a run."""
+    thumbnails = []
+    for reference in references:
+        picture = cutout(reference.pixels, reference.mask, 256)
+        width, height = reference.size
+        thumbnails.append({"name": reference.name, "image": preview(picture), "width": width, "height": height})
+    return {
+        "contextgen_layout": [scene.layout.to_json()],
+        "contextgen_references": thumbnails,
+        "images": [preview(Image.fromarray(np.ascontiguousarray(scene.composite)))],
+        "contextgen_warnings": list(scene.warnings),
+    }

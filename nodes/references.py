@@ -1,0 +1,217 @@
+"""ReferenceBundle: pictures of subjects, each with its mask, under a name."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+
+from ..contextgen_core.errors import InputError
+from ..contextgen_core.masks import looks_inverted
+from ..contextgen_core.references import Reference
+from .sockets import References, cutout, naming, preview, schema, to_bytes
+
+log = logging.getLogger("contextgen")
+
+NODE = "ReferenceBundle"
+MAX_REFERENCES = 64
+_NO_ALPHA_SIDE = 64  # Load Image's mask for a picture without transparency is 64 x 64 zeros
+
+
+class ReferenceBundle(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id=NODE,
+            display_name="Reference Bundle",
+            description=(
+                "A picture of one subject and the mask that says which part of it is the subject. Chain several of "
+                "these nodes; the layout binds each box to one reference by name or number."
+            ),
+            search_aliases=["multi reference", "identity", "subject", "kontext", "reference image", "contextgen"],
+            inputs=[
+                io.Image.Input(
+                    "image",
+                    display_name="image",
+                    tooltip="The subject's picture. A batch adds several references. With four channels (RGBA) the "
+                    "alpha channel is the mask.",
+                ),
+                io.Mask.Input(
+                    "subject_mask",
+                    display_name="subject mask",
+                    optional=True,
+                    tooltip="1 (white) = subject, as SAM gives it. Load Image's MASK output marks the transparent "
+                    "part instead: switch on 'invert mask' for it. Not needed for RGBA images.",
+                ),
+                io.String.Input(
+                    "name",
+                    display_name="name",
+                    optional=True,
+                    default="",
+                    tooltip="How boxes refer to this reference. Empty: it is numbered. A batch of several pictures "
+                    "gets 'name 1', 'name 2', ...",
+                ),
+                io.Int.Input(
+                    "size",
+                    display_name="size (tokens)",
+                    optional=True,
+                    default=0,
+                    min=0,
+                    max=16384,
+                    step=16,
+                    tooltip="The most tokens of 16 x 16 pixels that the model may spend on it. 0 = the official rule "
+                    "for the size of the layout (2304 at 1024 pixels). Fewer is faster and loses detail.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    display_name="strength",
+                    optional=True,
+                    default=1.0,
+                    min=0.0,
+                    max=4.0,
+                    step=0.05,
+                    tooltip="How much its box listens to it: 1 = exactly as trained, 0 = not at all.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    display_name="start percent",
+                    optional=True,
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the sampling run after which the reference is read.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    display_name="end percent",
+                    optional=True,
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the sampling run until which the reference is read.",
+                ),
+                References.Input(
+                    "references",
+                    display_name="references",
+                    optional=True,
+                    tooltip="Earlier references; this node's are added behind them.",
+                ),
+                io.Boolean.Input(
+                    "crop",
+                    display_name="crop",
+                    optional=True,
+                    default=False,
+                    tooltip="Cut the picture to the subject before it is resized, so that a small subject in a large "
+                    "picture keeps its detail. The official code never does.",
+                ),
+                io.Boolean.Input(
+                    "invert_mask",
+                    display_name="invert mask",
+                    optional=True,
+                    default=False,
+                    tooltip="For masks that are white around the subject, such as Load Image's MASK output. "
+                    "Does not touch an image's own alpha channel.",
+                ),
+            ],
+            outputs=[
+                References.Output(
+                    "references_out",
+                    display_name="references",
+                    tooltip="All references so far, in order; their numbers start at 1.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: torch.Tensor,
+        subject_mask: torch.Tensor | None = None,
+        name: str = "",
+        size: int = 0,
+        strength: float = 1.0,
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
+        references: tuple[Reference, ...] | None = None,
+        crop: bool = False,
+        invert_mask: bool = False,
+    ) -> io.NodeOutput:
+        bundle = list(references or ())
+        with naming(NODE, "image"):
+            if len(bundle) + len(image) > MAX_REFERENCES:
+                raise InputError(
+                    f"{len(bundle) + len(image)} references are too many, the limit is {MAX_REFERENCES}; split the batch."
+                )
+        with naming(NODE, "subject_mask"):
+            subjects = [
+                _subject(picture, _mask_of(subject_mask, number, invert_mask)) for number, picture in enumerate(image)
+            ]
+        names = _names(name.strip(), len(subjects), [reference.name for reference in bundle])
+        for (pixels, mask), own_name in zip(subjects, names, strict=True):
+            with naming(NODE, "subject_mask" if subject_mask is not None else "image"):
+                made = Reference(own_name, pixels, mask, size, strength, start_percent, end_percent, crop)
+            if looks_inverted(mask):
+                log.warning(
+                    "%s: the mask of %r covers the border of the picture and not its middle, so it may be inverted; "
+                    "white must mean subject (Load Image's mask needs 'invert mask').",
+                    NODE,
+                    own_name,
+                )
+            bundle.append(made)
+        shown = [preview(cutout(pixels, mask)) for pixels, mask in subjects]
+        return io.NodeOutput(tuple(bundle), ui={"images": shown})
+
+
+def _mask_of(masks: torch.Tensor | None, number: int, invert: bool) -> np.ndarray | None:
+    """The uint8 (H, W) mask of one picture of the batch; a single mask serves all pictures."""
+    if masks is None:
+        return None
+    if masks.ndim == 2:
+        masks = masks[None]
+    if len(masks) != 1 and number >= len(masks):
+        raise InputError(f"there are {len(masks)} masks for more pictures; give one mask, or one for each picture.")
+    mask = to_bytes(masks[0 if len(masks) == 1 else number])
+    if mask.shape == (_NO_ALPHA_SIDE, _NO_ALPHA_SIDE) and not mask.any():
+        raise InputError(
+            "the mask is empty, because the picture in Load Image has no transparency; give a cut-out with a "
+            "transparent background, or make a mask (ContextGen Cutout)."
+        )
+    return 255 - mask if invert else mask
+
+
+def _subject(picture: torch.Tensor, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, C) floats and a mask -> uint8 (H, W, 3) and uint8 (H, W)."""
+    pixels = to_bytes(picture)
+    alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
+    if alpha is None and mask is None:
+        raise InputError(
+            "the picture has neither a mask nor transparency, so its subject is unknown; connect a subject mask "
+            "(ContextGen Cutout makes one), or an RGBA cut-out."
+        )
+    colours = np.ascontiguousarray(np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels[..., :3])
+    if mask is not None and mask.shape != colours.shape[:2]:
+        raise InputError(
+            f"the mask is {mask.shape[1]} x {mask.shape[0]} and the picture {colours.shape[1]} x {colours.shape[0]} "
+            "pixels; give a mask of the picture's size."
+        )
+    selected = [part for part in (alpha, mask) if part is not None]
+    return colours, np.ascontiguousarray(np.minimum.reduce(selected))
+
+
+def _names(name: str, count: int, taken: list[str]) -> list[str]:
+    if name and count == 1:
+        if name in taken:
+            raise InputError(f"{NODE}, name: there already is a reference called '{name}'; give this one another name.")
+        return [name]
+    made: list[str] = []
+    number = 0 if name else len(taken)
+    for _ in range(count):
+        number += 1
+        while (own := f"{name or 'reference'} {number}") in taken:
+            number += 1
+        made.append(own)
+    return made

@@ -1,0 +1,84 @@
+"""What all nodes share: the socket types, tensors to arrays and back, errors that name the node, previews."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import numpy as np
+import torch
+from comfy_api.latest import io
+from PIL import Image
+
+from ..contextgen_core.errors import InputError
+
+CATEGORY = "ContextGen"
+
+References = io.Custom("CONTEXTGEN_REFERENCES")  # tuple[Reference, ...]
+LayoutType = io.Custom("CONTEXTGEN_LAYOUT")  # Scene
+BoundingBox = io.Custom("BOUNDING_BOX")  # the host's own: one list of {x, y, width, height} per frame
+BOX_TYPES = [io.Custom(name) for name in ("BOUNDING_BOX", "BOUNDING_BOXES", "BBOX", "SEGS", "JSON", "ARRAY", "STRING")]
+
+_NAMED = re.compile(r"[A-Z][A-Za-z]+, \w+: ")
+_SCHEMA_FIELDS = {field.name for field in fields(io.Schema)}
+
+
+def schema(**values: Any) -> io.Schema:
+    """An ``io.Schema`` in our category, without the fields that this host does not know yet."""
+    values = {"category": CATEGORY, **values}
+    return io.Schema(**{name: value for name, value in values.items() if name in _SCHEMA_FIELDS})
+
+
+@contextmanager
+def naming(node: str, name: str) -> Iterator[None]:
+    """Puts "NODE, input: " before the message of an InputError raised inside, once."""
+    try:
+        yield
+    except InputError as error:
+        if _NAMED.match(str(error)):
+            raise
+        raise InputError(f"{node}, {name}: {error}") from error
+
+
+# --- tensors --------------------------------------------------------------------------------------------------------
+
+
+def to_bytes(values: torch.Tensor) -> np.ndarray:
+    """Floats 0..1 as uint8 of the same shape; what is not finite counts as 0."""
+    array = values.detach().to(device="cpu", dtype=torch.float32).nan_to_num(0.0, 1.0, 0.0).clamp(0, 1)
+    return (array * 255).round().to(torch.uint8).numpy()
+
+
+def to_image(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 (H, W, C) as a ComfyUI IMAGE (1, H, W, C), floats 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).float().div(255)[None]
+
+
+# --- previews -------------------------------------------------------------------------------------------------------
+
+
+def preview(picture: Image.Image) -> dict[str, str]:
+    """Saves a picture in the host's temporary folder and returns how the frontend asks for it.
+
+    The name is made from the content: the same picture is written once.
+    """
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    content = picture.mode.encode() + repr(picture.size).encode() + picture.tobytes()
+    name = f"contextgen_{hashlib.sha256(content).hexdigest()[:20]}.png"
+    if not (folder / name).exists():
+        picture.save(folder / name, compress_level=1)
+    return {"filename": name, "subfolder": "", "type": "temp"}
+
+
+def cutout(pixels: np.ndarray, mask: np.ndarray, side: int = 512) -> Image.Image:
+    """A subject as RGBA, its longer side at most ``side`` pixels."""
+    picture = Image.fromarray(np.dstack([pixels, mask]))
+    picture.thumbnail((side, side))
+    return picture
