@@ -68,7 +68,8 @@ class ContextGenDPOLoRALoader(io.ComfyNode):
                     default=NONE,
                     display_name="SFT adapter",
                     optional=True,
-                    tooltip="Only for two stages of your own training: the supervised stage, before preference training.",
+                    tooltip="Only for two stages of your own training: the supervised stage, before preference "
+                    "training.",
                 ),
                 io.Float.Input(
                     "flexibility",
@@ -78,7 +79,8 @@ class ContextGenDPOLoRALoader(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="With an SFT adapter: 0 = that one (close to the composite), 1 = the first adapter (free to "
+                    tooltip="With an SFT adapter: 0 = that one (close to the composite), 1 = the first adapter (free "
+                    "to "
                     "change poses), in between a mixture.",
                 ),
             ],

@@ -76,7 +76,8 @@ class ContextGenConditioning(io.ComfyNode):
             return io.NodeOutput(conditioning, {"samples": latent})
         if not any(reference is not None for reference in layout.references):
             raise InputError(
-                f"{NODE}, layout: the layout has boxes but none is bound to a reference; bind a reference to at least one box."
+                f"{NODE}, layout: the layout has boxes but none is bound to a reference; bind a reference to at "
+                f"least one box."
             )
         _check_vae(vae)
         with naming(NODE, "layout"):
@@ -121,7 +122,8 @@ def _encode(vae: Any, pixels: np.ndarray) -> torch.Tensor:
     wanted = (1, CHANNELS, height // SCALE, width // SCALE)
     if tuple(latent.shape) != wanted:
         raise InputError(
-            f"{NODE}, vae: this VAE turns {width} x {height} pixels into a latent of shape {tuple(latent.shape)}, FLUX.1 "
+            f"{NODE}, vae: this VAE turns {width} x {height} pixels into a latent of shape {tuple(latent.shape)}, "
+            f"FLUX.1 "
             f"needs {wanted}; load FLUX.1's ae.safetensors with Load VAE."
         )
     return latent

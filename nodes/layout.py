@@ -13,7 +13,6 @@ from comfy_api.latest import io
 from PIL import Image
 
 from ..contextgen_core.compose import FITS, ORDERS, Scene, compose
-from ..contextgen_core.errors import InputError
 from ..contextgen_core.layout import MAX_CANVAS, MIN_CANVAS, Instance, LabelledBox, Layout, boxes_from_any
 from ..contextgen_core.references import TOKEN, Reference
 from .sockets import BOX_TYPES, BoundingBox, LayoutType, References, cutout, naming, preview, schema, to_bytes, to_image
@@ -61,7 +60,8 @@ class LayoutComposer(io.ComfyNode):
                     display_name="layout",
                     multiline=True,
                     default="",
-                    tooltip='The boxes, as the editor writes them: {"v":1,"canvas":{"w":1024,"h":1024},"boxes":[{"id":"b1",'
+                    tooltip="The boxes, as the editor writes them: "
+                    '{"v":1,"canvas":{"w":1024,"h":1024},"boxes":[{"id":"b1",'
                     '"x":0,"y":0,"w":512,"h":1024,"ref":"Anna"}]}. ref is a reference\'s name, its number or null.',
                 ),
                 References.Input(
@@ -89,7 +89,8 @@ class LayoutComposer(io.ComfyNode):
                     default=SEED,
                     display_name="boxes policy",
                     optional=True,
-                    tooltip="seed once: connected boxes are taken while the layout has none. follow upstream: they give "
+                    tooltip="seed once: connected boxes are taken while the layout has none. follow upstream: they "
+                    "give "
                     "the positions in every run; what is bound to box 1, 2, ... stays.",
                 ),
                 io.Combo.Input(
@@ -98,7 +99,8 @@ class LayoutComposer(io.ComfyNode):
                     default=FITS[0],
                     display_name="fit",
                     optional=True,
-                    tooltip="instance: the subject keeps its aspect and gets the box's area (may stick out). stretch: it "
+                    tooltip="instance: the subject keeps its aspect and gets the box's area (may stick out). "
+                    "stretch: it "
                     "fills the box. image: the whole reference picture is fitted into the box.",
                 ),
                 io.Combo.Input(

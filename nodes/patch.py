@@ -25,7 +25,8 @@ class ContextGenPatchModel(io.ComfyNode):
             node_id=NODE,
             display_name="ContextGen Patch Model",
             description=(
-                "A FLUX.1-Kontext model that follows the layout in its conditioning. Without a layout it is exactly the "
+                "A FLUX.1-Kontext model that follows the layout in its conditioning. Without a layout it is exactly "
+                "the "
                 "model that came in. The order of this and other patching nodes does not matter."
             ),
             search_aliases=["layout", "attention", "regional", "identity", "kontext", "flux patch", "contextgen"],
@@ -62,7 +63,8 @@ class ContextGenPatchModel(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the sampling run until which references are read at all. Steps without them are faster.",
+                    tooltip="Share of the sampling run until which references are read at all. Steps without them "
+                    "are faster.",
                 ),
                 io.Int.Input(
                     "ica_first",
@@ -97,7 +99,8 @@ class ContextGenPatchModel(io.ComfyNode):
                     display_name="round ids",
                     optional=True,
                     default=False,
-                    tooltip="Round positions to bfloat16 as the authors' pipeline does. Matters beyond 256 tokens only.",
+                    tooltip="Round positions to bfloat16 as the authors' pipeline does. Matters beyond 256 tokens "
+                    "only.",
                 ),
             ],
             outputs=[io.Model.Output("model_out", display_name="model", tooltip="For the sampler.")],
@@ -140,7 +143,8 @@ def _ica_blocks(model: Any, first: int, last: int) -> tuple[int, int] | None:
     stop = trained[1] if last == AUTOMATIC else last + 1
     if not start < stop <= double + single:
         raise InputError(
-            f"{NODE}, ica_first: the range {start} to {stop - 1} does not fit a model with {double + single} blocks; choose "
+            f"{NODE}, ica_first: the range {start} to {stop - 1} does not fit a model with {double + single} blocks; "
+            f"choose "
             f"0 <= first <= last <= {double + single - 1}, or -1 for the trained range."
         )
     return start, stop

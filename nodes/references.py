@@ -144,7 +144,8 @@ class ReferenceBundle(io.ComfyNode):
         with naming(NODE, "image"):
             if len(bundle) + len(image) > MAX_REFERENCES:
                 raise InputError(
-                    f"{len(bundle) + len(image)} references are too many, the limit is {MAX_REFERENCES}; split the batch."
+                    f"{len(bundle) + len(image)} references are too many, the limit is {MAX_REFERENCES}; split the "
+                    f"batch."
                 )
         with naming(NODE, "subject_mask"):
             subjects = [
