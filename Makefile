@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 
 demo: setup
-	$(PY) scripts/demo.py
+	$(PY) -m contextgen_core.demo
 
 test: setup
 	$(PY) scripts/test.py
