@@ -12,6 +12,7 @@ from .conditioning import ContextGenConditioning
 from .layout import LayoutComposer
 from .patch import ContextGenPatchModel
 from .references import ReferenceBundle
+from .report import ContextGenReport
 from .text import ContextGenTextEncode
 from .tiny import ContextGenTinyModel
 
@@ -24,6 +25,7 @@ NODES: list[type[io.ComfyNode]] = [
     ContextGenConditioning,
     ContextGenPatchModel,
     ContextGenDPOLoRALoader,
+    ContextGenReport,
     ContextGenTinyModel,
 ]
 

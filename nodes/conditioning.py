@@ -81,7 +81,7 @@ class ContextGenConditioning(io.ComfyNode):
             )
         _check_vae(vae)
         with naming(NODE, "layout"):
-            pictures = _prepared(layout)
+            pictures = prepared_references(layout)
             plan = plan_from_scene(layout, pictures)
         encoded: dict[int, torch.Tensor] = {}
         latents = [_encode(vae, layout.composite)]
@@ -95,7 +95,7 @@ class ContextGenConditioning(io.ComfyNode):
         return io.NodeOutput(host.attach_plan(conditioning, plan, latents), {"samples": latent})
 
 
-def _prepared(scene: Scene) -> list[PreparedReference | None]:
+def prepared_references(scene: Scene) -> list[PreparedReference | None]:
     """The references as the model reads them, aligned with the instances; each is prepared once."""
     made: dict[int, PreparedReference] = {}
     for reference in scene.references:

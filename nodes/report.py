@@ -1,0 +1,78 @@
+"""ContextGenReport: what a layout looks like on the token grid, and what it costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+from PIL import Image
+
+from ..contextgen_core.compose import Scene
+from ..contextgen_core.methods.contextgen import Settings
+from ..contextgen_core.report import TEXT_TOKENS, ModelSize, draw_layout, measure
+from ..contextgen_core.sequence import plan_from_scene
+from . import host
+from .conditioning import prepared_references
+from .sockets import LayoutType, naming, preview, schema, to_image
+from .text import TEMPLATE_KEY
+
+NODE = "ContextGenReport"
+
+
+class ContextGenReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id=NODE,
+            display_name="ContextGen Report",
+            description="Shows boxes, order and token grid of a layout, and says what a step costs and why.",
+            search_aliases=["layout report", "tokens", "flops", "cost", "debug", "contextgen"],
+            is_output_node=True,
+            inputs=[
+                LayoutType.Input("layout", display_name="layout", tooltip="From Layout Composer."),
+                io.Model.Input(
+                    "model",
+                    display_name="model",
+                    optional=True,
+                    tooltip="From ContextGen Patch Model: its size and settings count. Otherwise FLUX.1 with the "
+                    "defaults.",
+                ),
+                io.Conditioning.Input(
+                    "conditioning",
+                    display_name="conditioning",
+                    optional=True,
+                    tooltip="From ContextGen Text Encode: how many text tokens there are and which template was used.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("overlay", display_name="overlay", tooltip="The composite with boxes, order and grid."),
+                io.String.Output("report", display_name="report", tooltip="Tokens, cost and warnings as text."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, layout: Scene, model: Any = None, conditioning: list[Any] | None = None) -> io.NodeOutput:
+        settings, size = Settings(), ModelSize()
+        if model is not None:
+            with naming(NODE, "model"):
+                params = host.flux_of(model).params
+            settings = host.settings_of(model) or settings
+            size = ModelSize(params.hidden_size, params.depth, params.depth_single_blocks)
+        with naming(NODE, "layout"):
+            plan = plan_from_scene(layout, prepared_references(layout))
+        text = conditioning[0][0].shape[1] if conditioning else TEXT_TOKENS
+        lines = [measure(plan, settings, text, size, layout.warnings).as_text(), "", *_notes(model, conditioning)]
+        overlay = draw_layout(layout)
+        report = "\n".join(lines).strip()
+        ui = {"images": [preview(Image.fromarray(overlay))], "text": [report]}
+        return io.NodeOutput(to_image(overlay), report, ui=ui)
+
+
+def _notes(model: Any, conditioning: list[Any] | None) -> list[str]:
+    notes = []
+    if model is not None and host.settings_of(model) is None:
+        notes.append("warning: the model has not gone through ContextGen Patch Model, so a layout has no effect on it.")
+    if conditioning:
+        template = conditioning[0][1].get(TEMPLATE_KEY)
+        notes.append(f"prompt template: {template or 'unknown (not from ContextGen Text Encode)'}")
+    return notes
