@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sam_tiny import picture, tiny_state
 
+from contextgen_core import sam
 from contextgen_core.cutout import Cleaning, Prompts, by_model, finish, fit_mask, plain, rgba
 from contextgen_core.errors import InputError
 from contextgen_core.geometry import Box
@@ -16,7 +17,7 @@ from contextgen_core.sam import Point, Segmenter
 
 @pytest.fixture(scope="module")
 def segmenter():
-    return Segmenter.from_state(tiny_state())
+    return Segmenter.from_state(tiny_state(sam))
 
 
 def text(**fields) -> str:

@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import save_file
 from sam_tiny import TINY, import_segment_anything, picture, tiny_state
 
+from contextgen_core import sam
 from contextgen_core.errors import InputError
 from contextgen_core.geometry import Box
-from contextgen_core.sam import Point, Segmenter, build, read_checkpoint, read_shape
+from contextgen_core.sam import Point, Segmenter, Shape, build, read_checkpoint, read_shape
+
+SHAPE = Shape(**TINY)
 
 OFFICIAL = {
     "vit_b": (768, 12, 12, (2, 5, 8, 11)),
@@ -24,7 +27,7 @@ OFFICIAL = {
 
 @pytest.fixture(scope="module")
 def state():
-    return tiny_state()
+    return tiny_state(sam)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def segmenter(state):
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_the_official_sizes_are_recognised_from_their_tensors(name):
     width, depth, heads, everywhere = OFFICIAL[name]
-    shape = TINY._replace(
+    shape = SHAPE._replace(
         width=width,
         depth=depth,
         heads=heads,
@@ -59,7 +62,7 @@ def test_the_official_sizes_are_recognised_from_their_tensors(name):
 
 
 def test_the_tiny_size_is_recognised(state):
-    assert read_shape(state) == TINY and read_shape(state).name == "vit_32"
+    assert read_shape(state) == SHAPE and read_shape(state).name == "vit_32"
 
 
 @pytest.mark.parametrize("size", [(90, 120), (120, 90), (64, 64), (300, 40)])

@@ -12,25 +12,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-from contextgen_core.sam import Shape, build
-
-TINY = Shape(
-    width=32,
-    depth=2,
-    heads=2,
-    mlp_width=64,
-    patch=16,
-    image_size=128,
-    window=3,
-    global_blocks=(1,),
-    prompt_width=32,
-    mask_channels=8,
-    decoder_depth=2,
-    decoder_mlp=64,
-    masks=3,
-    quality_depth=3,
-    quality_width=16,
-)
+TINY = {
+    "width": 32,
+    "depth": 2,
+    "heads": 2,
+    "mlp_width": 64,
+    "patch": 16,
+    "image_size": 128,
+    "window": 3,
+    "global_blocks": (1,),
+    "prompt_width": 32,
+    "mask_channels": 8,
+    "decoder_depth": 2,
+    "decoder_mlp": 64,
+    "masks": 3,
+    "quality_depth": 3,
+    "quality_width": 16,
+}
 
 
 def import_segment_anything() -> None:
@@ -54,10 +52,13 @@ def import_segment_anything() -> None:
             del sys.modules[name]
 
 
-def tiny_state(seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random weights of the tiny network, large enough that masks differ from point to point."""
+def tiny_state(sam: types.ModuleType, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random weights of the tiny network, large enough that masks differ from point to point.
+
+    `sam`: the core's module of that name, under whatever package it was imported.
+    """
     import_segment_anything()
-    network = build(TINY)
+    network = sam.build(sam.Shape(**TINY))
     generator = torch.Generator().manual_seed(seed)
     state = {
         name: torch.randn(tensor.shape, generator=generator) * (0.3 if tensor.ndim > 1 else 0.1)

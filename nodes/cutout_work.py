@@ -1,0 +1,143 @@
+"""What ContextGenCutout does with its inputs: one request for each cut-out, and where its mask comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..contextgen_core import cutout as core
+from ..contextgen_core.errors import InputError
+from ..contextgen_core.geometry import Box
+from ..contextgen_core.interop import boxes_from_any
+from . import sam_model as sams
+from .sockets import naming, preview, to_bytes
+
+NODE = "ContextGenCutout"
+AUTOMATIC, SAM, PLAIN, MASK = "automatic", "SAM model", "plain background", "mask or alpha"
+SOURCES = [AUTOMATIC, SAM, PLAIN, MASK]
+MAX_CUTOUTS = 64
+EDITOR_SIDE = 1024
+FORMS: dict[str, Literal["xywh", "xyxy"] | None] = {"auto": None, "xywh": "xywh", "xyxy": "xyxy"}
+
+
+class Request(NamedTuple):
+    """One cut-out to make: a picture uint8 (H, W, 3), its alpha and the given mask (H, W) or None, and the
+    prompts."""
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None
+    mask: np.ndarray | None
+    prompts: core.Prompts
+
+
+def requests(
+    image: torch.Tensor, clicks: core.Prompts, masks: torch.Tensor | None, invert: bool, boxes: Any, form: str
+) -> Iterator[Request]:
+    """Every cut-out that is asked for: one for each picture, or for each box on each picture."""
+    made = 0
+    for number, picture in enumerate(image):
+        pixels = to_bytes(picture)
+        alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
+        if alpha is not None and alpha.all():
+            alpha = None  # opaque: no cut-out yet
+        colours = np.ascontiguousarray(np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels[..., :3])
+        height, width = colours.shape[:2]
+        with naming(NODE, "boxes"):
+            found = boxes_from_any(boxes, width, height, format=FORMS[form], frame=number)
+        prompts = [
+            core.Prompts(clicks.scaled_to(width, height).points if len(found) == 1 else (), one.box) for one in found
+        ]
+        for position, prompt in enumerate(prompts or [clicks.scaled_to(width, height)]):
+            made += 1
+            if made > MAX_CUTOUTS:
+                raise InputError(f"{NODE}, image: more than {MAX_CUTOUTS} cut-outs were asked for; split the batch.")
+            with naming(NODE, "subject_mask"):
+                mask = _mask_of(masks, number, position, len(prompts), invert)
+                mask = None if mask is None else core.fit_mask(mask, width, height)
+            yield Request(colours, alpha, mask, prompt)
+
+
+def _mask_of(masks: torch.Tensor | None, number: int, position: int, boxes: int, invert: bool) -> np.ndarray | None:
+    """The mask of one cut-out: a single mask serves all, otherwise there is one for each picture, or one for each
+    box."""
+    if masks is None:
+        return None
+    if masks.ndim == 2:
+        masks = masks[None]
+    index = 0 if len(masks) == 1 else position if boxes and len(masks) == boxes else number
+    if index >= len(masks):
+        raise InputError(f"there are {len(masks)} masks for more pictures; give one mask, or one for each picture.")
+    mask = to_bytes(masks[index])
+    return 255 - mask if invert else mask
+
+
+def cut(
+    request: Request, source: str, model: str, choice: int, cleaning: core.Cleaning, tolerance: float
+) -> core.Cutout:
+    prompted = not request.prompts.empty
+    if source == AUTOMATIC:
+        if prompted and model != sams.NONE:
+            source = SAM
+        elif request.mask is not None or request.alpha is not None:
+            source = MASK
+        elif prompted:
+            raise InputError(
+                f"{NODE}, SAM model: there are clicks or boxes but no model to use them; put a checkpoint into "
+                "models/sams and "
+                "choose it, or set source to plain background."
+            )
+        else:
+            source = PLAIN
+    if source == SAM:
+        with naming(NODE, "SAM model"):
+            if model == sams.NONE:
+                raise InputError(
+                    "no model is chosen; put a Segment Anything checkpoint into models/sams and choose it."
+                )
+            segmenter = sams.load(model)
+        with naming(NODE, "prompts"):
+            return core.by_model(
+                segmenter, request.pixels, request.prompts, hint=request.mask, choice=choice, cleaning=cleaning
+            )
+    if source == PLAIN:
+        with naming(NODE, "image"):
+            return core.plain(request.pixels, tolerance, cleaning)
+    with naming(NODE, "subject_mask"):
+        given = [mask for mask in (request.mask, request.alpha) if mask is not None]
+        if not given:
+            raise InputError(
+                "no mask is connected and the picture has no alpha; connect one, or choose another source."
+            )
+        return core.finish(request.pixels, np.minimum.reduce(given), cleaning)
+
+
+def as_dict(box: Box) -> dict[str, int]:
+    return {"x": int(box.x1), "y": int(box.y1), "width": int(box.width), "height": int(box.height)}
+
+
+def thumbnail(one: core.Cutout) -> Image.Image:
+    picture = Image.fromarray(np.dstack([one.pixels, one.mask]))
+    picture.thumbnail((512, 512))
+    return picture
+
+
+def for_editor(made: list[core.Cutout]) -> dict[str, Any]:
+    """What the editor shows after a run: the first picture, and the mask of every cut-out on that same picture."""
+    first = made[0]
+    height, width = first.mask.shape
+    together = np.maximum.reduce([one.mask for one in made if one.pixels is first.pixels])
+    scale = min(1.0, EDITOR_SIDE / max(width, height))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return {
+        "picture": preview(Image.fromarray(first.pixels).resize(size, Image.Resampling.LANCZOS)),
+        "mask": preview(Image.fromarray(together).resize(size, Image.Resampling.BILINEAR)),
+        "width": width,
+        "height": height,
+        "count": len(made),
+        "quality": [round(one.quality, 4) for one in made],
+        "warnings": [warning for one in made for warning in one.warnings],
+    }
