@@ -13,9 +13,11 @@ from plans import crowd, plans, sequence_of
 from torch import Tensor
 
 from contextgen_core import attention
-from contextgen_core.attention import KERNELS, attend_lse, choose_kernel, compile_programs, merge_lse, run
+from contextgen_core.attention import KERNELS, choose_kernel, compile_programs, run
+from contextgen_core.kernels.lse import attend_lse, merge_lse
 from contextgen_core.schedule import Rule, Schedule, make_schedule
 from contextgen_core.sequence import Plan, ReferenceTokens, TokenBox, TokenSequence
+from contextgen_core.visibility import dense_mask
 
 CPU = torch.device("cpu")
 EXACT = [name for name in KERNELS if name not in ("auto", "dense", "flex", "varlen")]
@@ -179,8 +181,6 @@ def test_no_backend_call_is_larger_than_its_group() -> None:
         return attention.sdpa(q, k, v, mask)
 
     run(program, *tensors(sequence.length), counting)
-    from contextgen_core.visibility import dense_mask
-
     allowed = int(dense_mask(sequence, Rule.ICA).sum())
     assert allowed <= pairs < 1.02 * allowed
 
