@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .tiny_text import TOKENS, WIDTH, Words, encode_words
-from .tiny_vae import FULL, VAE_SCALE, VAE_SHIFT, Taesd, full_state
+from .tiny_vae import FULL, VAE_SCALE, VAE_SHIFT, Taesd, compact, full_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,9 +105,7 @@ def tiny_autoencoder(seed: int = 0) -> Taesd:
     scale, shift = float(state.pop("vae_scale")), float(state.pop("vae_shift"))
     if abs(scale - VAE_SCALE) > 1e-4 or abs(shift - VAE_SHIFT) > 1e-4:
         raise InputError("The small autoencoder's vae_scale and vae_shift are not FLUX's; train it again with configs/tiny_autoencoder.yaml.")
-    net = Taesd(FULL)
-    net.load_state_dict(state)
-    return net.eval().requires_grad_(False)
+    return compact(state)
 
 
 # ---- random weights ---------------------------------------------------------------------------------------------------------

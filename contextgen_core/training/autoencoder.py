@@ -1,15 +1,26 @@
-"""Training the small autoencoder: one loss, on crops of scenes, latents normalised and noised so that they are easy to model."""
+"""Training the small autoencoder in two phases.
+
+`joint`: encoder and decoder learn together; latents are batch-normalised and heavily noised, so that they are easy to model.
+`decoder`: the encoder is frozen (latents already made from it stay valid) and a deeper decoder sharpens with little noise.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..tiny_vae import LATENT_CHANNELS, Taesd, TaesdShape
+from ..errors import InputError
+from ..tiny_vae import LATENT_CHANNELS, NARROW, Block, Taesd, TaesdShape, full_state
 from . import world
+from .config import Config
 
 CROP = 64  # pixels
+DEEPER = NARROW._replace(decoder_blocks=(2, 2, 1, 1))
 
 
 class NormalisedTaesd(nn.Module):
@@ -30,8 +41,44 @@ class NormalisedTaesd(nn.Module):
         return self.norm.running_mean, (self.norm.running_var + self.norm.eps).sqrt()
 
 
+def initialise(net: NormalisedTaesd) -> None:
+    """He initialisation, small residual branches, a grey picture at first: with torch's default the deep ReLU stack starts
+    several times slower."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, Block):
+                module.conv[4].weight.mul_(0.3)  # type: ignore[union-attr, operator]
+        last = net.net.taesd_decoder[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        last.weight.mul_(0.2)
+        last.bias.fill_(0.5)
+
+
+def deepen(state: dict[str, Tensor]) -> NormalisedTaesd:
+    """The joint phase's network with further decoder blocks that do nothing yet; encoder and statistics frozen."""
+    net = NormalisedTaesd(DEEPER)
+    for module in net.modules():
+        if isinstance(module, Block):
+            for k in (0, 2):
+                nn.init.kaiming_normal_(module.conv[k].weight, nonlinearity="relu")  # type: ignore[arg-type]
+                nn.init.zeros_(module.conv[k].bias)  # type: ignore[arg-type]
+            nn.init.zeros_(module.conv[4].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(module.conv[4].bias)  # type: ignore[arg-type]
+    unknown = net.load_state_dict(state, strict=False).unexpected_keys
+    if unknown:
+        raise InputError("model.weights is not the autoencoder of the joint phase; run configs/tiny_autoencoder.yaml first.")
+    net.net.taesd_encoder.requires_grad_(False)
+    return net
+
+
 def crops(pictures: np.ndarray, references: np.ndarray, batch: int, rng: np.random.Generator) -> Tensor:
-    """A batch of float crops (batch, 3, CROP, CROP) in [0, 1]: three quarters from pictures (N, H, W, 3), one from references (M, CROP, CROP, 3)."""
+    """A batch of float crops (batch, 3, CROP, CROP) in [0, 1]: three of four from pictures (N, H, W, 3), one from references
+    (M, CROP, CROP, 3)."""
     whole = batch // 4
     out = np.empty((batch, CROP, CROP, 3), np.uint8)
     out[:whole] = references[rng.integers(len(references), size=whole)]
@@ -42,18 +89,84 @@ def crops(pictures: np.ndarray, references: np.ndarray, batch: int, rng: np.rand
     return torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255
 
 
-def reconstruction_loss(decoded: Tensor, pictures: Tensor) -> Tensor:
-    """L1 + 2 L2."""
-    difference = decoded - pictures
-    return difference.abs().mean() + 2 * difference.square().mean()
-
-
 def material(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures to crop from: targets and composites of `count` training scenes, and their references."""
     pictures, references = [], []
     for index in range(count):
-        scene = world.scene(seed, "train", index, world.TIERS[index % 3])
-        picture = world.render(scene)
+        picture = world.render(world.scene(seed, "train", index, world.TIERS[index % 3]))
         pictures += [picture.target, picture.composite] if index % 2 else [picture.target]
         references.append(picture.references)
     return np.stack(pictures), np.concatenate(references)
+
+
+def psnr(net: Taesd, count: int = 48, seed: int = 0) -> float:
+    """Mean PSNR in dB over targets of held-out scenes. net takes pictures in [0, 1]."""
+    scenes = (world.scene(seed, "test", i, world.TIERS[i % 3]) for i in range(count))
+    values = []
+    for scene in scenes:
+        picture = torch.from_numpy(world.render(scene).target).permute(2, 0, 1).float()[None] / 255
+        with torch.no_grad():
+            error = (net.decode(net.encode(picture)).clamp(0, 1) - picture).square().mean()
+        values.append(-10 * float(torch.log10(error)))
+    return float(np.mean(values))
+
+
+class _Objective(nn.Module):
+    """L1 and L2 of the reconstruction."""
+
+    def __init__(self, net: NormalisedTaesd, absolute: float, squared: float) -> None:
+        super().__init__()
+        self.net, self.absolute, self.squared = net, absolute, squared
+
+    def forward(self, pictures: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        difference = self.net(pictures, noise) - pictures
+        mean_square = difference.square().mean()
+        loss = self.absolute * difference.abs().mean() + self.squared * mean_square
+        return loss, {"psnr": -10 * torch.log10(mean_square.detach())}
+
+
+class AutoencoderTask:
+    """The stage `autoencoder`: joint when model.weights is empty, else the decoder phase on that file."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.refines = bool(config.model.weights)
+        if self.refines:
+            try:
+                state = load_file(config.model.weights)
+            except (OSError, ValueError) as error:
+                raise InputError(f"model.weights {config.model.weights!r} cannot be read; run configs/tiny_autoencoder.yaml first.") from error
+            net = deepen(state)
+            self.model: nn.Module = _Objective(net, 0.3, 5.0).eval()  # eval: the statistics of the latents stay
+        else:
+            torch.manual_seed(config.seed)
+            net = NormalisedTaesd(NARROW)
+            initialise(net)
+            self.model = _Objective(net, 1.0, 2.0)
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.pictures, self.references = material(config.data.seed, config.data.count)
+
+    def inputs(self, seed: int, part: int) -> tuple[Any, ...]:
+        batch = self.config.batch
+        pictures = crops(self.pictures, self.references, batch, np.random.default_rng(seed))
+        generator = torch.Generator().manual_seed(seed)
+        most = 0.08 if self.refines else 0.3
+        level = torch.rand(batch, 1, 1, 1, generator=generator) * most
+        noise = torch.randn(batch, LATENT_CHANNELS, CROP // 8, CROP // 8, generator=generator) * level
+        device = next(self.model.parameters()).device
+        return pictures.to(device), noise.to(device)
+
+    def extra(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore_extra(self, extra: dict[str, Tensor]) -> None:
+        return None
+
+    def finish(self, output: Path) -> None:
+        """Writes what the next phase needs, and the padded TAESD that hosts load."""
+        save_file({k: v.contiguous() for k, v in self.net.state_dict().items()}, output / "narrow.safetensors")
+        padded = full_state(self.net.net.state_dict(), *self.net.statistics())
+        save_file({k: v.half().contiguous() for k, v in padded.items()}, output / "autoencoder.safetensors", {"format": "pt"})
+
+    def sample(self, path: Path) -> None:
+        return None

@@ -26,6 +26,7 @@ REFERENCE_GRID = world.REFERENCE_SIZE // TOKEN
 MOST = 4  # members of a scene
 CHANNELS = 64
 _FIELDS = ("target", "layout", "references", "valid", "boxes", "count", "hidden", "words")
+_LOSE = "lose"
 
 
 def pack(latents: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ class LatentSet:
 
     target, layout float16 (N, 64, 64): tokens, channels; references float16 (N, 4, 16, 64); valid bool (N, 4, 16);
     boxes int8 (N, 4, 4): token boxes; count int8 (N,): references; hidden int8 (N,): number of the hidden member or -1;
-    words int8 (N, 2): place and light."""
+    words int8 (N, 2): place and light; lose float16 (N, 64, 64) or None: the picture that DPO turns away from."""
 
     target: np.ndarray
     layout: np.ndarray
@@ -63,6 +64,7 @@ class LatentSet:
     count: np.ndarray
     hidden: np.ndarray
     words: np.ndarray
+    lose: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -95,6 +97,7 @@ class LatentSet:
             text=torch.stack([w.tokens for w in words]),
             pooled=torch.stack([w.pooled for w in words]),
             weight=weight,
+            lose=None if self.lose is None else torch.from_numpy(self.lose[indices].astype(np.float32)),
         )
 
     def _weight(self, index: int, box: float, hidden: float) -> np.ndarray:
@@ -125,6 +128,8 @@ class LatentSet:
         folder.mkdir(parents=True, exist_ok=True)
         for name in _FIELDS:
             np.save(folder / f"{name}.npy", getattr(self, name))
+        if self.lose is not None:
+            np.save(folder / f"{_LOSE}.npy", self.lose)
         (folder / "set.json").write_text(json.dumps({"scenes": len(self)}))
 
     @classmethod
@@ -132,11 +137,13 @@ class LatentSet:
         """Reads a saved set; memory-mapped, so several processes share it."""
         if not (folder / "set.json").is_file():
             raise InputError(f"There are no encoded scenes in {str(folder)!r}; run the stage 'scenes' first or correct data.path.")
-        return cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _FIELDS})
+        fields = [*_FIELDS, *([_LOSE] if (folder / f"{_LOSE}.npy").is_file() else [])]
+        return cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in fields})
 
     @classmethod
     def join(cls, parts: Sequence[LatentSet]) -> LatentSet:
-        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in _FIELDS})
+        fields = [*_FIELDS, *([_LOSE] if parts[0].lose is not None else [])]
+        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in fields})
 
 
 _WORDS = {
@@ -157,8 +164,10 @@ def encode(vae: Taesd, pictures: np.ndarray, chunk: int = 16) -> Tensor:
     return torch.cat([pack(net.encode(to_tensor(pictures[k : k + chunk]))) for k in range(0, len(pictures), chunk)])
 
 
-def encode_scenes(vae: Taesd, scenes: Sequence[world.Scene], pictures: Sequence[world.Picture]) -> LatentSet:
-    """Encodes rendered scenes."""
+def encode_scenes(
+    vae: Taesd, scenes: Sequence[world.Scene], pictures: Sequence[world.Picture], lose: bool = False
+) -> LatentSet:
+    """Encodes rendered scenes; with `lose` also the composite over the true background."""
     n = len(scenes)
     references = np.zeros((n, MOST, REFERENCE_GRID**2, CHANNELS), np.float16)
     valid = np.zeros((n, MOST, REFERENCE_GRID**2), bool)
@@ -181,6 +190,7 @@ def encode_scenes(vae: Taesd, scenes: Sequence[world.Scene], pictures: Sequence[
         count=np.array([len(s.members) for s in scenes], np.int8),
         hidden=np.array([next((k for k, m in enumerate(s.members) if m.hidden), -1) for s in scenes], np.int8),
         words=np.array([(s.place, s.light) for s in scenes], np.int8),
+        lose=encode(vae, np.stack([world.render_pasted(s) for s in scenes])).half().numpy() if lose else None,
     )
 
 
@@ -192,13 +202,13 @@ def training_scenes(seed: int, count: int, split: str = "train") -> Iterator[wor
     return (world.scene(seed, split, k, TIER_CYCLE[k % len(TIER_CYCLE)]) for k in range(count))
 
 
-def make(vae: Taesd, scenes: Iterable[world.Scene], chunk: int = 500) -> Iterator[LatentSet]:
+def make(vae: Taesd, scenes: Iterable[world.Scene], chunk: int = 500, lose: bool = False) -> Iterator[LatentSet]:
     """Renders and encodes scenes, a chunk at a time."""
     waiting: list[world.Scene] = []
     for scene in scenes:
         waiting.append(scene)
         if len(waiting) == chunk:
-            yield encode_scenes(vae, waiting, [world.render(s) for s in waiting])
+            yield encode_scenes(vae, waiting, [world.render(s) for s in waiting], lose)
             waiting = []
     if waiting:
-        yield encode_scenes(vae, waiting, [world.render(s) for s in waiting])
+        yield encode_scenes(vae, waiting, [world.render(s) for s in waiting], lose)

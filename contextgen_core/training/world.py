@@ -295,9 +295,11 @@ def shown(members: tuple[Member, ...]) -> tuple[float, ...]:
     return tuple(reversed(shares))
 
 
-def paint_composite(members: tuple[Member, ...], views: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """The user's composite, uint8 (SIZE, SIZE, 3) on mid grey: cut-outs pasted bottom first, hard edges."""
-    canvas = np.full((SIZE, SIZE, 3), GREY, np.uint8)
+def paint_composite(
+    members: tuple[Member, ...], views: list[tuple[np.ndarray, np.ndarray]], ground: np.ndarray | None = None
+) -> np.ndarray:
+    """The user's composite, uint8 (SIZE, SIZE, 3) on mid grey or on `ground`: cut-outs pasted bottom first, hard edges."""
+    canvas = np.full((SIZE, SIZE, 3), GREY, np.uint8) if ground is None else ground.copy()
     for member, (pixels, mask) in zip(members, views, strict=True):
         cut = place(mask, member.box)
         rows, cols, own_rows, own_cols = cut.window()
@@ -312,6 +314,12 @@ def render(scene: Scene) -> Picture:
     composite = paint_composite(scene.members, views)
     target = (render_target(scene) * 255 + 0.5).astype(np.uint8)
     return Picture(target, composite, np.stack([v[0] for v in views]), np.stack([v[1] for v in views]))
+
+
+def render_pasted(scene: Scene) -> np.ndarray:
+    """The composite over the true background, uint8: what a model that copies would make. DPO turns away from it."""
+    ground = (background(scene.place, scene.light) * 255 + 0.5).astype(np.uint8)
+    return paint_composite(scene.members, [render_reference(m) for m in scene.members], ground)
 
 
 # ---- choosing a scene ------------------------------------------------------------------------------------------------------
