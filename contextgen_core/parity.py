@@ -89,14 +89,10 @@ def seen_in_groups(sequence: TokenSequence, block: BlockPlan) -> np.ndarray:
 
 
 def _diffusers_velocity(case: Case, arguments: argparse.Namespace, settings: Settings) -> torch.Tensor:
-    from diffusers import FluxTransformer2DModel
-
-    from .hosts.diffusers import ContextGenFlux, merge_adapter
+    from .hosts.diffusers import ContextGenFlux, load_transformer, merge_adapter  # only here is diffusers needed
 
     config = json.loads(Path(arguments.config).read_text())
-    transformer = FluxTransformer2DModel(**config.get("transformer", config))
-    transformer.load_state_dict(load_file(arguments.weights))
-    transformer.eval().requires_grad_(False)
+    transformer = load_transformer(config.get("transformer", config), load_file(arguments.weights))
     if arguments.adapter:
         merge_adapter(transformer, load_adapter(arguments.adapter))
     with torch.no_grad(), ContextGenFlux(transformer) as model:

@@ -205,6 +205,15 @@ class ContextGenFlux:
         return cos, sin
 
 
+def load_transformer(config: dict[str, Any], state: dict[str, Tensor]) -> Any:
+    """A frozen ``FluxTransformer2DModel`` for inference from its configuration and weights."""
+    from diffusers import FluxTransformer2DModel
+
+    transformer = FluxTransformer2DModel(**config)
+    transformer.load_state_dict(state)
+    return transformer.eval().requires_grad_(False)
+
+
 def merge_adapter(transformer: Any, adapter: Adapter) -> None:
     """Adds an adapter's change to the transformer's weights, for good. Raises InputError if a layer is missing."""
     for pair in to_diffusers(adapter).pairs:

@@ -1,0 +1,74 @@
+"""Dependencies point one way: nodes -> core; the core knows neither ComfyUI nor, outside its hosts, diffusers."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE = sorted((ROOT / "contextgen_core").rglob("*.py"))
+NODES = sorted((ROOT / "nodes").rglob("*.py"))
+
+COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "execution", "server", "node_helpers"}
+TRAINING_ONLY = {"diffusers", "peft", "accelerate", "prodigyopt", "transformers"}
+PATCH_POINTS = {
+    "add_wrapper", "add_wrapper_with_key", "set_model_patch", "set_model_patch_replace", "add_object_patch",
+    "set_model_attn1_patch", "set_model_post_input_patch", "set_model_unet_function_wrapper",
+}  # fmt: skip
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of the packages that a file imports absolutely."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def relative_targets(path: Path) -> set[Path]:
+    """Folders of this repository that a file's relative imports reach."""
+    reached: set[Path] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            reached.add((path.parents[node.level - 1] / (node.module or "").split(".")[0]).resolve())
+    return reached
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_core_stands_alone(path: Path) -> None:
+    names = imported(path)
+    assert not names & COMFY
+    assert "contextgen_core" not in names, "inside the core imports are relative: the pack has another name in ComfyUI"
+    inside = path.relative_to(ROOT / "contextgen_core").parts[0]
+    if inside not in ("hosts", "training"):
+        assert not names & TRAINING_ONLY
+    assert all(ROOT / "contextgen_core" in (target, *target.parents) for target in relative_targets(path))
+
+
+@pytest.mark.parametrize("path", NODES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nodes_never_import_themselves_by_name(path: Path) -> None:
+    assert not imported(path) & {"nodes", "contextgen_core", *TRAINING_ONLY}
+
+
+@pytest.mark.parametrize("path", NODES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_the_host_file_touches_patch_points(path: Path) -> None:
+    called = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    if path.name != "host.py":
+        assert not called & PATCH_POINTS
+
+
+@pytest.mark.parametrize("path", CORE + NODES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_evaluates_or_calls_out(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert not called & {"eval", "exec", "print"}
+    assert not imported(path) & {"requests", "urllib", "http", "socket", "aiohttp"}
+    attributes = {
+        (n.value.id, n.attr) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)
+    }
+    assert not {name for owner, name in attributes if owner == "pickle"} - {"UnpicklingError"}

@@ -1,0 +1,90 @@
+"""The production path against golden outputs of the authors' code, where the cases lie beside the repository."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from contextgen_core import parity
+from contextgen_core.hosts.comfy_process import find_comfy
+from contextgen_core.schedule import Rule
+
+ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracle"
+CASES = sorted(ORACLE.glob("*.npz")) if ORACLE.is_dir() else []
+CASES = [path for path in CASES if path.stem != "schedules"]
+
+needs_cases = pytest.mark.skipif(not CASES, reason="no golden cases beside the repository")
+
+
+def run(case: Path, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, object]:
+    weights = ["--weights", str(ORACLE / "transformer.safetensors"), "--config", str(ORACLE / "config.json")]
+    status = parity.main([str(case), *weights, *words])
+    result = json.loads(capsys.readouterr().out)
+    assert (status == 0) is result["ok"]
+    return result
+
+
+@needs_cases
+@pytest.mark.parametrize("case", CASES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("attention", ["auto", "grouped", "merge", "dense"])
+@pytest.mark.parametrize("prune", ["on", "off"])
+@pytest.mark.parametrize("rule", ["official", "paper", "cla"])
+def test_diffusers(case: Path, attention: str, prune: str, rule: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(case, capsys, "--host", "diffusers", "--attention", attention, "--prune", prune, "--rule", rule)
+    assert result["ok"], result
+
+
+@needs_cases
+@pytest.mark.parametrize("case", CASES, ids=lambda p: p.stem)
+def test_rounded_ids(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(case, capsys, "--host", "diffusers", "--ids", "bfloat16")["ok"]
+
+
+@needs_cases
+@pytest.mark.skipif(find_comfy() is None, reason="no ComfyUI found")
+@pytest.mark.parametrize("attention", ["grouped", "dense"])
+def test_comfy(attention: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(CASES[0], capsys, "--host", "comfy", "--attention", attention)["ok"]
+
+
+@needs_cases
+def test_a_wrong_rule_is_noticed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(parity.RULES, "official", Rule.CLA)
+    result = run(CASES[-1], capsys, "--host", "diffusers")
+    assert not result["ok"] and result["velocity_max_abs_diff"] > 1e-2  # type: ignore[operator]
+
+
+@needs_cases
+def test_an_adapter_of_the_official_format_changes_the_velocity(capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = ORACLE / "transformer_00007.safetensors"
+    result = run(CASES[-1], capsys, "--host", "diffusers", "--adapter", str(adapter))
+    assert not result["ok"] and result["velocity_max_abs_diff"] > 1  # type: ignore[operator]
+
+
+def test_packing_is_channel_major_inside_a_token() -> None:
+    latent = torch.arange(16 * 4 * 6).reshape(1, 16, 4, 6)
+    tokens = parity.pack(latent)
+    assert tokens.shape == (1, 6, 64)
+    for c, dy, dx in ((0, 0, 0), (3, 1, 0), (15, 1, 1)):
+        assert tokens[0, 4, c * 4 + dy * 2 + dx] == latent[0, c, 2 * 1 + dy, 2 * 1 + dx]
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(tmp_path / "none.npz"), "--weights", "w", "--config", "c", "--host", "diffusers"]
+    assert parity.main(words) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_case_is_planned_from_pixels_alone(tmp_path: Path) -> None:
+    mask = np.zeros((32, 48), np.uint8)
+    mask[:16, 16:48] = 255
+    np.savez(tmp_path / "case.npz", target_wh=[64, 32], boxes_px=[[10, 0, 33, 90]], ref0_mask=mask)
+    case = parity.load_case(tmp_path / "case.npz")
+    (reference,) = case.plan.references
+    assert (case.plan.width, case.plan.height) == (4, 2)
+    assert tuple(reference.box) == (0, 0, 3, 2)
+    assert (reference.width, reference.height) == (3, 2) and any(reference.valid)
