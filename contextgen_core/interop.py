@@ -38,10 +38,17 @@ class _Target(NamedTuple):
     width: int
     height: int
     format: BoxFormat | None
+    limit: int
 
 
 def boxes_from_any(
-    value: object, width: int, height: int, *, format: BoxFormat | None = None, frame: int = 0
+    value: object,
+    width: int,
+    height: int,
+    *,
+    format: BoxFormat | None = None,
+    frame: int = 0,
+    limit: int = MAX_BOXES,
 ) -> list[LabelledBox]:
     """Boxes in pixels of a width x height canvas, from whatever other nodes give.
 
@@ -55,8 +62,8 @@ def boxes_from_any(
       the JSON text of any of these; None and empty text give no boxes
     Understood only with `format`: bare rows of four numbers (BBOX tuples, lists per frame, arrays, tensors);
     and {"bbox": four numbers} then means pixels in that format.
-    A box may stick out of the canvas. Raises InputError, naming the box, for anything else, for more than 32
-    boxes, and for a box without area, not finite, or wholly outside the canvas.
+    A box may stick out of the canvas. Raises InputError, naming the box, for anything else, for more boxes
+    than `limit`, and for a box without area, not finite, or wholly outside the canvas.
     """
     if format not in (None, "xywh", "xyxy"):
         raise InputError(f'the box format is {shorten(format)}; give "xywh" or "xyxy".')
@@ -66,9 +73,9 @@ def boxes_from_any(
         value, literals = parse(value, "the boxes text", MAX_BOX_TEXT)
         if literals:
             raise InputError(f"the boxes text contains {literals[0]}, which is not JSON; give finite numbers.")
-    target = _Target(width, height, format)
+    target = _Target(width, height, format, limit)
     entries, target, scale = _entries(_unwrapped(value), target, frame)
-    _check_count(entries)
+    _check_count(entries, limit)
     boxes: list[LabelledBox] = []
     for position, entry in enumerate(entries, 1):
         found = _labelled(entry, f"box {position}", target)
@@ -77,9 +84,9 @@ def boxes_from_any(
     return boxes
 
 
-def _check_count(entries: Sequence[object]) -> None:
-    if len(entries) > MAX_BOXES:
-        raise InputError(f"there are {len(entries)} boxes, the limit is {MAX_BOXES}; keep the most important ones.")
+def _check_count(entries: Sequence[object], limit: int) -> None:
+    if len(entries) > limit:
+        raise InputError(f"there are {len(entries)} boxes, the limit is {limit}; keep the most important ones.")
 
 
 def _unwrapped(value: object) -> object:
@@ -151,7 +158,7 @@ def _mapping_entries(
             return items, target, _canvas_scale(value.get("canvas"), target)
     rows = _unwrapped(value.get("bboxes"))
     if isinstance(rows, (list, tuple)):
-        _check_count(rows)
+        _check_count(rows, target.limit)
         labels, scores = _unwrapped(value.get("labels")), _unwrapped(value.get("scores"))
         if labels is None and target.format is None:
             raise InputError('the boxes are bare rows under "bboxes"; choose the boxes format, xywh or xyxy.')

@@ -149,7 +149,7 @@ class ContextGenCutout(io.ComfyNode):
                     display_name="cutout",
                     tooltip="The picture with the mask as its alpha channel (RGBA), for Reference Bundle.",
                 ),
-                io.Mask.Output("mask", display_name="subject mask", tooltip="1 = subject."),
+                io.Mask.Output("subject_mask_out", display_name="subject mask", tooltip="1 = subject."),
                 BoundingBox.Output(
                     "box",
                     display_name="box",
