@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,8 @@ from .batch import Batch
 from .config import Config, MethodConfig
 from .latents import LatentSet
 from .model import Adapter, FlowNetwork, adapter_state, add_adapter, load_adapter_state
+from .pictures import sample_sheet
+from .stages import autoencoder
 
 logger = logging.getLogger("contextgen")
 
@@ -198,9 +199,8 @@ class TransformerTask:
         write_adapter(output / "adapter.safetensors", transformer, self.config)
 
     def sample(self, path: Path) -> None:
-        from .pictures import sample_sheet
-
-        sample_sheet(self.network, path, references=self.references)
+        if self.config.model.kind == "tiny":
+            sample_sheet(self.network, autoencoder(self.config), path, self.references)
 
 
 def write_adapter(path: Path, transformer: Any, config: Config) -> None:
@@ -217,7 +217,3 @@ def _read_adapter(path: str) -> dict[str, Tensor]:
     except (OSError, ValueError) as error:
         raise InputError(f"The adapter {path!r} cannot be read; train SFT first or correct model.adapter.") from error
 
-
-def copy_of(network: FlowNetwork) -> FlowNetwork:
-    """An independent copy, for evaluation beside training."""
-    return copy.deepcopy(network)
