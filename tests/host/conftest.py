@@ -51,11 +51,6 @@ def _load_pack() -> ModuleType:
     if PACK in sys.modules:
         return sys.modules[PACK]
     entry = ROOT / "__init__.py"
-    if not entry.exists():  # the core alone can be tested before the pack has an entry point
-        module = ModuleType(PACK)
-        module.__path__ = [str(ROOT)]
-        sys.modules[PACK] = module
-        return module
     spec = importlib.util.spec_from_file_location(PACK, entry, submodule_search_locations=[str(ROOT)])
     if spec is None or spec.loader is None:
         raise ImportError(f"no module loader for {entry}")
