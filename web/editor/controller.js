@@ -8,7 +8,8 @@
  * @typedef {{read: () => NodeFacts, write: (text: string) => void, changed: () => void, detach: () => void,
  *   viewUrl: (file: {filename: string, subfolder: string, type: string}) => string}} Host
  * @typedef {{text: string, pictures: {filename: string, subfolder: string, type: string}[],
- *   references: {name: string, width: number, height: number, image: {filename: string, subfolder: string, type: string}}[]}} RunResult
+ *   references: {name: string, width: number, height: number, image: {filename: string, subfolder: string, type: string}}[],
+ *   warnings: readonly string[]}} RunResult
  */
 
 import { openLarge } from "./large.js";
@@ -76,27 +77,15 @@ export class Controller {
   ran(result) {
     const { layout } = parseLayout(result.text, this.facts.size);
     const [picture] = result.pictures;
-    this.run = layout && picture ? { layout, url: this.host.viewUrl(picture) } : null;
-    this.fromRun = {
-      signature: JSON.stringify(this.facts.sources),
-      sources: result.references.map((reference, index) => {
-        const url = this.host.viewUrl(reference.image);
-        return {
-          name: reference.name,
-          named: this.facts.sources[index]?.name === reference.name ? this.facts.sources[index].named : !/^reference \d+$/.test(reference.name),
-          image: url,
-          mask: { url, channel: /** @type {const} */ ("a"), invert: false },
-          exact: true,
-          size: { w: reference.width, h: reference.height },
-        };
-      }),
-    };
+    this.run = layout && picture ? { layout, url: this.host.viewUrl(picture), warnings: result.warnings } : null;
+    this.fromRun = { signature: JSON.stringify(this.facts.sources), sources: this.#sourcesOf(result) };
     if (layout) this.#adopt(layout);
     this.sync();
   }
 
   openLarge() {
     if (this.closeLarge) return;
+    this.sync();
     const view = new EditorView({ store: this.store, library: this.library, t: this.t, callbacks: this.callbacks, isLarge: true });
     this.views.add(view);
     this.#inform();
@@ -147,6 +136,25 @@ export class Controller {
     });
     const next = { ...used, boxes, editor: layout.editor };
     if (!sameScene(next, layout)) this.store.dispatch({ type: "replace", layout: next });
+  }
+
+  /** The references as the run had them. Their pictures are small copies, so what the graph shows in full stays. @param {RunResult} result */
+  #sourcesOf(result) {
+    const { sources } = this.facts;
+    return result.references.map((reference, index) => {
+      const known = sources.length === result.references.length ? sources[index] : null;
+      const named = known?.name === reference.name ? known.named : !/^reference \d+$/.test(reference.name);
+      if (known?.exact) return { ...known, name: reference.name, named };
+      const url = this.host.viewUrl(reference.image);
+      return {
+        name: reference.name,
+        named,
+        image: url,
+        mask: { url, channel: /** @type {const} */ ("a"), invert: false },
+        exact: true,
+        size: { w: reference.width, h: reference.height },
+      };
+    });
   }
 
   get #following() {

@@ -7,7 +7,8 @@
  * @typedef {import("./geometry.js").Handle} Handle
  * @typedef {{x: number, y: number}} Point
  * @typedef {{kind: "draw" | "move" | "resize" | "frame", start: Point, client: Point, pointer: number, began: boolean,
- *   rects: readonly Box[], handle: Handle | null, clicked: string | null, base: readonly string[]}} Gesture
+ *   rects: readonly Box[], handle: Handle | null, ref: import("./model.js").Ref, base: readonly string[]}} Gesture
+ *   ref: what a new box will be bound to
  */
 
 import { selected } from "./actions.js";
@@ -74,7 +75,7 @@ export class Gestures {
       began: false,
       rects: selected(this.store.state).filter((candidate) => !candidate.locked),
       handle: handle ?? null,
-      clicked: box?.id ?? null,
+      ref: this.view.commands.nextReference(),
       base: event.shiftKey ? base : [],
     };
     this.stage.element.setPointerCapture(event.pointerId);
@@ -163,7 +164,7 @@ export class Gestures {
     const start = this.#snapPoint(gesture.start, lines, event, false);
     const end = this.#snapPoint(point, lines, event, true);
     let rect = geometry.fromPoints(start.x, start.y, end.x, end.y);
-    const ref = this.view.commands.nextReference();
+    const { ref } = gesture;
     const cutout = ref === null ? null : this.view.library.find(ref)?.cutout;
     if (cutout && editor.aspect !== event.shiftKey) {
       const aspect = naturalAspect(this.view.environment.fit, cutout);

@@ -12,6 +12,8 @@ const MIN_HEIGHT = 430;
 const DEFAULT_SIZE = /** @type {const} */ ([470, 900]);
 /** How often a visible editor looks for changes above it in the graph, of which the host does not tell; milliseconds. */
 const LOOK = 400;
+/** Minor version of the frontend from which on the new renderer shows elements: certain for 48, certainly not in 27. */
+const FIRST_WITH_ELEMENTS = 30;
 
 /** @typedef {any} HostNode  the host ships no types for extensions */
 
@@ -32,8 +34,10 @@ export function register() {
 function attach(node) {
   const input = node.widgets?.find((/** @type {any} */ widget) => widget.name === "layout");
   if (!input || typeof node.addDOMWidget !== "function") return;
-  hide(input);
-  const controller = new Controller(hostOf(node, input), translator(locale()));
+  const t = translator(locale());
+  const controller = new Controller(hostOf(node, input), t);
+  const shown = rendersElements();
+  if (shown) hide(input);
   const widget = node.addDOMWidget(WIDGET, "contextgen_layout_editor", controller.element, {
     serialize: false,
     hideOnZoom: false,
@@ -41,6 +45,10 @@ function attach(node) {
   });
   // Two switches: the first for the saved workflow, the option above for the prompt.
   widget.serialize = false;
+  if (!shown) {
+    const button = node.addWidget("button", t("openLarge"), null, () => controller.openLarge(), { serialize: false });
+    button.serialize = false;
+  }
   // The editor shows the composite itself; the host's own picture of it below would only take room.
   node.hideOutputImages = true;
   Object.defineProperty(node, "imgs", { get: () => undefined, set: () => {}, configurable: true });
@@ -48,7 +56,8 @@ function attach(node) {
   forwardToCanvas(controller.element);
   const timer = setInterval(() => {
     const { element } = controller;
-    if (!document.hidden && element.isConnected && element.offsetParent !== null) {
+    if (document.hidden) return;
+    if (controller.closeLarge || (element.isConnected && element.offsetParent !== null)) {
       controller.sync();
       controller.view.stage.measure();
     }
@@ -61,7 +70,7 @@ function attach(node) {
     controller.dispose();
   });
   for (const other of node.widgets) {
-    if (["width", "height", "fit", "order", "boxes_policy"].includes(other.name)) chain(other, "callback", () => controller.sync());
+    if (["width", "height", "layout", "fit", "order", "boxes_policy"].includes(other.name)) chain(other, "callback", () => controller.sync());
   }
 }
 
@@ -96,6 +105,16 @@ function hostOf(node, input) {
     },
     viewUrl,
   };
+}
+
+/**
+ * Whether this frontend shows an extension's own elements in nodes. The first ones with the new renderer did not: there
+ * the text field stays, and a button opens the editor over the whole window.
+ */
+function rendersElements() {
+  if (setting("Comfy.VueNodes.Enabled") !== true) return true;
+  const [major, minor] = String(/** @type {any} */ (window).__COMFYUI_FRONTEND_VERSION__ ?? "").split(".").map(Number);
+  return !(major === 1 && minor < FIRST_WITH_ELEMENTS);
 }
 
 /** The text field stays the node's input, saved at its place; only its picture goes. @param {any} widget */
@@ -146,6 +165,7 @@ function readResult(output) {
     text: String(list(output?.contextgen_layout)[0] ?? ""),
     pictures: list(output?.images),
     references: list(output?.contextgen_references).filter((reference) => reference?.image),
+    warnings: list(output?.contextgen_warnings).map(String),
   };
 }
 
@@ -163,12 +183,17 @@ function viewUrl({ filename, subfolder, type }) {
   return api.apiURL(`/view?${query}`);
 }
 
-/** @param {unknown} value */
+/** A side as the node takes it: the nearest multiple of 16. @param {unknown} value */
 function side(value) {
-  const number = Math.round(Number(value));
+  const number = Math.floor((Number(value) + 8) / 16) * 16;
   return Number.isFinite(number) ? Math.max(64, Math.min(16384, number)) : 1024;
 }
 
 function locale() {
-  return String(app.extensionManager?.setting?.get?.("Comfy.Locale") ?? app.ui?.settings?.getSettingValue?.("Comfy.Locale") ?? "en");
+  return String(setting("Comfy.Locale") ?? "en");
+}
+
+/** @param {string} id @returns {unknown} */
+function setting(id) {
+  return app.extensionManager?.setting?.get?.(id) ?? app.ui?.settings?.getSettingValue?.(id);
 }

@@ -127,7 +127,7 @@ export class Stage {
     setAttribute(node, "aria-pressed", chosen ? "true" : "false");
     setAttribute(node, "aria-label", this.#describe(member, index, name));
     const [words, tag] = node.children;
-    setText(words, box.ref === null ? box.label || this.view.t("textOnly") : "");
+    setText(words, box.ref === null ? box.label : "");
     setText(tag.children[0], String(index + 1));
     setText(tag.children[1], box.ref === null ? this.view.t("textOnly") : box.label ? `${name} (${box.label})` : name);
   }

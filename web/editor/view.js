@@ -7,12 +7,12 @@
  */
 
 import { Commands } from "./commands.js";
-import { element, iconButton, setText } from "./dom.js";
+import { element, iconButton, setChildren, setText } from "./dom.js";
 import { Fields } from "./fields.js";
 import { Help } from "./help.js";
 import { onKeyDown } from "./keys.js";
 import { BoxList } from "./list.js";
-import { byteLength, MAX_BYTES } from "./model.js";
+import { byteLength, MAX_BYTES, sameScene } from "./model.js";
 import { buildScene } from "./scene.js";
 import { Stage } from "./stage.js";
 import { TextPanel } from "./text_panel.js";
@@ -54,6 +54,7 @@ export class EditorView {
     this.detach = element("button", { type: "button", text: t("detach") });
     this.noticeText = element("span");
     this.notice = element("div", { class: "notice", hidden: true }, this.noticeText, this.detach);
+    this.warnings = element("ul", { class: "warnings", hidden: true, "aria-label": t("warnings") });
     this.element = this.#build(signal);
     const update = () => this.update();
     const ends = [store.subscribe(update), library.subscribe(update)];
@@ -74,7 +75,7 @@ export class EditorView {
       element(
         "div",
         { class: "main" },
-        element("div", { class: "picture" }, this.stage.wrap, this.status),
+        element("div", { class: "picture" }, this.stage.wrap, this.status, this.warnings),
         element("div", { class: "side" }, this.tray.element, this.fields.element, this.list.element),
       ),
       this.textPanel.element,
@@ -139,6 +140,17 @@ export class EditorView {
     if (showing === "live" && boxes.length) parts.push(this.t(this.scene.exact ? "statusLive" : "statusRough"));
     if (order === "automatic") parts.push(this.t("statusAutoOrder"));
     setText(this.status, parts.join(" · "));
+    this.#updateWarnings();
+  }
+
+  /** What the last run had to remark, as long as it is about what is shown. */
+  #updateWarnings() {
+    const { run } = this.environment;
+    const about = run && sameScene(run.layout, this.store.state.layout) ? run.warnings : [];
+    this.warnings.hidden = !about.length;
+    if (JSON.stringify(about) === this.warnings.dataset.shown) return;
+    this.warnings.dataset.shown = JSON.stringify(about);
+    setChildren(this.warnings, about.slice(0, 20).map((text) => element("li", { text, title: text })));
   }
 
   /** Says a sentence to those who listen. @param {string} sentence */

@@ -1,0 +1,127 @@
+/** Pictures of made-up subjects with transparent backgrounds, drawn by the browser and uploaded like a user's. */
+
+/**
+ * Draws one subject. Runs inside the page.
+ * @param {string} kind @param {{w: number, h: number}} size @returns {Promise<string>} a data URL
+ */
+async function drawSubject({ kind, size }) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [size.w, size.h];
+  const c = canvas.getContext("2d");
+  // All of them are drawn on a 100 x 100 field in the middle of the picture.
+  const k = Math.min(size.w, size.h) / 100;
+  c.translate(size.w / 2 - 50 * k, size.h / 2 - 50 * k);
+  c.scale(k, k);
+  const fill = (colour, draw) => {
+    c.beginPath();
+    draw();
+    c.fillStyle = colour;
+    c.fill();
+  };
+  const oval = (colour, x, y, rx, ry, turn = 0) => fill(colour, () => c.ellipse(x, y, rx, ry, turn, 0, 7));
+  const shape = (colour, ...points) => fill(colour, () => points.forEach(([x, y], i) => (i ? c.lineTo(x, y) : c.moveTo(x, y))));
+  const shade = (from, to, y1, y2) => {
+    const gradient = c.createLinearGradient(0, y1, 0, y2);
+    gradient.addColorStop(0, from);
+    gradient.addColorStop(1, to);
+    return gradient;
+  };
+  if (kind === "fox") {
+    shape("#c65a1c", [24, 34], [28, 8], [46, 26]);
+    shape("#c65a1c", [76, 34], [72, 8], [54, 26]);
+    shape("#3a2418", [28, 26], [30, 14], [39, 25]);
+    shape("#3a2418", [72, 26], [70, 14], [61, 25]);
+    oval(shade("#f08a3c", "#d0651f", 20, 60), 50, 42, 28, 22);
+    shape("#fff3e4", [26, 46], [50, 68], [42, 40]);
+    shape("#fff3e4", [74, 46], [50, 68], [58, 40]);
+    oval("#2a1a12", 50, 62, 4, 3);
+    oval("#2a1a12", 39, 42, 3, 3.6);
+    oval("#2a1a12", 61, 42, 3, 3.6);
+    oval("#ffffff", 40, 41, 1, 1);
+    oval("#ffffff", 62, 41, 1, 1);
+    fill(shade("#e5742a", "#b94f17", 64, 96), () => c.roundRect(32, 66, 36, 30, 14));
+    oval("#fff3e4", 50, 82, 9, 12);
+  } else if (kind === "robot") {
+    fill("#4b5b6b", () => c.roundRect(48, 5, 4, 12, 2));
+    oval("#ff5d5d", 50, 6, 4, 4);
+    fill(shade("#9fb6c9", "#6d8599", 15, 45), () => c.roundRect(26, 15, 48, 32, 9));
+    fill("#16222e", () => c.roundRect(32, 22, 36, 17, 7));
+    oval("#56f0d0", 42, 30, 4, 4);
+    oval("#56f0d0", 58, 30, 4, 4);
+    fill(shade("#b9cad8", "#7c93a6", 50, 84), () => c.roundRect(30, 50, 40, 34, 8));
+    fill("#e8b23a", () => c.roundRect(42, 58, 16, 12, 3));
+    for (const x of [17, 75]) fill("#6d8599", () => c.roundRect(x, 52, 8, 26, 4));
+    for (const x of [35, 55]) fill("#4b5b6b", () => c.roundRect(x, 84, 10, 12, 3));
+  } else if (kind === "tree") {
+    fill(shade("#8a5a35", "#5d3a20", 60, 98), () => c.roundRect(44, 58, 12, 40, 3));
+    for (const [x, y, r] of [[50, 24, 20], [32, 40, 19], [68, 40, 19], [50, 48, 21]]) oval(shade("#5cb85c", "#2c7a3d", y - r, y + r), x, y, r, r);
+    for (const [x, y] of [[40, 28], [60, 36], [34, 48], [56, 52], [70, 44]]) oval("#e8453c", x, y, 3, 3);
+  } else {
+    oval(shade("#7d6bd6", "#4b3aa3", 10, 92), 50, 52, 30, 42);
+    oval("#f5d76e", 50, 52, 12, 12);
+    for (const [x, y] of [[38, 26], [62, 26], [38, 78], [62, 78]]) oval("#ffffff", x, y, 4, 4);
+  }
+  return canvas.toDataURL("image/png");
+}
+
+/**
+ * Uploads a subject's picture into the server's input folder.
+ * @param {import("playwright-core").Page} page @param {string} url @param {string} kind @param {{w: number, h: number}} [size]
+ * @returns {Promise<string>} the file's name
+ */
+export async function upload(page, url, kind, size = { w: 480, h: 480 }) {
+  const data = await page.evaluate(drawSubject, { kind, size });
+  const form = new FormData();
+  const name = `${kind}_${size.w}x${size.h}.png`;
+  form.append("image", new Blob([Buffer.from(data.split(",")[1], "base64")], { type: "image/png" }), name);
+  form.append("overwrite", "true");
+  const answer = await fetch(`${url}/upload/image`, { method: "POST", body: form });
+  return (await answer.json()).name;
+}
+
+/**
+ * A graph with a chain of references: loader, bundle, ... and the composer.
+ * @param {import("playwright-core").Page} page
+ * @param {{files: readonly {file: string, name: string}[], layout?: string, x?: number, y?: number}} parts
+ * @returns {Promise<number>} the composer's id
+ */
+export async function addScene(page, { files, layout = "", x = 640, y = 60 }) {
+  const id = await page.evaluate(
+    ({ list, text, left, top }) => {
+      const { app, LiteGraph } = window;
+      app.canvas.ds.scale = 1;
+      app.canvas.ds.offset = [0, 0];
+      const make = (type, at) => {
+        const node = LiteGraph.createNode(type);
+        node.pos = at;
+        app.graph.add(node);
+        return node;
+      };
+      const set = (node, name, value) => (node.widgets.find((widget) => widget.name === name).value = value);
+      const composer = make("LayoutComposer", [left, top]);
+      let last = null;
+      list.forEach(({ file, name }, i) => {
+        const loader = make("LoadImage", [80 - 2000 * i, 60 + 2000 * i]);
+        const combo = loader.widgets.find((widget) => widget.name === "image");
+        if (Array.isArray(combo.options?.values) && !combo.options.values.includes(file)) combo.options.values.push(file);
+        set(loader, "image", file);
+        const bundle = make("ReferenceBundle", [400 - 2000 * i, 60 + 2000 * i]);
+        set(bundle, "name", name);
+        set(bundle, "invert_mask", true);
+        const slot = (wanted) => bundle.inputs.findIndex((input) => input.name === wanted);
+        loader.connect(0, bundle, slot("image"));
+        loader.connect(1, bundle, slot("subject_mask"));
+        if (last) last.connect(0, bundle, slot("references"));
+        last = bundle;
+      });
+      if (last) last.connect(0, composer, composer.inputs.findIndex((input) => input.name === "references"));
+      if (text) set(composer, "layout", text);
+      app.canvas.setDirty(true, true);
+      return composer.id;
+    },
+    { list: files, text: layout, left: x, top: y },
+  );
+  await page.locator(".contextgen-editor .stage").first().waitFor();
+  await page.waitForTimeout(1200);
+  return id;
+}

@@ -1,0 +1,347 @@
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+
+import { LANGUAGES, translator } from "../../web/editor/strings.js";
+import { boxOf, drag, enter, field, openPage, openView, press, tool } from "./page.js";
+
+const TWO = '[{"id":"a","x":100,"y":100,"w":200,"h":200,"ref":"Anna"},{"id":"b","x":600,"y":600,"w":200,"h":200}]';
+const STACK = '[{"id":"a","x":100,"y":100,"w":300,"h":300},{"id":"b","x":100,"y":100,"w":300,"h":300}]';
+const boxes = (store) => store.state.layout.boxes;
+
+let window;
+beforeEach(() => (window = openPage()));
+afterEach(() => window.close());
+
+describe("pointer", () => {
+  it("a drag on empty canvas draws a box, bound to the first free reference, and selects it", async () => {
+    const { view, store } = await openView("", { names: ["Anna", "Ben"] });
+    drag(view, [100, 200], [400, 700]);
+    expect(boxes(store)).toMatchObject([{ x: 100, y: 200, w: 300, h: 500, ref: "Anna" }]);
+    drag(view, [500, 200], [900, 700]);
+    expect(boxes(store)[1].ref).toBe("Ben");
+    expect(store.state.selection).toEqual(["b2"]);
+    expect(store.history.past).toHaveLength(2);
+  });
+
+  it("a drag on a box moves it and keeps it inside; elsewhere nothing changes", async () => {
+    const { view, store } = await openView(TWO);
+    drag(view, [150, 150], [990, 250], { target: boxOf(view, "a") });
+    expect(boxes(store)[0]).toMatchObject({ x: 800, y: 200, w: 200, h: 200 });
+    expect(boxes(store)[1]).toMatchObject({ x: 600, y: 600 });
+  });
+
+  it.each([
+    ["nw", [100, 100], [50, 60], { x: 50, y: 60, w: 250, h: 240 }],
+    ["e", [300, 200], [433, 777], { x: 100, y: 100, w: 333, h: 200 }],
+    ["s", [200, 300], [0, 433], { x: 100, y: 100, w: 200, h: 333 }],
+    ["se", [300, 300], [-500, -500], { x: 100, y: 100, w: 16, h: 16 }],
+  ])("the handle %s resizes", async (handle, from, to, want) => {
+    const { view, store } = await openView(TWO);
+    store.dispatch({ type: "select", ids: ["a"] });
+    drag(view, from, to, { target: boxOf(view, "a").querySelector(`[data-handle="${handle}"]`) });
+    expect(boxes(store)[0]).toMatchObject(want);
+  });
+
+  it("with Ctrl a drag draws over another box", async () => {
+    const { view, store } = await openView(TWO);
+    drag(view, [120, 120], [250, 260], { target: boxOf(view, "a"), ctrlKey: true });
+    expect(boxes(store)).toHaveLength(3);
+    expect(boxes(store)[0]).toMatchObject({ x: 100, y: 100 });
+  });
+
+  it("with Shift a drag selects what its frame touches", async () => {
+    const { view, store } = await openView(TWO);
+    drag(view, [50, 50], [650, 650], { shiftKey: true });
+    expect(store.state.selection).toEqual(["a", "b"]);
+    expect(boxes(store)).toHaveLength(2);
+  });
+
+  it("Alt and a click reach the box below", async () => {
+    const { view, store } = await openView(STACK);
+    store.dispatch({ type: "select", ids: ["b"] });
+    drag(view, [200, 200], [200, 200], { target: boxOf(view, "b"), altKey: true });
+    expect(store.state.selection).toEqual(["a"]);
+  });
+
+  it("several selected boxes move together and only as far as all fit", async () => {
+    const { view, store } = await openView(TWO);
+    store.dispatch({ type: "select", ids: ["a", "b"] });
+    drag(view, [150, 150], [950, 150], { target: boxOf(view, "a"), altKey: true });
+    // With Alt the press reaches below, so this drag has chosen the single box; without it both go.
+    store.undo();
+    store.dispatch({ type: "select", ids: ["a", "b"] });
+    drag(view, [150, 150], [950, 150], { target: boxOf(view, "a") });
+    expect(boxes(store).map((box) => box.x)).toEqual([300, 800]);
+  });
+
+  it.each(["pointercancel", "lostpointercapture"])("%s gives the gesture up", async (end) => {
+    const { view, store } = await openView(TWO);
+    drag(view, [150, 150], [350, 350], { target: boxOf(view, "a"), end });
+    expect(boxes(store)[0]).toMatchObject({ x: 100, y: 100 });
+    expect(store.inGesture).toBe(false);
+  });
+
+  it("Escape gives the gesture up and leaves no entry", async () => {
+    const { view, store } = await openView(TWO);
+    drag(view, [150, 150], [350, 350], { target: boxOf(view, "a"), end: null });
+    expect(boxes(store)[0].x).not.toBe(100);
+    press(view.stage.element, "Escape");
+    expect(boxes(store)[0].x).toBe(100);
+    expect(store.canUndo).toBe(false);
+  });
+
+  it("edges stick to the edges of others, unless Alt is held", async () => {
+    const { view, store } = await openView(TWO);
+    drag(view, [150, 150], [445, 150], { target: boxOf(view, "a") });
+    expect(boxes(store)[0].x).toBe(400);
+    store.undo();
+    drag(view, [150, 150], [445, 150], { target: boxOf(view, "a"), altKey: true });
+    expect(boxes(store)[0].x).toBe(395);
+  });
+
+  it("a locked box can be chosen but not moved", async () => {
+    const { view, store } = await openView(TWO.replace('"ref"', '"locked":true,"ref"'));
+    drag(view, [150, 150], [350, 350], { target: boxOf(view, "a") });
+    expect(boxes(store)[0]).toMatchObject({ x: 100, y: 100 });
+    expect(store.state.selection).toEqual(["a"]);
+  });
+
+  it("a reference dropped on a box is bound to it, dropped on the canvas it makes one", async () => {
+    const { view, store } = await openView(TWO, { names: ["Anna", "Ben"] });
+    const thumb = view.element.querySelectorAll(".thumb")[1];
+    drag(view, [0, -50], [700, 700], { target: thumb });
+    expect(boxes(store)[1].ref).toBe("Ben");
+    drag(view, [0, -50], [500, 300], { target: thumb });
+    expect(boxes(store)[2]).toMatchObject({ ref: "Ben" });
+    drag(view, [0, -50], [-150, 300], { target: thumb });
+    expect(boxes(store)).toHaveLength(3);
+  });
+});
+
+describe("keyboard", () => {
+  it("creates, moves, resizes, binds, orders, duplicates and deletes, with undo and redo", async () => {
+    const { view, store } = await openView("", { names: ["Anna", "Ben"] });
+    const key = (name, options) => press(store.state.selection.length ? boxOf(view, store.state.selection.at(-1)) : view.stage.element, name, options);
+    key("n");
+    expect(boxes(store)).toMatchObject([{ x: 333, y: 333, w: 333, h: 333, ref: "Anna" }]);
+    key("ArrowRight");
+    key("ArrowUp", { altKey: true });
+    expect(boxes(store)[0]).toMatchObject({ x: 343, y: 332 });
+    key("ArrowRight", { shiftKey: true });
+    key("ArrowDown", { shiftKey: true, altKey: true });
+    expect(boxes(store)[0]).toMatchObject({ w: 343, h: 334 });
+    key("2");
+    expect(boxes(store)[0].ref).toBe("Ben");
+    key("0");
+    expect(boxes(store)[0].ref).toBeNull();
+    key("d", { ctrlKey: true });
+    expect(boxes(store)).toHaveLength(2);
+    key("[");
+    expect(boxes(store).map((box) => box.id)).toEqual(["b2", "b1"]);
+    key("}", { shiftKey: true });
+    expect(boxes(store).map((box) => box.id)).toEqual(["b1", "b2"]);
+    key("l");
+    expect(boxes(store)[1].locked).toBe(true);
+    key("Delete");
+    expect(boxes(store)).toHaveLength(2);
+    key("l");
+    key("Delete");
+    expect(boxes(store)).toHaveLength(1);
+    key("z", { ctrlKey: true });
+    expect(boxes(store)).toHaveLength(2);
+    key("Z", { ctrlKey: true, shiftKey: true });
+    expect(boxes(store)).toHaveLength(1);
+    key("a", { ctrlKey: true });
+    expect(store.state.selection).toEqual(["b1"]);
+    key("Escape");
+    expect(store.state.selection).toEqual([]);
+  });
+
+  it("Page Down goes through the boxes, and the focus goes along", async () => {
+    const { view, store } = await openView(TWO);
+    press(view.stage.element, "PageDown");
+    press(boxOf(view, "a"), "PageDown");
+    expect(store.state.selection).toEqual(["b"]);
+    expect(document.activeElement).toBe(boxOf(view, "b"));
+  });
+
+  it("keys it uses do not reach the graph, keys it does not use do", async () => {
+    const { view } = await openView(TWO);
+    const heard = [];
+    document.addEventListener("keydown", (event) => heard.push(event.key));
+    for (const [key, options] of [["Delete"], ["z", { ctrlKey: true }], ["y", { ctrlKey: true }], ["ArrowLeft"], ["n"]]) press(view.stage.element, key, options);
+    expect(heard).toEqual([]);
+    press(view.stage.element, "Enter", { ctrlKey: true });
+    press(view.stage.element, "r");
+    expect(heard).toEqual(["Enter", "r"]);
+  });
+
+  it("letters typed into a field stay there", async () => {
+    const { view, store } = await openView(TWO);
+    store.dispatch({ type: "select", ids: ["a"] });
+    const heard = [];
+    document.addEventListener("keydown", (event) => heard.push(event.key));
+    press(field(view, "label"), "n");
+    press(field(view, "label"), "Delete");
+    expect(heard).toEqual([]);
+    expect(boxes(store)).toHaveLength(2);
+  });
+
+  it("the help opens with ?, closes with Escape, and the focus comes back", async () => {
+    const { view } = await openView(TWO);
+    boxOf(view, "a").focus();
+    press(boxOf(view, "a"), "?");
+    expect(view.help.open).toBe(true);
+    press(document.activeElement, "Escape");
+    expect(view.help.open).toBe(false);
+    expect(document.activeElement).toBe(boxOf(view, "a"));
+  });
+});
+
+describe("panel, list and tools", () => {
+  it("numbers place the box, within the canvas", async () => {
+    const { view, store } = await openView(TWO);
+    store.dispatch({ type: "select", ids: ["a"] });
+    enter(field(view, "x"), "950");
+    expect(boxes(store)[0].x).toBe(800);
+    expect(field(view, "x").value).toBe("800");
+    enter(field(view, "w"), "5");
+    expect(boxes(store)[0].w).toBe(16);
+    enter(field(view, "h"), "");
+    expect(boxes(store)[0].h).toBe(200);
+  });
+
+  it("the drop-down binds, offers what is connected, and keeps what is not", async () => {
+    const { view, store } = await openView(TWO.replace("Anna", "Gone"), { names: ["Anna", "Ben"] });
+    store.dispatch({ type: "select", ids: ["a"] });
+    const texts = [...field(view, "ref").options].map((option) => option.textContent);
+    expect(texts).toEqual(["No reference (text only)", "1. Anna", "2. Ben", "Gone (not connected)"]);
+    enter(field(view, "ref"), JSON.stringify("Ben"));
+    expect(boxes(store)[0].ref).toBe("Ben");
+    enter(field(view, "ref"), "null");
+    expect(boxes(store)[0].ref).toBeNull();
+  });
+
+  it("an unnamed reference, or a name used twice, is bound by its number", async () => {
+    const { view } = await openView("", { names: ["Anna", "Anna"] });
+    expect(view.library.refOf(view.library.references[1])).toBe(2);
+  });
+
+  it("the list shows the front first and steps through the order", async () => {
+    const { view, store } = await openView(TWO, { names: ["Anna"] });
+    const names = () => [...view.element.querySelectorAll(".rows li .name")].map((node) => node.textContent);
+    expect(names()).toEqual(["text only", "Anna"]);
+    view.element.querySelector('[data-row="a"] [aria-label="Bring forward"]').click();
+    expect(names()).toEqual(["Anna", "text only"]);
+    expect(boxes(store).map((box) => box.id)).toEqual(["b", "a"]);
+  });
+
+  it("tools act, and say when they cannot", async () => {
+    const { view, store } = await openView(TWO);
+    expect(tool(view, "remove").getAttribute("aria-disabled")).toBe("true");
+    tool(view, "remove").click();
+    expect(boxes(store)).toHaveLength(2);
+    store.dispatch({ type: "select", ids: ["b"] });
+    tool(view, "back").click();
+    expect(boxes(store)[0].id).toBe("b");
+    tool(view, "arrange").click();
+    tool(view, "left").click();
+    expect(boxes(store)[0].x).toBe(0);
+    tool(view, "undo").click();
+    expect(boxes(store)[0].x).toBe(600);
+  });
+
+  it("settings are kept in the layout and are no entry of the history", async () => {
+    const { view, store } = await openView(TWO);
+    enter(view.element.querySelector('[data-setting="grid"]'), "32");
+    expect(store.state.layout.editor.grid).toBe(32);
+    expect(store.canUndo).toBe(false);
+    drag(view, [150, 150], [201, 207], { target: boxOf(view, "a") });
+    expect(boxes(store)[0]).toMatchObject({ x: 160, y: 160 });
+  });
+});
+
+describe("what is shown and said", () => {
+  it("boxes and rows name themselves, with number, reference, place and state", async () => {
+    const { view } = await openView(TWO.replace('"ref"', '"locked":true,"ref"'), { names: ["Ben"] });
+    expect(boxOf(view, "a").getAttribute("aria-label")).toBe(
+      "Box 1 of 2, Anna (not connected), x 10 %, y 10 %, width 20 %, height 20 %, locked, reference not connected",
+    );
+    expect(boxOf(view, "b").getAttribute("aria-label")).toContain("text only");
+    expect(boxOf(view, "a").style.left).toBe("10.0000%");
+  });
+
+  it("changes are announced", async () => {
+    const { view, store } = await openView(TWO, { names: ["Anna", "Ben"] });
+    store.dispatch({ type: "select", ids: ["b"] });
+    press(boxOf(view, "b"), "2");
+    expect(view.live.textContent).toBe("Ben bound to 1");
+    press(boxOf(view, "b"), "Delete");
+    expect(view.live.textContent).toBe("1 deleted, 1 left");
+  });
+
+  it("text of a workflow stays text", async () => {
+    const evil = '<img src=x onerror=alert(1)>';
+    const { view } = await openView(JSON.stringify([{ id: evil, x: 1, y: 1, w: 99, h: 99, label: evil, ref: `"]${evil}` }]), { names: [evil] });
+    view.store.dispatch({ type: "select", ids: [evil] });
+    expect(view.element.querySelector("img")).toBeNull();
+    expect(view.element.textContent).toContain(evil);
+  });
+
+  it("while positions follow upstream, they cannot be moved, but can be bound", async () => {
+    const { view, store, calls } = await openView(TWO, { names: ["Anna", "Ben"] });
+    view.setEnvironment({ following: true });
+    drag(view, [150, 150], [350, 350], { target: boxOf(view, "a") });
+    press(boxOf(view, "a"), "Delete");
+    expect(boxes(store)[0]).toMatchObject({ x: 100, y: 100 });
+    press(boxOf(view, "a"), "2");
+    expect(boxes(store)[0].ref).toBe("Ben");
+    expect(view.notice.hidden).toBe(false);
+    view.detach.click();
+    expect(calls.detach).toBe(1);
+  });
+
+  it("a text that is no layout is shown with the reason, and can be mended", async () => {
+    const { view, calls } = await openView("");
+    view.setText({ code: "tooMany", where: "" }, "[...]");
+    expect(view.textPanel.element.hidden).toBe(false);
+    expect(view.textPanel.message.textContent).toContain("more than 32 boxes");
+    enter(view.textPanel.area, TWO);
+    expect(calls.text).toEqual([TWO]);
+  });
+
+  it("all of it is there in Chinese, with the same things to fill in", async () => {
+    const slots = (text) => (text.match(/\{\w+\}/g) ?? []).sort();
+    for (const [key, text] of Object.entries(LANGUAGES.en)) expect([key, slots(LANGUAGES.zh[key])]).toEqual([key, slots(text)]);
+    const { view } = await openView(TWO, { locale: "zh-TW" });
+    expect(view.element.getAttribute("aria-label")).toBe("布局编辑器");
+    expect(translator("fr")("undo")).toBe("Undo");
+  });
+});
+
+describe("leaving", () => {
+  it("a disposed view hears nothing any more and has left the page", async () => {
+    const { view, store } = await openView(TWO);
+    const { element } = view.stage;
+    view.dispose();
+    expect(store.listeners.size).toBe(0);
+    expect(view.library.listeners.size).toBe(0);
+    expect(view.element.isConnected).toBe(false);
+    element.dispatchEvent(new PointerEvent("pointerdown", { pointerId: 1, button: 0, bubbles: true }));
+    expect(view.stage.gestures.active).toBeNull();
+  });
+
+  it("nothing is ever listened to on the window or the document", async () => {
+    const heard = [];
+    for (const target of [window, window.document]) {
+      const add = target.addEventListener.bind(target);
+      target.addEventListener = (...args) => {
+        heard.push(args[0]);
+        add(...args);
+      };
+    }
+    const { view } = await openView(TWO, { names: ["Anna"] });
+    drag(view, [150, 150], [350, 350], { target: boxOf(view, "a") });
+    press(view.stage.element, "n");
+    expect(heard).toEqual([]);
+  });
+});
