@@ -147,7 +147,7 @@ def measure(
     parts.append(Part("layout", plan.noise_tokens, plan.noise_tokens))
     for number, reference in enumerate(plan.references):
         kept = spans[number].size if number in spans else 0
-        parts.append(Part(f"{number + 1} {reference.name}", reference.count, kept))
+        parts.append(Part(f"{number + 1} {reference.name}", reference.tokens, kept))
     notes = list(warnings)
     if windows(plan, settings):
         notes.append("some references are read in a part of the run only; the other steps cost less than shown.")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class ReferenceTokens(NamedTuple):
     end: float = 1.0
 
     @property
-    def count(self) -> int:
+    def tokens(self) -> int:
         return self.width * self.height
 
     @property
@@ -93,7 +93,7 @@ class Plan:
     @cached_property
     def image_tokens(self) -> int:
         """Noise, layout and every reference token, before anything is pruned."""
-        return 2 * self.noise_tokens + sum(r.count for r in self.references)
+        return 2 * self.noise_tokens + sum(r.tokens for r in self.references)
 
     def as_tuple(self) -> tuple[object, ...]:
         """Nested tuples of str, int, float and bytes: what may travel in a conditioning and be compared by ``!=``."""
@@ -104,10 +104,10 @@ class Plan:
     def from_tuple(cls, value: object) -> Plan:
         """Inverse of :meth:`as_tuple`. Raises InputError for anything that :meth:`as_tuple` cannot have made."""
         try:
-            tag, width, height, references = value  # type: ignore[misc]
+            tag, width, height, references = cast(tuple[Any, ...], value)
             if tag != _PLAN_TAG:
                 raise ValueError(tag)
-            made = tuple(ReferenceTokens(*r[:4], TokenBox(*r[4]), *r[5:]) for r in references)
+            made = tuple(ReferenceTokens._make((*r[:4], TokenBox._make(r[4]), *r[5:])) for r in references)
         except (TypeError, ValueError, IndexError) as error:
             raise InputError(
                 "The layout in this conditioning was made by another version of the pack; run the graph again from"
@@ -212,7 +212,7 @@ class TokenSequence:
         spans, at = {}, self.base_span.stop
         for number in self.active if self.pruned else range(len(self.plan.references)):
             reference = self.plan.references[number]
-            size = sum(reference.valid) if self.pruned else reference.count
+            size = sum(reference.valid) if self.pruned else reference.tokens
             spans[number] = Span(at, at + size)
             at += size
         return spans
@@ -238,7 +238,7 @@ class TokenSequence:
         for number, reference in enumerate(self.plan.references):
             if number in self.reference_spans:
                 parts.append(at + np.flatnonzero(np.frombuffer(reference.valid, np.uint8)))
-            at += reference.count
+            at += reference.tokens
         kept = np.concatenate(parts)
         return None if len(kept) == self.plan.image_tokens else kept
 
@@ -249,9 +249,7 @@ class TokenSequence:
         return self.text + rows.reshape(-1)
 
 
-def active_references(
-    plan: Plan, in_window: Callable[[ReferenceTokens], bool] | None = None
-) -> tuple[int, ...]:
+def active_references(plan: Plan, in_window: Callable[[ReferenceTokens], bool] | None = None) -> tuple[int, ...]:
     """Numbers of the references that somebody reads; ``in_window`` tells which are in their part of the run."""
     return tuple(
         number

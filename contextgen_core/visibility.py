@@ -32,16 +32,14 @@ from .sequence import Span, TokenSequence
 
 Index = Span | np.ndarray  # a range or sorted indices of joint tokens
 
-MAX_COMBINATIONS = (
-    16  # attention calls for in-box tokens; further (smaller) combinations share one pooled call
-)
+MAX_COMBINATIONS = 16  # attention calls for in-box tokens; further (smaller) combinations share one pooled call
 POOL_ROWS = 64  # a combination with fewer query rows than this is not worth a copy of the keys
 
 
 class KeyPart(NamedTuple):
     """Keys that a group reads, with the logarithm that is added to their logits (a reference's strength)."""
 
-    index: Index
+    index: Index  # pyright: ignore[reportIncompatibleMethodOverride] - tuple's own index is of no use here
     log_weight: float = 0.0
 
 

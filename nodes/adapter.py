@@ -107,7 +107,7 @@ class ContextGenDPOLoRALoader(io.ComfyNode):
             host.flux_of(model)
         except InputError as error:
             raise InputError(str(error).replace(host.NODE, NODE, 1)) from None
-        patched, lines = _apply(model, loaded, adapter, strength)
+        patched, lines = apply_adapter(model, loaded, adapter, strength)
         if sft_adapter != NONE:
             lines.append(f"flexibility {flexibility:g} between {sft_adapter} (0) and {adapter} (1)")
         return _output(patched, "\n".join(lines))
@@ -133,7 +133,7 @@ def _path(name: str) -> Path:
     return Path(path)
 
 
-def _apply(model: Any, adapter: Adapter, name: str, strength: float) -> tuple[Any, list[str]]:
+def apply_adapter(model: Any, adapter: Adapter, name: str, strength: float) -> tuple[Any, list[str]]:
     """A clone of the model with the adapter's patches, and the report's lines."""
     params = host.flux_of(model).params
     shapes = flux_shapes(

@@ -54,10 +54,15 @@ Options = dict[str, Any]
 def attach_plan(conditioning: list[Any], plan: Plan, latents: list[torch.Tensor]) -> list[Any]:
     """A copy of ``conditioning`` that carries the plan and its pictures (layout first) as reference latents.
 
-    Reference latents that were there before are replaced: the plan counts every one.
+    Raises InputError if it carries reference latents already: the plan counts every one.
     """
     made = []
     for embedding, values in conditioning:
+        if values.get("reference_latents"):
+            raise InputError(
+                f"ContextGenConditioning, conditioning: it already carries {len(values['reference_latents'])} reference"
+                " latents; remove the ReferenceLatent nodes, references belong into Reference Bundle."
+            )
         conds = {**values.get("model_conds", {}), KEY: comfy.conds.CONDConstant(plan.as_tuple())}
         made.append([embedding, {**values, "model_conds": conds, "reference_latents": list(latents)}])
     return made
@@ -75,7 +80,7 @@ def plan_of(values: Options) -> Plan | None:
 def flux_of(model: Any) -> Any:
     """The FLUX.1 transformer inside a ComfyUI MODEL. Raises InputError, naming the model, for anything else."""
     base = model.model
-    flux = getattr(base, "diffusion_model", None)
+    flux: Any = getattr(base, "diffusion_model", None)
     if type(base) is not comfy.model_base.Flux or not isinstance(flux, comfy.ldm.flux.model.Flux):
         found = type(base).__name__ if type(flux).__module__.startswith("comfy.") else type(flux).__name__
         raise InputError(
@@ -182,14 +187,16 @@ def _apply_model(settings: Settings, executor: Any, x: Any, t: Any, *args: Any, 
     if kwargs.get(KEY) is None:
         return executor(x, t, *args, **kwargs)
     plan = Plan.from_tuple(kwargs[KEY])
-    in_window = None
+    sampling = executor.class_obj.model_sampling
+
+    def in_window(start: float, end: float) -> bool:
+        return sampling.percent_to_sigma(end) <= sigma <= sampling.percent_to_sigma(start)
+
     if windows(plan, settings):  # only then: reading the sigma waits for the device
-        sampling, sigma = executor.class_obj.model_sampling, float(t.flatten()[0])
-
-        def in_window(start: float, end: float) -> bool:
-            return sampling.percent_to_sigma(end) <= sigma <= sampling.percent_to_sigma(start)
-
-    read = references_read(plan, settings, in_window)
+        sigma = float(t.flatten()[0])
+        read = references_read(plan, settings, in_window)
+    else:
+        read = references_read(plan, settings)
     names = list(inspect.signature(executor.original).parameters)
     args, kwargs = _with_options(names[2:], args, kwargs, lambda options: {**options, READ_KEY: read})
     return executor(x, t, *args, **kwargs)
@@ -290,12 +297,16 @@ class _Call:
         ids = tokens.ids.expand(img.shape[0], -1, -1)
         return {**args, "img": img if tokens.kept is None else img.index_select(1, tokens.kept), "img_ids": ids}
 
-    def tokens_before(self, block: int) -> tuple[int, bool]:
-        """Tokens of the joint sequence that enter a block, and whether the references are among them."""
-        assert self.arrangement is not None
-        sequence, schedule = self.arrangement
-        there = block < schedule.leave and bool(sequence.reference_spans)
-        return (sequence.length if there else sequence.base_span.stop), there
+    def arranged(self) -> Arrangement:
+        """This call's tokens and rules; raises if ``post_input`` was never reached."""
+        if self.arrangement is None:
+            raise self.missed()
+        return self.arrangement
+
+    def tokens_before(self, block: int) -> int:
+        """Tokens of the joint sequence that enter a block."""
+        sequence, schedule = self.arranged()
+        return sequence.length if block < schedule.leave else sequence.base_span.stop
 
     def shorten_pe(self, pe: torch.Tensor, length: int) -> torch.Tensor:
         if pe.shape[2] == length:
@@ -305,12 +316,16 @@ class _Call:
         return self.short_pe
 
     def check(self) -> None:
-        missed = sum(self.blocks) - len(self.reached)
-        if self.arrangement is None or missed:
-            raise InputError(
-                f"{NODE}, model: another node replaces parts of FLUX so that the layout did not reach"
-                f" {missed} of {sum(self.blocks)} blocks; remove nodes that replace FLUX's forward pass or blocks."
-            )
+        """Raises unless every hook of ours was reached."""
+        if self.arrangement is None or len(self.reached) < sum(self.blocks):
+            raise self.missed()
+
+    def missed(self) -> InputError:
+        return InputError(
+            f"{NODE}, model: another node replaces parts of FLUX so that the layout did not reach"
+            f" {sum(self.blocks) - len(self.reached)} of {sum(self.blocks)} blocks; remove nodes that replace FLUX's"
+            " forward pass or blocks."
+        )
 
 
 class _Block:
@@ -323,17 +338,14 @@ class _Block:
         self.single = number >= call.blocks[0]
 
     def __call__(self, args: Options, extra: Options) -> Options:
-        call = self.call
-        if call.arrangement is None:
-            call.check()
         if args.get("attn_mask") is not None:
             raise InputError(
                 f"{NODE}, model: another node puts an attention mask on FLUX's blocks, which has no meaning for the"
                 " layout's tokens; remove it."
             )
         original = extra["original_block"]
-        length, _ = call.tokens_before(self.number)
-        pe = call.shorten_pe(args["pe"], length)
+        length = self.call.tokens_before(self.number)
+        pe = self.call.shorten_pe(args["pe"], length)
         options = self._options(args.get("transformer_options") or {}, length)
         args = {**args, "pe": pe, "transformer_options": options}
         if self.theirs is None:
@@ -391,8 +403,7 @@ class _Block:
 
     def _leave(self, out: Options) -> Options:
         """After the last block that reads references, only text, noise and layout go on."""
-        assert self.call.arrangement is not None
-        sequence, schedule = self.call.arrangement
+        sequence, schedule = self.call.arranged()
         if self.number != schedule.leave - 1 or not sequence.reference_spans or not sequence.pruned:
             return out
         stay = sequence.base_span.stop - (0 if self.single else sequence.text)

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from ..contextgen_core.adapter import load_adapter
 from ..contextgen_core.parity import load_case, pack, settings_from
+from .adapter import apply_adapter
 from .host import attach_plan, install
 from .host_model import build_flux
 
@@ -39,9 +41,7 @@ def run_case(
     read = json.loads(Path(config).read_text())
     model = build_flux(read.get("transformer", read), load_file(weights), torch.float32)
     if adapter:
-        from .adapter import apply_adapter
-
-        model = apply_adapter(model, adapter)
+        model, _report = apply_adapter(model, load_adapter(adapter), Path(adapter).name, 1.0)
     model = install(model, settings_from(attention, prune, ids, rule))
     [[_, values]] = attach_plan([[golden.tensor("text_embeds"), {}]], golden.plan, golden.latents)
     model.patch_model(device_to=torch.device("cpu"))

@@ -47,8 +47,8 @@ class _Call:
         out = q.new_zeros((q.shape[0], q.shape[2], q.shape[1] * q.shape[3]))
         for i, programs in enumerate(self.programs):
             rows = programs[block].length  # shorter than the batch's longest: the padding sees nothing
-            parts = (x[i : i + 1, :, :rows] for x in (q, k, v))
-            out[i : i + 1, :rows] = run(programs[block], *parts, self.attend)
+            q_i, k_i, v_i = (x[i : i + 1, :, :rows] for x in (q, k, v))
+            out[i : i + 1, :rows] = run(programs[block], q_i, k_i, v_i, self.attend)
         return out
 
 
@@ -142,9 +142,7 @@ class ContextGenFlux:
         """
         settings = settings or Settings()
         one = isinstance(plans, Plan)
-        arranged = self._arrange(
-            [plans] if isinstance(plans, Plan) else plans, settings, text.shape[1], in_window
-        )
+        arranged = self._arrange([plans] if isinstance(plans, Plan) else plans, settings, text.shape[1], in_window)
         sequences = [sequence for sequence, _ in arranged]
         hidden = _gather(sequences, noise, conditions, one)
         trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.transformer.parameters())
@@ -165,9 +163,7 @@ class ContextGenFlux:
             pooled_projections=pooled,
             timestep=timestep,
             guidance=guidance,
-            img_ids=torch.zeros(
-                hidden.shape[1], 3, device=noise.device
-            ),  # the processors have their own table
+            img_ids=torch.zeros(hidden.shape[1], 3, device=noise.device),  # the processors have their own table
             txt_ids=torch.zeros(text.shape[1], 3, device=noise.device),
             joint_attention_kwargs={"contextgen": call},
             return_dict=False,
@@ -182,14 +178,10 @@ class ContextGenFlux:
         in_window: Callable[[float, float], bool] | None,
     ) -> list[Arrangement]:
         if len({(plan.width, plan.height) for plan in plans}) != 1:
-            raise InputError(
-                "The pictures of one batch differ in size; give each batch pictures of one size."
-            )
+            raise InputError("The pictures of one batch differ in size; give each batch pictures of one size.")
         double = len(self.transformer.transformer_blocks)
         blocks = (double, len(self.blocks) - double)
-        return [
-            arrange(plan, settings, references_read(plan, settings, in_window), text, blocks) for plan in plans
-        ]
+        return [arrange(plan, settings, references_read(plan, settings, in_window), text, blocks) for plan in plans]
 
     def _rotary(self, sequences: Sequence[TokenSequence], rounded: bool, device: torch.device) -> Rotary:
         """cos and sin of every token, (1 or B, S, D) float32, zero where a shorter sample is padded."""
@@ -198,9 +190,7 @@ class ContextGenFlux:
         for sequence in sequences:
             ids = functional.pad(image_ids(sequence, rounded), (0, 0, sequence.text, 0))  # text is (0, 0, 0)
             pad = (0, 0, 0, longest - sequence.length)
-            tables.append(
-                [functional.pad(t.float(), pad) for t in self.transformer.pos_embed(ids.to(device))]
-            )
+            tables.append([functional.pad(t.float(), pad) for t in self.transformer.pos_embed(ids.to(device))])
         cos, sin = (torch.stack(column) for column in zip(*tables, strict=True))
         return cos, sin
 

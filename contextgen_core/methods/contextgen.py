@@ -52,7 +52,7 @@ def references_read(
 
     ``in_window(start, end)`` tells whether the step lies in a part of the run; None = every part.
     """
-    if in_window is not None and not in_window(settings.start, settings.end):
+    if settings.end <= settings.start or (in_window is not None and not in_window(settings.start, settings.end)):
         return ()
 
     def reads(reference: ReferenceTokens) -> bool:

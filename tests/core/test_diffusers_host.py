@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -13,7 +14,6 @@ from contextgen_core.errors import InputError
 from contextgen_core.hosts.diffusers import ContextGenFlux
 from contextgen_core.methods.contextgen import Settings
 from contextgen_core.sequence import Plan, TokenBox, reference_tokens
-from diffusers import FluxTransformer2DModel
 from tests.support.plans import crowd
 
 TEXT = 12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,6 +64,24 @@ def test_an_adapter_of_the_official_format_changes_the_velocity(capsys: pytest.C
     adapter = ORACLE / "transformer_00007.safetensors"
     result = run(CASES[-1], capsys, "--host", "diffusers", "--adapter", str(adapter))
     assert not result["ok"] and result["velocity_max_abs_diff"] > 1  # type: ignore[operator]
+
+
+@needs_cases
+@pytest.mark.skipif(find_comfy() is None, reason="no ComfyUI found")
+def test_an_adapter_gives_the_same_velocity_on_both_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host fuses query, key and value and patches weights; diffusers adds the same change to its own layers."""
+    kept: dict[str, torch.Tensor] = {}
+    for host, name in (("diffusers", "_diffusers_velocity"), ("comfy", "_comfy_velocity")):
+        real = getattr(parity, name)
+
+        def keep(*given: object, real: Any = real, host: str = host) -> torch.Tensor:
+            kept[host] = real(*given)
+            return kept[host]
+
+        monkeypatch.setattr(parity, name, keep)
+        files = ["--weights", str(ORACLE / "transformer.safetensors"), "--config", str(ORACLE / "config.json")]
+        parity.main([str(CASES[0]), *files, "--host", host, "--adapter", str(ORACLE / "transformer_00007.safetensors")])
+    assert float((kept["diffusers"] - kept["comfy"]).abs().max()) < 2e-5
 
 
 def test_packing_is_channel_major_inside_a_token() -> None:

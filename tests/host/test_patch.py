@@ -210,7 +210,7 @@ def test_a_reference_is_read_only_inside_its_window(model: Any) -> None:
 
 def test_model_window_closes_all_references(model: Any) -> None:
     never = sample(host.install(model, Settings(rule=Rule.CLA)), conditioned(tiny_flux.plan()))
-    closed = sample(host.install(model, Settings(start=1.0, end=1.0)), conditioned(tiny_flux.plan()))
+    closed = sample(host.install(model, Settings(start=0.0, end=0.0)), conditioned(tiny_flux.plan()))
     assert difference(closed, never) < EXACT
 
 
@@ -454,6 +454,11 @@ def test_conditionings_that_cannot_work_are_refused(model: Any) -> None:
     short = conditioned(layout)
     short[0][1]["reference_latents"].pop()
     refused(patched, short, "3 reference latents", "4")
+
+
+def test_reference_latents_of_other_nodes_are_refused(model: Any) -> None:
+    with pytest.raises(InputError, match="already carries 1 reference"):
+        conditioned(tiny_flux.plan(), reference_latents=[torch.ones(1, 16, 8, 8)])
 
 
 def test_models_that_are_not_flux1_are_refused(model: Any) -> None:
