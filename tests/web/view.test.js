@@ -267,7 +267,7 @@ describe("what is shown and said", () => {
       "Box 1 of 2, Anna (not connected), x 10 %, y 10 %, width 20 %, height 20 %, locked, reference not connected",
     );
     expect(boxOf(view, "b").getAttribute("aria-label")).toContain("text only");
-    expect(boxOf(view, "a").style.left).toBe("10.0000%");
+    expect(boxOf(view, "a").style.left).toBe("10%");
   });
 
   it("changes are announced", async () => {

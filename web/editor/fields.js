@@ -1,7 +1,7 @@
 /** The numbers, the reference and the label of the selected box. */
 
 import { selected } from "./actions.js";
-import { element, setAttribute, setChildren, setText } from "./dom.js";
+import { element, setAttribute, setChildren } from "./dom.js";
 
 const SIDES = /** @type {const} */ (["x", "y", "w", "h"]);
 
@@ -10,7 +10,6 @@ export class Fields {
   constructor(view, signal) {
     this.view = view;
     const { t } = view;
-    this.hint = element("p", { class: "hint" });
     this.reference = element("select", { "data-field": "ref" });
     this.label = element("input", { type: "text", "data-field": "label", maxlength: 200, placeholder: t("labelHint") });
     const names = { x: t("fieldX"), y: t("fieldY"), w: t("fieldW"), h: t("fieldH") };
@@ -22,7 +21,7 @@ export class Fields {
       element("label", { class: "wide" }, element("span", { text: t("label") }), this.label),
       ...SIDES.map((side, i) => element("label", {}, element("span", { text: names[side] }), this.numbers[i])),
     );
-    this.element = element("section", { class: "fields" }, this.form, this.hint);
+    this.element = element("section", { class: "fields" }, this.form);
     this.reference.addEventListener("change", () => this.#bind(), { signal });
     this.label.addEventListener("change", () => this.#rename(), { signal });
     this.numbers.forEach((input, i) => input.addEventListener("change", () => this.#place(SIDES[i], input), { signal }));
@@ -31,25 +30,22 @@ export class Fields {
   update() {
     const boxes = selected(this.view.store.state);
     const [box] = boxes;
-    this.form.hidden = !box;
-    this.hint.hidden = boxes.length === 1;
-    setText(this.hint, boxes.length ? this.view.t("several", { count: boxes.length }) : this.view.t("nothing"));
-    if (!box) return;
-    this.form.classList.toggle("several", boxes.length > 1);
+    const single = boxes.length === 1 ? box : null;
     const { canPlace, canEdit } = this.view.commands;
+    // The fields are always there, so that the picture above does not jump when a box is chosen.
     SIDES.forEach((side, i) => {
       const input = this.numbers[i];
-      if (!this.#typing(input)) input.value = String(Math.round(box[side] * 100) / 100);
-      input.disabled = !canPlace || box.locked || boxes.length > 1;
+      if (!this.#typing(input)) input.value = single ? String(Math.round(single[side] * 100) / 100) : "";
+      input.disabled = !single || !canPlace || single.locked;
     });
-    if (!this.#typing(this.label)) this.label.value = box.label;
-    this.label.disabled = !canEdit || boxes.length > 1;
-    this.reference.disabled = !canEdit;
+    if (!this.#typing(this.label)) this.label.value = single?.label ?? "";
+    this.label.disabled = !single || !canEdit;
+    this.reference.disabled = !box || !canEdit;
     this.#updateChoice(boxes);
   }
 
   focus() {
-    if (!this.form.hidden) this.reference.focus();
+    this.reference.focus();
   }
 
   /** True while the user is in the middle of an entry that must not be written over. @param {HTMLInputElement} input */
@@ -80,7 +76,7 @@ export class Fields {
       this.reference.dataset.options = JSON.stringify(options);
       setChildren(this.reference, options.map(({ value, text }) => element("option", { value, text })));
     }
-    const [value, ...others] = values;
+    const [value = "", ...others] = values;
     this.reference.value = others.length ? "" : value;
     setAttribute(this.reference, "title", this.reference.selectedOptions[0]?.textContent ?? null);
   }

@@ -64,7 +64,7 @@ export class EditorView {
 
   /** @param {AbortSignal} signal */
   #build(signal) {
-    const showText = iconButton("draw", this.t("showText"), { class: "words", "data-tool": "text" });
+    const showText = iconButton("draw", this.t("showText"), { class: "plain", "data-tool": "text" });
     showText.replaceChildren(document.createTextNode(this.t("showText")));
     this.toolbar.settings.append(showText);
     const root = element(
@@ -138,6 +138,7 @@ export class EditorView {
     const { showing } = this.stage;
     if (showing === "run") parts.push(this.t("statusTrue"));
     if (showing === "live" && boxes.length) parts.push(this.t(this.scene.exact ? "statusLive" : "statusRough"));
+    if (this.store.state.selection.length > 1) parts.push(this.t("several", { count: this.store.state.selection.length }));
     if (order === "automatic") parts.push(this.t("statusAutoOrder"));
     setText(this.status, parts.join(" · "));
     this.#updateWarnings();
