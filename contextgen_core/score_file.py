@@ -56,7 +56,8 @@ def _flag(value: object, where: str, name: str) -> bool:
     return value
 
 
-def _answers(value: object, where: str) -> Answers | None:
+def read_answers(value: object, where: str) -> Answers | None:
+    """The answers of a model about one crop, None for null. `where` names the instance in an InputError."""
     if value is None:
         return None
     if not isinstance(value, Mapping):
@@ -74,7 +75,7 @@ def _expected(number: int, entry: Mapping[str, object]) -> Expected:
         _box(entry, where),
         _text(entry.get("label", ""), where),
         None if colour is None else _flag(colour, where, "colour_right"),
-        _answers(entry.get("answers"), where),
+        read_answers(entry.get("answers"), where),
         None if identity is None else finite_number(identity, where, "identity", 1.0),
     )
 

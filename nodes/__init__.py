@@ -9,10 +9,14 @@ from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ContextGenDPOLoRALoader
 from .conditioning import ContextGenConditioning
+from .cutout import ContextGenCutout
 from .layout import LayoutComposer
+from .pairing import ContextGenPairBoxes
 from .patch import ContextGenPatchModel
+from .pick_best import ContextGenPickBest
 from .references import ReferenceBundle
 from .report import ContextGenReport
+from .score import ContextGenScore
 from .text import ContextGenTextEncode
 from .tiny import ContextGenTinyModel
 
@@ -27,6 +31,10 @@ NODES: list[type[io.ComfyNode]] = [
     ContextGenDPOLoRALoader,
     ContextGenReport,
     ContextGenTinyModel,
+    ContextGenCutout,
+    ContextGenPairBoxes,
+    ContextGenScore,
+    ContextGenPickBest,
 ]
 
 

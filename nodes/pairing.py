@@ -1,0 +1,171 @@
+"""ContextGenPairBoxes: which detected box belongs to which reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.utils
+import numpy as np
+import torch
+from comfy_api.latest import io
+
+from ..contextgen_core.errors import InputError
+from ..contextgen_core.interop import LabelledBox, boxes_from_any
+from ..contextgen_core.pairing import WAYS, Pairing, boxes_to_masks, by_appearance, by_label, by_order
+from ..contextgen_core.references import Reference
+from . import vision
+from .cutout_work import FORMS
+from .sockets import BOX_TYPES, BoundingBox, References, naming, schema, to_bytes
+
+NODE = "ContextGenPairBoxes"
+
+
+class ContextGenPairBoxes(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id=NODE,
+            display_name="ContextGen Pair Boxes",
+            category="ContextGen/references",
+            description=(
+                "Gives every reference the detected box that belongs to it, by label, by order or by appearance, "
+                "and names the "
+                "boxes after their references, so that Layout Composer binds them."
+            ),
+            search_aliases=["match boxes", "assign", "detector", "bbox", "contextgen"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture in which the boxes were found."),
+                io.MultiType.Input(
+                    "boxes", types=BOX_TYPES, tooltip="What a detector found, in pixels of the picture."
+                ),
+                References.Input("references", tooltip="From Reference Bundle."),
+                io.Combo.Input(
+                    "pair_by",
+                    display_name="pair by",
+                    options=list(WAYS),
+                    default=WAYS[0],
+                    tooltip="Label: a box named like the reference, or like the end of its name ('red cup': a "
+                    "'cup'). Order: the "
+                    "first box for the first reference. Appearance: the pairs that look most alike; needs a CLIP "
+                    "vision model.",
+                ),
+                io.Combo.Input(
+                    "boxes_format",
+                    display_name="boxes format",
+                    options=list(FORMS),
+                    default="auto",
+                    optional=True,
+                    tooltip="Only for bare rows of four numbers (BBOX): x y width height, or the two corners.",
+                ),
+                io.ClipVision.Input(
+                    "clip_vision", display_name="clip vision", optional=True, tooltip="Any model of Load CLIP Vision."
+                ),
+                io.Float.Input(
+                    "least_similarity",
+                    display_name="least similarity",
+                    default=-1.0,
+                    min=-1.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="By appearance only: pairs less alike than this are not made.",
+                ),
+            ],
+            outputs=[
+                BoundingBox.Output(
+                    "paired",
+                    display_name="boxes",
+                    tooltip="One box for each reference that has one, in the order of the references, named after "
+                    "them.",
+                ),
+                BoundingBox.Output(
+                    "left_over", display_name="left over", tooltip="The boxes that belong to no reference."
+                ),
+                io.String.Output("report", display_name="report", tooltip="Who was paired with what, and who was not."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: torch.Tensor,
+        boxes: Any,
+        references: Sequence[Reference],
+        pair_by: str = WAYS[0],
+        boxes_format: str = "auto",
+        clip_vision: Any = None,
+        least_similarity: float = -1.0,
+    ) -> io.NodeOutput:
+        pixels = to_bytes(image[0][..., :3])
+        height, width = pixels.shape[:2]
+        with naming(NODE, "boxes"):
+            found = boxes_from_any(boxes, width, height, format=FORMS[boxes_format], limit=1000)
+        similarity = None
+        if pair_by == "appearance":
+            with naming(NODE, "clip_vision"):
+                similarity = _similarity(clip_vision, pixels, found, references)
+            pairing = by_appearance(similarity, least_similarity)
+        elif pair_by == "order":
+            pairing = by_order(len(references), found)
+        else:
+            pairing = by_label([reference.name for reference in references], found)
+        named = [
+            _as_dict(found[index], reference.name)
+            for reference, index in zip(references, pairing.chosen, strict=True)
+            if index is not None
+        ]
+        rest = [_as_dict(found[index], found[index].label) for index in pairing.left_over]
+        report = _report(references, found, pairing, similarity)
+        return io.NodeOutput([named], [rest], report, ui={"text": (report,)})
+
+
+def _similarity(
+    model: Any, pixels: np.ndarray, found: Sequence[LabelledBox], references: Sequence[Reference]
+) -> np.ndarray:
+    if model is None:
+        raise InputError(
+            "pairing by appearance compares pictures; connect a model of Load CLIP Vision, or pair by label."
+        )
+    height, width = pixels.shape[:2]
+    bar = comfy.utils.ProgressBar(len(references) + len(found))
+
+    def seen(part: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        bar.update(1)
+        return vision.features(model, part, mask, vision.PATCHES)
+
+    rows = [seen(reference.pixels, reference.mask) for reference in references]
+    inside = boxes_to_masks([one.box for one in found], width, height)
+    columns = [seen(*vision.crop(pixels, mask, one.box)) for one, mask in zip(found, inside, strict=True)]
+    return vision.similarities(rows, columns)
+
+
+def _as_dict(found: LabelledBox, label: str) -> dict[str, Any]:
+    """A box in the host's form: whole pixels, at least one of them."""
+    x, y = round(found.box.x1), round(found.box.y1)
+    size = {"width": max(1, round(found.box.x2) - x), "height": max(1, round(found.box.y2) - y)}
+    entry: dict[str, Any] = {"x": x, "y": y, **size}
+    if label:
+        entry["label"] = label
+    if found.score is not None:
+        entry["score"] = found.score
+    return entry
+
+
+def _report(
+    references: Sequence[Reference], found: Sequence[LabelledBox], pairing: Pairing, similarity: np.ndarray | None
+) -> str:
+    lines = []
+    for row, (reference, index) in enumerate(zip(references, pairing.chosen, strict=True)):
+        if index is None:
+            lines.append(f"{reference.name}: no box")
+            continue
+        label = f" ({found[index].label})" if found[index].label else ""
+        alike = "" if similarity is None else f", similarity {similarity[row, index]:.3f}"
+        lines.append(f"{reference.name}: box {index + 1}{label}{alike}")
+    if pairing.left_over:
+        lines.append("left over: " + ", ".join(f"box {index + 1}" for index in pairing.left_over))
+    return "\n".join(lines)
+
+
+NODES = (ContextGenPairBoxes,)

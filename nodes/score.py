@@ -1,0 +1,253 @@
+"""ContextGenScore: whether the pictures follow their layout, and the subjects their references."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import comfy.utils
+import numpy as np
+import torch
+from comfy_api.latest import io
+
+from ..contextgen_core.bounded_json import parse
+from ..contextgen_core.colour import colour_right
+from ..contextgen_core.compose import Scene
+from ..contextgen_core.cutout import fit_mask
+from ..contextgen_core.errors import InputError
+from ..contextgen_core.geometry import Box
+from ..contextgen_core.interop import boxes_from_any
+from ..contextgen_core.pairing import boxes_to_masks
+from ..contextgen_core.score import Answers, Expected, Scored, judge, summarise
+from ..contextgen_core.score_file import read_answers
+from ..contextgen_core.score_report import as_json, chart, instance_table, table
+from . import vision
+from .cutout_work import FORMS
+from .sockets import BOX_TYPES, LayoutType, naming, schema, to_bytes, to_image
+
+NODE = "ContextGenScore"
+CATEGORY = "ContextGen/check"
+BEST, ONE_TO_ONE = "best overlap", "one to one"
+MAX_DETECTIONS = 1000
+
+Scores = io.Custom("CONTEXTGEN_SCORES")  # tuple[Scored, ...], one for each picture
+
+
+class ContextGenScore(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id=NODE,
+            display_name="ContextGen Score",
+            category=CATEGORY,
+            description=(
+                "Measures whether pictures follow their layout: overlap of each box with what a detector found "
+                "there (the rules of "
+                "COCO-MIG), identity of each subject with its reference by any CLIP vision model, and the answers "
+                "of a model that "
+                "looked at the crops (LayoutSAM). Connect what you have."
+            ),
+            search_aliases=["iou", "evaluate", "metric", "identity score", "mig", "benchmark", "contextgen"],
+            inputs=[
+                io.Image.Input("image", tooltip="The pictures to score, a batch of any size."),
+                LayoutType.Input("layout", tooltip="The layout they were made from, from Layout Composer."),
+                io.MultiType.Input(
+                    "boxes",
+                    types=BOX_TYPES,
+                    optional=True,
+                    tooltip="What a detector found, in pixels of the pictures, one list per picture. Labels count "
+                    "where both sides have one: a "
+                    "box labelled 'red cup' takes detections labelled 'cup'.",
+                ),
+                io.Combo.Input(
+                    "boxes_format",
+                    display_name="boxes format",
+                    options=list(FORMS),
+                    default="auto",
+                    optional=True,
+                    tooltip="Only for bare rows of four numbers (BBOX): x y width height, or the two corners.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=0.5,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="The overlap (IoU) from which a subject counts as standing in its box. The benchmarks "
+                    "use 0.5.",
+                ),
+                io.Combo.Input(
+                    "matching",
+                    options=[BEST, ONE_TO_ONE],
+                    default=BEST,
+                    optional=True,
+                    tooltip="Best overlap: each box takes its best detection, as COCO-MIG does. One to one: each "
+                    "detection serves one box, chosen "
+                    "for the greatest sum.",
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    display_name="clip vision",
+                    optional=True,
+                    tooltip="For identity: any model of Load CLIP Vision; DINOv2 tells subjects apart best.",
+                ),
+                io.Combo.Input(
+                    "features",
+                    options=vision.FEATURES,
+                    default=vision.PATCHES,
+                    optional=True,
+                    tooltip="Which features are compared: the average of the patches inside the mask, or the "
+                    "model's embedding of the whole crop.",
+                ),
+                io.Mask.Input(
+                    "masks",
+                    optional=True,
+                    tooltip="Where each subject is in the picture, one mask for each box in order (ContextGen "
+                    "Cutout with the layout's boxes), for "
+                    "identity and colour. Without: the whole box.",
+                ),
+                io.Boolean.Input(
+                    "check_colour",
+                    display_name="check colour",
+                    default=False,
+                    optional=True,
+                    tooltip="COCO-MIG's colour test: a label that begins with red, brown, yellow, green, blue, "
+                    "black or white succeeds only if a fifth "
+                    "of its mask has that colour.",
+                ),
+                io.String.Input(
+                    "answers",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="What a model said about each crop, for LayoutSAM's figures: for each picture a JSON "
+                    "list with one "
+                    'object for each box, {"spatial": true, "colour": true, "texture": false, "shape": true}.',
+                ),
+            ],
+            outputs=[
+                Scores.Output("scores", display_name="scores", tooltip="For ContextGen Pick Best."),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="The figures as a table, for all pictures and for every box.",
+                ),
+                io.Image.Output("chart", display_name="chart", tooltip="The figures as bars."),
+                io.String.Output("json", display_name="json", tooltip="The figures as JSON."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: torch.Tensor,
+        layout: Scene,
+        boxes: Any = None,
+        boxes_format: str = "auto",
+        threshold: float = 0.5,
+        matching: str = BEST,
+        clip_vision: Any = None,
+        features: str = vision.PATCHES,
+        masks: torch.Tensor | None = None,
+        check_colour: bool = False,
+        answers: str = "",
+    ) -> io.NodeOutput:
+        pictures = [_colours(picture) for picture in image]
+        told = _answers(answers, len(pictures), len(layout.layout.instances))
+        with naming(NODE, "clip_vision"):
+            wanted = _wanted(layout, clip_vision, features)
+        bar = comfy.utils.ProgressBar(len(pictures))
+        scores: list[Scored] = []
+        for number, pixels in enumerate(pictures):
+            height, width = pixels.shape[:2]
+            placed = [one.box for one in layout.layout.scaled_to(width, height).instances]
+            with naming(NODE, "masks"):
+                inside = _inside(masks, number, len(pictures), placed, width, height)
+            expected = [
+                Expected(
+                    box,
+                    one.label,
+                    colour_right(pixels, mask >= 128, one.label) if check_colour else None,
+                    told[number][index] if told else None,
+                    _identity(clip_vision, features, pixels, mask, box, wanted[index]),
+                )
+                for index, (one, box, mask) in enumerate(zip(layout.layout.instances, placed, inside, strict=True))
+            ]
+            with naming(NODE, "boxes"):
+                found = None
+                if boxes is not None:
+                    found = boxes_from_any(
+                        boxes, width, height, format=FORMS[boxes_format], frame=number, limit=MAX_DETECTIONS
+                    )
+                scores.append(
+                    judge(expected, found, name=str(number + 1), threshold=threshold, one_to_one=matching == ONE_TO_ONE)
+                )
+            bar.update(1)
+        total = summarise(scores)
+        report = table([("all", total)]) + "\n\n" + instance_table(scores)
+        document = {"all": as_json(total), "images": [as_json(one) for one in scores]}
+        picture = to_image(chart(scores, threshold))
+        return io.NodeOutput(tuple(scores), report, picture, json.dumps(document), ui={"text": (report,)})
+
+
+def _colours(picture: torch.Tensor) -> np.ndarray:
+    pixels = to_bytes(picture)
+    return np.ascontiguousarray(np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels[..., :3])
+
+
+def _answers(text: str, pictures: int, instances: int) -> list[list[Answers | None]] | None:
+    if not text.strip():
+        return None
+    with naming(NODE, "answers"):
+        rows = parse(text, "the answers").value
+        if isinstance(rows, list) and pictures == 1 and not any(isinstance(row, list) for row in rows):
+            rows = [rows]  # a single picture needs no list around it
+        if not isinstance(rows, list) or len(rows) != pictures or not all(isinstance(row, list) for row in rows):
+            raise InputError(f"the answers are not one list for each of {pictures} pictures; give a list of lists.")
+        for number, row in enumerate(rows, 1):
+            if len(row) != instances:
+                raise InputError(
+                    f"picture {number} has {len(row)} answers for {instances} boxes; give one for each box, or null."
+                )
+        return [
+            [read_answers(one, f"picture {n}, box {b}") for b, one in enumerate(row, 1)]
+            for n, row in enumerate(rows, 1)
+        ]
+
+
+def _wanted(layout: Scene, model: Any, kind: str) -> list[np.ndarray | None]:
+    """The features of each instance's reference; None where there is no model or no reference."""
+    if model is None:
+        return [None] * len(layout.references)
+    return [
+        None if reference is None else vision.features(model, reference.pixels, reference.mask, kind)
+        for reference in layout.references
+    ]
+
+
+def _inside(
+    masks: torch.Tensor | None, number: int, pictures: int, boxes: list[Box], width: int, height: int
+) -> list[np.ndarray]:
+    """One mask uint8 (H, W) for each box of one picture: those given, or the boxes themselves."""
+    if masks is None or not boxes:
+        return list(boxes_to_masks(boxes, width, height))
+    if masks.ndim == 2:
+        masks = masks[None]
+    if len(masks) not in (len(boxes), len(boxes) * pictures):
+        raise InputError(
+            f"there are {len(masks)} masks for {len(boxes)} boxes in {pictures} pictures; give one for each box."
+        )
+    first = number * len(boxes) if len(masks) == len(boxes) * pictures else 0
+    return [fit_mask(to_bytes(mask), width, height) for mask in masks[first : first + len(boxes)]]
+
+
+def _identity(
+    model: Any, kind: str, pixels: np.ndarray, mask: np.ndarray, box: Box, wanted: np.ndarray | None
+) -> float | None:
+    if wanted is None:
+        return None
+    return vision.cosine(vision.features(model, *vision.crop(pixels, mask, box), kind), wanted)
+
+
+NODES = (ContextGenScore,)
