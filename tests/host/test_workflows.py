@@ -1,7 +1,5 @@
 """Every workflow in workflows/api runs headless: on a live server, or up to the weights that are not there."""
 
-"weights."
-
 from __future__ import annotations
 
 import io
@@ -54,9 +52,9 @@ def test_a_run_can_be_repeated_and_the_layout_matters(stocked: live_server.Serve
         return saved(stocked, stocked.run(changed))[0].tobytes()
 
     first = picture({"42": {"filename_prefix": "first"}})
-    moved = prompt["30"]["inputs"]["layout"].replace('"x":67', '"x":40')
-    assert moved != prompt["30"]["inputs"]["layout"]
-    other = picture({"30": {"layout": moved}})
+    layout = json.loads(prompt["30"]["inputs"]["layout"])
+    layout["boxes"][1]["x"] -= 32
+    other = picture({"30": {"layout": json.dumps(layout)}})
     stocked.post("/free", {"unload_models": True, "free_memory": True})
     again = picture({"42": {"filename_prefix": "again"}})
     assert first == again
