@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -134,7 +135,7 @@ class AutoencoderTask:
         if self.refines:
             try:
                 state = load_file(config.model.weights)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, SafetensorError) as error:
                 raise InputError(f"model.weights {config.model.weights!r} cannot be read; run configs/tiny_autoencoder.yaml first.") from error
             net = deepen(state)
             self.model: nn.Module = _Objective(net, 0.3, 5.0).eval()  # eval: the statistics of the latents stay

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -93,6 +94,6 @@ def load(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
         state = json.loads((path / _MARK).read_text())
         tensors, average, extra = (load_file(path / f"{n}.safetensors", device=str(device)) for n in ("trained", "average", "extra"))
         optimizer = torch.load(path / "optimizer.pt", map_location=device, weights_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"The checkpoint {str(path)!r} is damaged; delete that folder to resume from the one before.") from error
     return Checkpoint(state["step"], state["seconds"], tensors, average, extra, optimizer)

@@ -199,7 +199,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise InputError(f"The override {override!r} reaches into {parent!r}, which is a single value; shorten the key.")
     try:
-        tree[last] = yaml.safe_load(value)
+        tree[last] = yaml.safe_load(value) if value else ""
     except yaml.YAMLError as error:
         raise InputError(f"The value of the override {override!r} is not valid YAML; quote it.") from error
 

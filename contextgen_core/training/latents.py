@@ -45,7 +45,7 @@ def unpack(tokens: Tensor, width: int, height: int) -> Tensor:
 
 def to_tensor(pictures: np.ndarray) -> Tensor:
     """uint8 (..., H, W, 3) -> float (..., 3, H, W) in [0, 1]."""
-    return torch.from_numpy(pictures).movedim(-1, -3).float() / 255
+    return torch.from_numpy(np.array(pictures)).movedim(-1, -3).float() / 255
 
 
 @dataclass(frozen=True, eq=False)

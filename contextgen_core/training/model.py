@@ -205,8 +205,8 @@ class FlowNetwork(nn.Module):
     def _call(self, plans: Sequence[Plan], text: int, device: torch.device) -> _BatchedCall:
         first = plans[0]
         n, base = len(first.references), 2 * first.noise_tokens
-        length = first.references[0].count if n else 0
-        if any(len(p.references) != n or any(r.count != length for r in p.references) for p in plans):
+        length = first.references[0].tokens if n else 0
+        if any(len(p.references) != n or any(r.tokens != length for r in p.references) for p in plans):
             raise InputError("The batched kernel needs the same number of references in each picture; set method.kernel to grouped.")
         if self.settings.rule is Rule.ICA_PAPER:
             raise InputError("The batched kernel follows the official rule only; set method.kernel to grouped.")

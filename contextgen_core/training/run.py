@@ -123,14 +123,11 @@ class Run:
 
     def __init__(self, config: Config, task: Task) -> None:
         from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs
 
         self.config, self.task = config, task
         self.output = Path(config.output)
         self.folder = self.output / "checkpoints"
-        self.accelerator = Accelerator(
-            mixed_precision=config.precision, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)]
-        )
+        self.accelerator = Accelerator(mixed_precision=config.precision)
         task.model.to(self.accelerator.device)
         parameters = [p for p in task.model.parameters() if p.requires_grad]
         if not parameters:
@@ -163,7 +160,7 @@ class Run:
         began = time.monotonic() - self.seconds
         saved = self.step
         with _Stop() as stop:
-            while self.step < self.config.steps and not stop.wanted:
+            while self.step < self.config.steps and not self._ends(stop.wanted):
                 values = self._one_step()
                 self.step += 1
                 self.seconds = time.monotonic() - began
@@ -175,8 +172,6 @@ class Run:
                 if every.sample and self.step % every.sample == 0 and self.accelerator.is_main_process:
                     with self.average.applied(self.task.model):
                         self.task.sample(self.output / "samples" / f"step_{self.step:06d}.png")
-                if self.config.minutes and self.seconds > 60 * self.config.minutes:
-                    break
         if saved != self.step:
             self.save()
         finished = self.step >= self.config.steps
@@ -186,6 +181,14 @@ class Run:
         self._metrics.close()
         logger.info("%s at step %d of %d", "finished" if finished else "stopped", self.step, self.config.steps)
         return self.step
+
+    def _ends(self, wanted: bool) -> bool:
+        """Whether any process was asked to stop, or the time is up; the same answer on every process, at the same step."""
+        late = bool(self.config.minutes) and self.seconds > 60 * self.config.minutes
+        if self.accelerator.num_processes == 1:
+            return wanted or late
+        votes = torch.tensor([float(wanted or late)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(votes, "sum").item())
 
     def _one_step(self) -> dict[str, float]:
         config, accelerator = self.config, self.accelerator
@@ -227,6 +230,8 @@ class Run:
             samples_per_second=round(samples / per_step, 2),
             remaining=round(per_step * (self.config.steps - self.step)),
         )
+        if not self.accelerator.is_main_process:
+            return
         logger.info(
             "step %d/%d  loss %.4f  %.1f samples/s  %s left", self.step, self.config.steps, line["loss"], samples / per_step,
             _clock(line["remaining"]),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from .. import tiny
@@ -51,7 +52,7 @@ def autoencoder(config: Config) -> Taesd:
         return tiny.tiny_autoencoder()
     try:
         state = load_file(config.model.autoencoder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"model.autoencoder {config.model.autoencoder!r} cannot be read; run configs/tiny_autoencoder.yaml first."
         ) from error

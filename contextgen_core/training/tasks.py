@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -132,7 +133,7 @@ def _tiny_weights(config: Config, sizes: tiny.TinyConfig) -> dict[str, Tensor]:
         return initial_weights(sizes, config.seed)
     try:
         return {k: v.float() for k, v in load_file(config.model.weights).items()}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"model.weights {config.model.weights!r} cannot be read; train the stage before it or correct the path.") from error
 
 
@@ -214,6 +215,6 @@ def write_adapter(path: Path, transformer: Any, config: Config) -> None:
 def _read_adapter(path: str) -> dict[str, Tensor]:
     try:
         return {k: v.float() for k, v in load_file(path).items()}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"The adapter {path!r} cannot be read; train SFT first or correct model.adapter.") from error
 

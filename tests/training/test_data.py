@@ -1,0 +1,223 @@
+"""The authors' dataset format, the latents of the small world, its words and its autoencoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from contextgen_core import tiny
+from contextgen_core.errors import InputError
+from contextgen_core.tiny_text import LIGHTS, PLACES, encode_words
+from contextgen_core.tiny_vae import FULL, NARROW, Taesd, compact, full_state
+from contextgen_core.training import imig, world
+from contextgen_core.training.config import from_dict
+from contextgen_core.training.latents import LatentSet, encode_scenes, make, pack, training_scenes, unpack
+from contextgen_core.training.pixels import PixelSet, arrange
+from contextgen_core.training.tasks import TransformerTask
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[world.Scene]:
+    return [world.scene(0, "train", i, world.TIERS[i % 3]) for i in range(5)]
+
+
+@pytest.fixture
+def subset(tmp_path: Path, scenes: list[world.Scene]) -> Path:
+    assert imig.write_world(tmp_path / "imig-basic", scenes) == len(scenes)
+    return tmp_path / "imig-basic"
+
+
+def config(root: Path, stage: str = "sft", **more: Any) -> Any:
+    tree = {"stage": stage, "output": str(root / "out"), "batch": 3, "lora": {"rank": 4}, "model": {"layers": 1, "single_layers": 2}}
+    return from_dict({**tree, "data": {"kind": "imig", "path": str(root), "folders": {"imig-basic": 1}}, **more})
+
+
+# ---- the authors' format ----------------------------------------------------------------------------------------------------
+
+
+def test_scenes_come_back_from_the_authors_format(subset: Path, scenes: list[world.Scene]) -> None:
+    items = imig.read_subset(subset)
+    assert len(items) == len(scenes)
+    for item, scene in zip(items, scenes, strict=True):
+        picture = world.render(scene)
+        assert item.prompt == scene.caption
+        assert np.array_equal(imig.read_picture(item.target), picture.target)
+        assert [(s.box.x1, s.box.y1, s.box.x2, s.box.y2) for s in item.subjects] == [m.box for m in scene.members]
+        assert [s.phrase for s in item.subjects] == [m.creature.name for m in scene.members]
+        for k, subject in enumerate(item.subjects):
+            assert np.array_equal(imig.read_picture(subject.reference), picture.references[k])
+            assert np.array_equal(imig.read_mask(subject.mask, (64, 64)), picture.masks[k])
+
+
+def test_composing_a_stored_scene_paints_the_worlds_own_composite(subset: Path, scenes: list[world.Scene]) -> None:
+    """Training (world) and use (compose) must show the model the same picture."""
+    made = config(subset.parent)
+    for item, scene in zip(imig.read_subset(subset), scenes, strict=True):
+        composed, target = arrange(item, made, np.random.default_rng(0))
+        picture = world.render(scene)
+        assert np.array_equal(target, picture.target)
+        difference = np.abs(composed.composite.astype(int) - picture.composite).max(-1) > 40
+        assert difference.mean() < 0.06  # rims of the cut-outs
+
+
+def test_base_items_use_repaints_by_their_share(subset: Path) -> None:
+    (subset / "kontext_data").mkdir()
+    (subset / "masked_kontext_data").mkdir()
+    for path in (subset / "instance_data").iterdir():
+        (subset / "kontext_data" / path.name).write_bytes(path.read_bytes())
+    items = imig.read_subset(subset)
+    assert all(s.repaint is not None for i in items for s in i.subjects)
+
+
+def test_composite_items_are_read_and_null_boxes_left_out(tmp_path: Path, scenes: list[world.Scene]) -> None:
+    from PIL import Image
+
+    for name in ("composite_images", "references", "reference_masks"):
+        (tmp_path / name).mkdir()
+    picture = world.render(scenes[0])
+    Image.fromarray(picture.target).save(tmp_path / "composite_images" / "000000.png")
+    for k in range(2):
+        Image.fromarray(picture.references[k]).save(tmp_path / "references" / f"{k}.png")
+        Image.fromarray(picture.masks[k]).save(tmp_path / "reference_masks" / f"{k}_mask.png")
+    record = {
+        "prompt": "two", "instance": ["a", "b"], "indices": [0, 1], "bbox": [{"bbox": [1, 2, 30, 40], "score": 0.9}, None],
+    }  # fmt: skip
+    (tmp_path / imig.PROMPTS).write_text(json.dumps([record, "noise", {"prompt": "no pictures"}]))
+    (item,) = imig.read_subset(tmp_path)
+    assert len(item.subjects) == 1 and item.subjects[0].box.x2 == 30
+
+
+def test_names_cannot_leave_the_subset(tmp_path: Path, scenes: list[world.Scene]) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "set"
+    for name in ("composite_images", "references"):
+        (folder / name).mkdir(parents=True)
+    Image.fromarray(world.render(scenes[0]).target).save(folder / "composite_images" / "000000.png")
+    Image.fromarray(world.render(scenes[0]).target).save(tmp_path / "secret.png")
+    record = {"prompt": "x", "instance": ["a"], "indices": ["../../secret"], "bbox": [{"bbox": [0, 0, 9, 9]}]}
+    (folder / imig.PROMPTS).write_text(json.dumps([record]))
+    with pytest.raises(InputError, match="None of the 1 items"):
+        imig.read_subset(folder)
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": 1}'])
+def test_a_broken_prompt_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / imig.PROMPTS).write_text(text)
+    with pytest.raises(InputError, match="fetch the subset again"):
+        imig.read_subset(tmp_path)
+
+
+@pytest.mark.parametrize("stage", ["base", "sft"])
+def test_a_step_from_disk_trains_on_pictures_with_different_numbers_of_references(subset: Path, stage: str) -> None:
+    made = config(subset.parent, stage)
+    data = PixelSet(made)
+    batch = data.draw(np.random.default_rng(1), made)
+    again = data.draw(np.random.default_rng(1), made)
+    assert torch.equal(batch.target, again.target)
+    task = TransformerTask(made, data)
+    loss, _ = task.model(*task.inputs(3, 0))
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_dpo_from_disk_has_an_unwanted_picture_of_either_kind(subset: Path) -> None:
+    plain = config(subset.parent, "dpo")
+    pasted = config(subset.parent, "dpo", dpo={"lose": "pasted"})
+    data = PixelSet(plain)
+    first, second = (data.draw(np.random.default_rng(1), c) for c in (plain, pasted))
+    assert first.lose is not None and second.lose is not None
+    assert torch.equal(first.lose, torch.stack([c[:64] for c in first.conditions]))  # the layout itself
+    assert (second.lose - second.target).abs().mean() < (first.lose - first.target).abs().mean()
+
+
+# ---- latents ------------------------------------------------------------------------------------------------------------------
+
+
+def test_packing_is_channel_major_inside_a_token_and_undone() -> None:
+    latents = torch.randn(2, 16, 6, 4)
+    tokens = pack(latents)
+    assert tokens.shape == (2, 6, 64)
+    assert tokens[1, 2 * 1 + 1, 5 * 4 + 1 * 2 + 0] == latents[1, 5, 2 * 1 + 1, 2 * 1 + 0]  # token (y 1, x 1), channel 5, dy 1, dx 0
+    assert torch.equal(unpack(tokens, 2, 3), latents)
+
+
+def test_a_set_survives_the_disk_and_knows_its_geometry(tmp_path: Path, scenes: list[world.Scene]) -> None:
+    torch.manual_seed(0)
+    made = encode_scenes(Taesd(NARROW), scenes, [world.render(s) for s in scenes], lose=True)
+    made.save(tmp_path)
+    read = LatentSet.load(tmp_path)
+    assert np.array_equal(read.target, made.target) and read.lose is not None
+    for k, scene in enumerate(scenes):
+        plan = read.plan(k)
+        assert len(plan.references) == len(scene.members)
+        for reference, member in zip(plan.references, scene.members, strict=True):
+            box = reference.box
+            assert box.x1 * 16 <= member.box[0] and box.x2 * 16 >= member.box[2]
+            assert 0 < sum(reference.valid) <= 16
+        assert read.hidden[k] == (0 if scene.tier == "flexible" else -1)
+
+
+def test_the_weight_marks_boxes_and_the_hidden_one(scenes: list[world.Scene]) -> None:
+    torch.manual_seed(0)
+    made = encode_scenes(Taesd(NARROW), scenes, [world.render(s) for s in scenes])
+    number = next(k for k, s in enumerate(scenes) if s.tier == "flexible")
+    weight = made.batch(np.array([number]), True, box=2.0, hidden=5.0).weight
+    assert weight is not None
+    grid = weight.reshape(8, 8)
+    x1, y1, x2, y2 = (v // 16 for v in scenes[number].members[0].box)
+    assert (grid[y1:y2, x1:x2] == 5).all() and (grid == 5).sum() == (y2 - y1) * (x2 - x1)
+    assert set(grid.unique().tolist()) <= {1.0, 2.0, 5.0}
+
+
+def test_the_mixture_hides_three_of_five() -> None:
+    tiers = [s.tier for s in training_scenes(0, 20)]
+    assert tiers.count("flexible") == 12 and set(tiers) == set(world.TIERS)
+    torch.manual_seed(0)
+    parts = list(make(Taesd(NARROW), training_scenes(0, 5), chunk=2))
+    assert [len(p) for p in parts] == [2, 2, 1]
+
+
+# ---- words and autoencoder ------------------------------------------------------------------------------------------------------
+
+
+def test_words_know_places_and_lights_and_nothing_else() -> None:
+    seen = {tuple(encode_words(f"{p[0]} {q[0]}").pooled.tolist()) for p in PLACES for q in LIGHTS}
+    assert len(seen) == 16
+    plain = encode_words("creatures on the shore at night")
+    framed = encode_words('Edit this picture until it shows "two cats on the BEACH, midnight". The result must look natural.')
+    assert torch.equal(plain.tokens, framed.tokens) and torch.equal(plain.pooled, framed.pooled)
+    assert torch.equal(encode_words("").tokens, encode_words("a meadow at noon").tokens)
+    assert plain.tokens.shape == (4, 64) and plain.pooled.shape == (64,)
+
+
+def test_padding_to_the_full_form_and_stripping_it_compute_the_same() -> None:
+    torch.manual_seed(0)
+    narrow = Taesd(NARROW)
+    mean, deviation = torch.randn(16), torch.rand(16) + 0.5
+    padded = full_state(narrow.state_dict(), mean, deviation)
+    assert (padded["vae_scale"], padded["vae_shift"]) == (pytest.approx(0.3611), pytest.approx(0.1159))
+    state = {k: v for k, v in padded.items() if not k.startswith("vae_")}
+    full = Taesd(FULL)
+    full.load_state_dict(state)
+    stripped = compact(state)
+    assert stripped.shape == NARROW
+    pictures = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = (narrow.encode(pictures) - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1)
+        for net in (full, stripped):
+            assert (net.encode(pictures) - expected).abs().max() < 1e-5
+            assert (net.decode(expected) - narrow.decode(expected)).abs().max() < 1e-5
+
+
+def test_random_weights_are_the_same_twice_and_the_adapter_names_are_known() -> None:
+    first = tiny.random_transformer_state(tiny.CONFIG, 3)
+    again = tiny.random_transformer_state(tiny.CONFIG, 3)
+    assert all(torch.equal(v, again[k]) for k, v in first.items())
+    with pytest.raises(InputError, match="no adapter 'odd'"):
+        tiny.adapter_path("odd")

@@ -1,0 +1,173 @@
+"""The network under training: batched attention is the product's attention, folding changes nothing, keys are the authors'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from contextgen_core import tiny
+from contextgen_core.adapter import load_adapter
+from contextgen_core.errors import InputError
+from contextgen_core.training import tasks, world
+from contextgen_core.training.config import from_dict
+from contextgen_core.training.latents import LatentSet, encode_scenes
+from contextgen_core.training.model import TARGETS, adapter_state, load_adapter_state
+from contextgen_core.training.tasks import TransformerTask
+from contextgen_core.tiny_vae import NARROW, Taesd
+
+
+def scenes(count: int = 8) -> list[world.Scene]:
+    return [world.scene(0, "train", i, world.TIERS[i % 3]) for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def data() -> LatentSet:
+    torch.manual_seed(0)
+    chosen = scenes()
+    return encode_scenes(Taesd(NARROW), chosen, [world.render(s) for s in chosen])
+
+
+def task(data: LatentSet, stage: str = "sft", folded: bool = False, **method: Any) -> TransformerTask:
+    config = from_dict(
+        {"stage": stage, "output": "unused", "batch": 2, "lora": {"rank": 4, "folded": folded}, "method": method,
+         "model": {"layers": 1, "single_layers": 2}, "seed": 5}
+    )  # fmt: skip
+    made = TransformerTask(config, data)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # away from the calm start: every path must carry weight
+        for name, parameter in sorted(made.network.transformer.named_parameters()):
+            offset = 1.0 if ".norm_" in name else 0.0
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.08 + offset)
+    return made
+
+
+def loss_and_gradients(made: TransformerTask, seed: int) -> tuple[float, dict[str, Tensor]]:
+    loss, _ = made.model(*made.inputs(seed, 0))
+    loss.backward()
+    named = made.network.transformer.named_parameters()
+    return loss.item(), {name: p.grad for name, p in named if p.grad is not None}
+
+
+@pytest.mark.parametrize("kernel", ["grouped", "batched"])
+@pytest.mark.parametrize("rule", ["official", "cla"])
+def test_gradients_equal_those_of_the_dense_mask(data: LatentSet, kernel: str, rule: str) -> None:
+    for seed in (1, 2):
+        loss, gradients = loss_and_gradients(task(data, kernel=kernel, rule=rule), seed)
+        wanted, expected = loss_and_gradients(task(data, kernel="dense", rule=rule), seed)
+        assert loss == pytest.approx(wanted, rel=1e-5)
+        assert gradients.keys() == expected.keys()
+        largest = max(g.abs().max() for g in expected.values())
+        for name, gradient in expected.items():
+            assert (gradients[name] - gradient).abs().max() < 2e-5 * largest, name
+
+
+def test_references_reach_the_loss_only_where_a_rule_reads_them(data: LatentSet) -> None:
+    for rule, reads in (("official", True), ("cla", False)):
+        made = task(data, kernel="batched", rule=rule)
+        batch, times, noise = made.inputs(4, 0)
+        conditions = batch.conditions.clone()
+        conditions[:, 64:] += 1.0  # the references alone
+        with torch.no_grad():
+            before, after = made.model(batch, times, noise)[0], made.model(_with(batch, conditions), times, noise)[0]
+        assert (before != after) == reads
+
+
+def _with(batch: Any, conditions: Tensor) -> Any:
+    from dataclasses import replace
+
+    return replace(batch, conditions=conditions)
+
+
+def test_the_base_sees_no_reference(data: LatentSet) -> None:
+    made = task(data, "base", kernel="batched")
+    batch, _, _ = made.inputs(1, 0)
+    assert isinstance(batch.conditions, Tensor) and batch.conditions.shape[1] == 64
+    assert all(not plan.references for plan in batch.plans)
+    assert all(p.requires_grad for p in made.network.transformer.parameters())
+
+
+def test_folding_the_adapter_changes_nothing(data: LatentSet) -> None:
+    loss, gradients = loss_and_gradients(task(data, folded=True, kernel="batched"), 1)
+    wanted, expected = loss_and_gradients(task(data, folded=False, kernel="batched"), 1)
+    assert loss == pytest.approx(wanted, rel=1e-5)
+    largest = max(g.abs().max() for g in expected.values())
+    assert all((gradients[n] - g).abs().max() < 2e-5 * largest for n, g in expected.items())
+
+
+def test_the_adapter_sits_on_the_official_modules_and_nowhere_else(data: LatentSet) -> None:
+    keys = adapter_state(task(data).network.transformer)
+    modules = {key.removesuffix(f".lora_{x}.weight") for key in keys for x in "AB" if key.endswith(f".lora_{x}.weight")}
+    double = ("norm1.linear", "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "ff.net.2")
+    single = ("norm.linear", "attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp", "proj_out")
+    expected = {"transformer.x_embedder"}
+    expected |= {f"transformer.transformer_blocks.0.{m}" for m in double}
+    expected |= {f"transformer.single_transformer_blocks.{i}.{m}" for i in (0, 1) for m in single}
+    assert modules == expected
+    assert len(keys) == 2 * len(expected)
+    assert "add_q" not in TARGETS
+
+
+def test_a_saved_adapter_gives_the_same_velocity_again_and_our_loader_reads_it(data: LatentSet, tmp_path: Any) -> None:
+    trained, fresh = task(data, kernel="batched"), task(data, kernel="batched")
+    with torch.no_grad():
+        for parameter in fresh.network.transformer.parameters():
+            if parameter.requires_grad:
+                parameter.zero_()
+    path = tmp_path / "adapter.safetensors"
+    tasks.write_adapter(path, trained.network.transformer, trained.config)
+    read = load_adapter(path)
+    assert (read.rank, read.alpha) == (4, 4)
+    assert len(read.pairs) == 1 + 6 + 2 * 6
+    load_adapter_state(fresh.network.transformer, tasks._read_adapter(str(path)))
+    batch, times, noise = trained.inputs(9, 0)
+    with torch.no_grad():
+        first, second = (t.network(batch, noise, times) for t in (trained, fresh))
+    assert (first - second).abs().max() < 2e-3 * first.abs().max()  # half precision on disk
+
+
+def test_an_adapter_of_another_rank_is_refused(data: LatentSet) -> None:
+    state = {k: v[:2] if "lora_A" in k else v[:, :2] for k, v in adapter_state(task(data).network.transformer).items()}
+    with pytest.raises(InputError, match="set lora.rank"):
+        load_adapter_state(task(data).network.transformer, state)
+
+
+def test_random_weights_fit_diffusers_and_the_calm_start_predicts_nothing() -> None:
+    from diffusers import FluxTransformer2DModel
+
+    made = tiny.TinyConfig(num_layers=1, num_single_layers=2)
+    model = FluxTransformer2DModel(**vars(made))
+    model.load_state_dict(tasks.initial_weights(made, 0))
+    assert not model.proj_out.weight.detach().any()
+    assert np.isfinite(model.x_embedder.weight.detach().numpy()).all()
+
+
+def test_dpo_starts_at_log_two_with_the_anchor_it_was_given(data: LatentSet, tmp_path: Any) -> None:
+    path = tmp_path / "adapter.safetensors"
+    first = task(data, kernel="batched")
+    tasks.write_adapter(path, first.network.transformer, first.config)
+    config = from_dict(
+        {"stage": "dpo", "output": "unused", "batch": 2, "lora": {"rank": 4}, "method": {"kernel": "batched"}, "seed": 5,
+         "model": {"layers": 1, "single_layers": 2, "adapter": str(path)}}
+    )  # fmt: skip
+    made = TransformerTask(config, with_lose(data))
+    loss, metrics = made.model(*made.inputs(1, 0))
+    assert loss.item() == pytest.approx(np.log(2), rel=1e-6)
+    loss.backward()
+    with torch.no_grad():
+        for parameter in made.network.transformer.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) * 0.1)
+    moved = {k: v.clone() for k, v in adapter_state(made.network.transformer).items()}
+    again, later = made.model(*made.inputs(1, 0))
+    assert later["anchor_win"] == metrics["anchor_win"]  # the anchor stayed while the policy moved
+    assert all(torch.equal(v, adapter_state(made.network.transformer)[k]) for k, v in moved.items())
+
+
+def with_lose(data: LatentSet) -> LatentSet:
+    from dataclasses import replace
+
+    return replace(data, lose=data.layout)
