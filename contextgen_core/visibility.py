@@ -97,7 +97,8 @@ def _box_noise(sequence: TokenSequence, numbers: Iterable[int]) -> np.ndarray:
     return np.unique(np.concatenate([sequence.box_rows(n) for n in numbers]))
 
 
-def _combination_keys(sequence: TokenSequence, rule: Rule, numbers: tuple[int, ...]) -> tuple[KeyPart, ...]:
+def combination_keys(sequence: TokenSequence, rule: Rule, numbers: tuple[int, ...]) -> tuple[KeyPart, ...]:
+    """What noise tokens in exactly these boxes read in an ICA block; the references come last, in the order given."""
     references = tuple(reference_part(sequence, n) for n in numbers)
     if rule is Rule.ICA_PAPER:
         own = (KeyPart(Span(0, sequence.text)), KeyPart(_box_noise(sequence, numbers)))
@@ -109,12 +110,12 @@ def _pool(sequence: TokenSequence, rule: Rule, small: list[tuple[tuple[int, ...]
     """One call for several small combinations: union of their keys, and a mask of (pooled rows x those keys)."""
     queries = np.concatenate([rows for _, rows in small])
     union = tuple(sorted({n for numbers, _ in small for n in numbers}))
-    keys = _combination_keys(sequence, rule, union)
+    keys = combination_keys(sequence, rule, union)
     columns = np.concatenate([_indices(part.index) for part in keys])
     hidden = np.ones((len(queries), len(columns)), bool)
     at = 0
     for numbers, rows in small:
-        own = np.concatenate([_indices(p.index) for p in _combination_keys(sequence, rule, numbers)])
+        own = np.concatenate([_indices(p.index) for p in combination_keys(sequence, rule, numbers)])
         hidden[at : at + len(rows), np.isin(columns, own)] = False
         at += len(rows)
     order = np.argsort(queries)
@@ -159,7 +160,7 @@ def _inside_groups(
     small = inside[len(large) :]
     if len(small) == 1:
         large, small = inside, []
-    groups = [Group(rows, _combination_keys(sequence, rule, numbers)) for numbers, rows in large]
+    groups = [Group(rows, combination_keys(sequence, rule, numbers)) for numbers, rows in large]
     return [*groups, _pool(sequence, rule, small)] if small else groups
 
 

@@ -37,15 +37,18 @@ from ..contextgen_core.methods.contextgen import (
     references_read,
     windows,
 )
-from ..contextgen_core.sequence import Plan, active_references
+from ..contextgen_core.schedule import Rule
+from ..contextgen_core.sequence import Plan, TokenSequence, active_references
 
 log = logging.getLogger("contextgen")
 
 KEY = "contextgen"
 READ_KEY = "contextgen_read"  # in transformer_options: the references that this step reads
+PROBE_KEY = "contextgen_probe"  # in transformer_options: who wants to see queries and keys, Probe or nobody
 NODE = "ContextGenPatchModel"
 
 Options = dict[str, Any]
+Probe = Callable[[TokenSequence, Rule, torch.Tensor, torch.Tensor], None]  # q, k: (B, H, S, D) of one block
 
 
 # --- conditioning ---------------------------------------------------------------------------------------------------
@@ -60,7 +63,8 @@ def attach_plan(conditioning: list[Any], plan: Plan, latents: list[torch.Tensor]
     for embedding, values in conditioning:
         if values.get("reference_latents"):
             raise InputError(
-                f"ContextGenConditioning, conditioning: it already carries {len(values['reference_latents'])} reference"
+                f"ContextGenConditioning, conditioning: it already carries {len(values['reference_latents'])} "
+                "reference"
                 " latents; remove the ReferenceLatent nodes, references belong into Reference Bundle."
             )
         conds = {**values.get("model_conds", {}), KEY: comfy.conds.CONDConstant(plan.as_tuple())}
@@ -261,11 +265,13 @@ class _Call:
         self.arrangement: Arrangement | None = None
         self.programs: tuple[Program, ...] = ()
         self.short_pe: torch.Tensor | None = None
+        self.probe: Probe | None = None
         self.backend_is_torch = _torch_backend()
 
     def options(self, options: Options) -> Options:
         """A copy of transformer_options with this call's hooks around whatever is there."""
         self.read = options.get(READ_KEY, self.read)
+        self.probe = options.get(PROBE_KEY)
         self.backend_is_torch &= "optimized_attention_override" not in options
         patches = {**options.get("patches", {})}
         patches["post_input"] = [*patches.get("post_input", []), self.post_input]
@@ -386,6 +392,9 @@ class _Block:
                 " FLUX's blocks or add attention masks."
             )
         self.call.reached.add(self.number)
+        if self.call.probe is not None:
+            sequence, schedule = self.call.arranged()
+            self.call.probe(sequence, schedule[self.number].rule, q, k)
         options = {**kwargs.get("transformer_options", {})}
         options.pop("optimized_attention_override", None)
         if theirs is not None:
