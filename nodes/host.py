@@ -39,6 +39,7 @@ from ..contextgen_core.methods.contextgen import (
 )
 from ..contextgen_core.schedule import Rule
 from ..contextgen_core.sequence import Plan, TokenSequence, active_references
+from .host_memory import prepare_sampling
 
 log = logging.getLogger("contextgen")
 
@@ -112,6 +113,7 @@ def install(model: Any, settings: Settings) -> Any:
     clone = model.clone()
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, _outer_sample),
+        (WrappersMP.PREPARE_SAMPLING, prepare_sampling),
         (WrappersMP.APPLY_MODEL, _apply_model),
         (WrappersMP.DIFFUSION_MODEL, _diffusion_model),
     ):

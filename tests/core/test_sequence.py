@@ -56,7 +56,7 @@ def test_kept_tokens_are_the_base_and_the_valid_tokens_of_read_references(plan: 
     assert (np.diff(kept) > 0).all()
     expected = np.ones(2 * plan.noise_tokens, np.uint8).tolist()
     for number, reference in enumerate(plan.references):
-        expected += reference.valid if number in sequence.active else bytes(reference.count)
+        expected += reference.valid if number in sequence.active else bytes(reference.tokens)
     assert np.flatnonzero(expected).tolist() == kept.tolist()
     # the same tokens, named in the pruned and in the whole sequence
     whole = sequence_of(plan, text, pruned=False)
