@@ -8,6 +8,7 @@ import sys
 from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ContextGenDPOLoRALoader
+from .attention_map import ContextGenAttentionMap
 from .conditioning import ContextGenConditioning
 from .cutout import ContextGenCutout
 from .layout import LayoutComposer
@@ -35,6 +36,7 @@ NODES: list[type[io.ComfyNode]] = [
     ContextGenPairBoxes,
     ContextGenScore,
     ContextGenPickBest,
+    ContextGenAttentionMap,
 ]
 
 

@@ -1,0 +1,207 @@
+"""ContextGenAttentionMap: where in the picture each reference was read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import numpy as np
+import torch
+from comfy_api.latest import io
+from PIL import Image, ImageDraw, ImageFont
+
+from ..contextgen_core.attention_map import AttentionMaps, Recorder, describe, heat, scaled
+from ..contextgen_core.errors import InputError
+from ..contextgen_core.sequence import Plan
+from . import host
+from .sockets import naming, preview, schema, to_bytes, to_image
+
+NODE = "ContextGenAttentionMap"
+TOGETHER, EACH = "all references", "each reference"
+LAST = 0.99  # closer to the end there is no noise left to look through
+CAPTION = 22  # pixels
+
+
+class ContextGenAttentionMap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id=NODE,
+            display_name="ContextGen Attention Map",
+            category="ContextGen/check",
+            description=(
+                "Shows for each reference where in the picture it is read: the share of attention its tokens get in "
+                "the identity "
+                "blocks. It adds noise to the finished picture as it was at the chosen parts of the run and looks "
+                "once at each, so "
+                "sampling itself is neither slowed nor changed."
+            ),
+            search_aliases=["heatmap", "heat map", "cross attention", "explain", "debug", "contextgen"],
+            inputs=[
+                io.Model.Input("model", tooltip="From ContextGen Patch Model, as the sampler got it."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The conditioning with the layout, as the sampler got it (from ContextGen Conditioning).",
+                ),
+                io.Latent.Input("latent", tooltip="The sampler's result. Of a batch the first picture is shown."),
+                io.Image.Input("image", tooltip="The decoded result, to draw on."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=False,
+                    tooltip="The sampler's seed: with it the noise is the one the picture came from.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    display_name="start percent",
+                    default=0.2,
+                    min=0.0,
+                    max=LAST,
+                    step=0.01,
+                    tooltip="First part of the sampling run to look at.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    display_name="end percent",
+                    default=0.6,
+                    min=0.0,
+                    max=LAST,
+                    step=0.01,
+                    tooltip="Last part of the sampling run to look at.",
+                ),
+                io.Int.Input(
+                    "looks",
+                    default=2,
+                    min=1,
+                    max=64,
+                    tooltip="How many parts to look at, evenly spaced from start to end. Each costs about one "
+                    "sampling step.",
+                ),
+                io.Combo.Input(
+                    "scale",
+                    options=[TOGETHER, EACH],
+                    default=TOGETHER,
+                    tooltip="Full heat is the greatest share of all references together, so that they compare, or "
+                    "of each one alone.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "maps",
+                    display_name="maps",
+                    tooltip="One picture for each reference, with its name and greatest share.",
+                ),
+                io.Mask.Output(
+                    "heat", display_name="heat", tooltip="The same as masks, 0 to 1, in the size of the picture."
+                ),
+                io.String.Output(
+                    "report", display_name="report", tooltip="The share of attention of each reference in its box."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: list[Any],
+        latent: dict[str, Any],
+        image: torch.Tensor,
+        seed: int = 0,
+        start_percent: float = 0.2,
+        end_percent: float = 0.6,
+        looks: int = 2,
+        scale: str = TOGETHER,
+    ) -> io.NodeOutput:
+        plan = _plan(model, positive)
+        if start_percent > end_percent:
+            raise InputError(
+                f"{NODE}, start_percent: it is {start_percent:g} and end_percent {end_percent:g}; start before the end."
+            )
+        recorder = Recorder()
+        bar = comfy.utils.ProgressBar(looks)
+        for percent in np.linspace(start_percent, end_percent, looks).tolist():
+            look(model, positive, latent["samples"][:1], seed, percent, recorder)
+            bar.update(1)
+        with naming(NODE, "positive"):
+            maps = recorder.result()
+        values = scaled(maps, scale == TOGETHER)
+        picture = np.ascontiguousarray(to_bytes(image[0])[..., :3])
+        drawn = [_captioned(heat(picture, one), maps, number) for number, one in enumerate(values)]
+        height, width = picture.shape[:2]
+        masks = torch.nn.functional.interpolate(
+            torch.from_numpy(values)[:, None], size=(height, width), mode="bilinear"
+        )[:, 0]
+        report = describe(maps, [_inside(plan, number) for number in range(len(plan.references))])
+        shown = [preview(Image.fromarray(one)) for one in drawn]
+        return io.NodeOutput(
+            torch.cat([to_image(one) for one in drawn]), masks, report, ui={"images": shown, "text": (report,)}
+        )
+
+
+def look(
+    model: Any, positive: list[Any], samples: torch.Tensor, seed: int, percent: float, probe: host.Probe
+) -> torch.Tensor:
+    """One forward pass at one part of the run, watched by `probe`: the finished latent with the noise it had there.
+
+    Goes through the host's own sampler for a single step, so that memory, conditioning and other patches are as in
+    the run. Returns the model's guess of the finished latent.
+    """
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    watched = model.clone()
+    watched.model_options["transformer_options"] = {
+        **watched.model_options["transformer_options"],
+        host.PROBE_KEY: probe,
+    }
+    samples = comfy.sample.fix_empty_latent_channels(watched, samples)
+    sigma = float(watched.get_model_object("model_sampling").percent_to_sigma(percent))
+    return comfy.sample.sample_custom(
+        watched,
+        comfy.sample.prepare_noise(samples, seed),
+        1.0,
+        comfy.samplers.sampler_object("euler"),
+        torch.tensor([sigma, 0.0]),
+        positive,
+        positive,
+        samples,
+        disable_pbar=True,
+        seed=seed,
+    )
+
+
+def _plan(model: Any, positive: list[Any]) -> Plan:
+    if host.settings_of(model) is None:
+        raise InputError(
+            f"{NODE}, model: it does not follow layouts; take the model that comes out of ContextGen Patch Model."
+        )
+    plans = [plan for plan in (host.plan_of(values) for _, values in positive) if plan is not None]
+    if len(plans) != 1:
+        raise InputError(
+            f"{NODE}, positive: it holds {len(plans)} layouts; connect what comes out of ContextGen Conditioning."
+        )
+    return plans[0]
+
+
+def _inside(plan: Plan, number: int) -> np.ndarray:
+    box = plan.references[number].box
+    inside = np.zeros((plan.height, plan.width), bool)
+    inside[box.y1 : box.y2, box.x1 : box.x2] = True
+    return inside
+
+
+def _captioned(picture: np.ndarray, maps: AttentionMaps, number: int) -> np.ndarray:
+    shown = Image.fromarray(picture)
+    draw, font = ImageDraw.Draw(shown), ImageFont.load_default()
+    text = f"{maps.names[number]}: up to {100 * maps.mass[number].max():.1f} %"
+    draw.rectangle((0, 0, shown.width, CAPTION), fill=(20, 20, 20))
+    # The built-in bitmap font of old Pillow knows Latin-1 only.
+    draw.text((5, 5), text.encode("latin-1", "replace").decode("latin-1"), (240, 240, 240), font)
+    return np.asarray(shown, dtype=np.uint8).copy()
+
+
+NODES = (ContextGenAttentionMap,)
