@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 
 demo: setup
-	$(PY) -m contextgen_core.demo
+	$(PY) scripts/demo.py
 
 test: setup
 	$(PY) scripts/test.py

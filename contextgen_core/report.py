@@ -29,6 +29,7 @@ BYTES = 2  # half precision
 ALIVE = 17
 MAX_PICTURED = 6144  # tokens; a visibility picture is square in them
 
+GRID_LINE = (255, 255, 255, 72)
 # Okabe and Ito's colours, told apart by most colour-blind eyes.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
@@ -196,29 +197,21 @@ def _font(height: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(height)
 
 
-def draw_layout(scene: Scene) -> np.ndarray:
+def draw_layout(scene: Scene, enlarge: int = 1) -> np.ndarray:
     """The composite under its token grid, with boxes, their tokens and their painting order: uint8 (H, W, 3).
 
     Each box is outlined in its own colour; the tokens that belong to it are tinted. Labels read "order name", where
-    1 is painted first, that is at the bottom.
+    1 is painted first, that is at the bottom. ``enlarge`` repeats every pixel of small pictures, so that labels fit.
     """
-    layout = scene.layout
-    picture = Image.fromarray(scene.composite).convert("RGBA")
-    tint = Image.new("RGBA", picture.size, (0, 0, 0, 0))
+    layout = scene.layout.scaled_to(scene.layout.width * enlarge, scene.layout.height * enlarge)
+    cell = TOKEN * enlarge
+    picture = Image.fromarray(scene.composite.repeat(enlarge, 0).repeat(enlarge, 1)).convert("RGBA")
+    tint = _tinted_tokens(scene, cell, picture.size)
     draw = ImageDraw.Draw(tint)
-    grid = (layout.width // TOKEN, layout.height // TOKEN)
-    for number, instance in enumerate(layout.instances):
-        box = token_box(instance.box, *grid)
-        if not box.empty:
-            corners = (box.x1 * TOKEN, box.y1 * TOKEN, box.x2 * TOKEN - 1, box.y2 * TOKEN - 1)
-            layer = Image.new("RGBA", picture.size, (0, 0, 0, 0))
-            ImageDraw.Draw(layer).rectangle(corners, fill=(*colour(number), 56))
-            tint.alpha_composite(layer)
-    line = (255, 255, 255, 72)
-    for x in range(0, layout.width, TOKEN):
-        draw.line((x, 0, x, layout.height), fill=line)
-    for y in range(0, layout.height, TOKEN):
-        draw.line((0, y, layout.width, y), fill=line)
+    for x in range(0, layout.width, cell):
+        draw.line((x, 0, x, layout.height), fill=GRID_LINE)
+    for y in range(0, layout.height, cell):
+        draw.line((0, y, layout.width, y), fill=GRID_LINE)
     picture.alpha_composite(tint)
     draw = ImageDraw.Draw(picture)
     thickness = max(2, min(layout.width, layout.height) // 256)
@@ -233,6 +226,19 @@ def draw_layout(scene: Scene) -> np.ndarray:
         label = f"{order[number]} {name}" if number in order else name
         _label(draw, label[:40], (box.x1 + thickness, box.y1 + thickness), colour(number), font)
     return np.array(picture.convert("RGB"))
+
+
+def _tinted_tokens(scene: Scene, cell: int, size: tuple[int, int]) -> Image.Image:
+    """The tokens of each box in its colour, on transparent ground; where boxes overlap, the tints add up."""
+    tint = Image.new("RGBA", size, (0, 0, 0, 0))
+    for number, instance in enumerate(scene.layout.instances):
+        box = token_box(instance.box, scene.layout.width // TOKEN, scene.layout.height // TOKEN)
+        if not box.empty:
+            layer = Image.new("RGBA", size, (0, 0, 0, 0))
+            corners = (box.x1 * cell, box.y1 * cell, box.x2 * cell - 1, box.y2 * cell - 1)
+            ImageDraw.Draw(layer).rectangle(corners, fill=(*colour(number), 56))
+            tint.alpha_composite(layer)
+    return tint
 
 
 def _label(

@@ -15,13 +15,25 @@ from PIL import Image
 from ..contextgen_core.compose import FITS, ORDERS, Scene, compose
 from ..contextgen_core.layout import MAX_CANVAS, MIN_CANVAS, Instance, LabelledBox, Layout, boxes_from_any
 from ..contextgen_core.references import TOKEN, Reference
-from .sockets import BOX_TYPES, BoundingBox, LayoutType, References, cutout, naming, preview, schema, to_bytes, to_image
+from .sockets import (
+    BOX_TYPES,
+    BoundingBox,
+    LayoutType,
+    References,
+    chosen,
+    cutout,
+    naming,
+    preview,
+    schema,
+    to_bytes,
+    to_image,
+)
 
 log = logging.getLogger("contextgen")
 
 NODE = "LayoutComposer"
 FORMATS = ("auto", "xywh", "xyxy")
-SEED, FOLLOW = "seed once", "follow upstream"
+POLICIES = SEED, FOLLOW = "seed once", "follow upstream"
 
 
 class LayoutComposer(io.ComfyNode):
@@ -85,7 +97,7 @@ class LayoutComposer(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "boxes_policy",
-                    options=[SEED, FOLLOW],
+                    options=list(POLICIES),
                     default=SEED,
                     display_name="boxes policy",
                     optional=True,
@@ -129,6 +141,11 @@ class LayoutComposer(io.ComfyNode):
                     "boxes_out", display_name="boxes", tooltip="The boxes in pixels, in ComfyUI's own form."
                 ),
                 io.Mask.Output("masks", display_name="masks", tooltip="One mask per box, 1 inside it."),
+                io.Mask.Output(
+                    "all_boxes",
+                    display_name="all boxes",
+                    tooltip="One mask, 1 inside any box: for Set Latent Noise Mask, to keep a photograph around the boxes.",
+                ),
             ],
         )
 
@@ -146,6 +163,8 @@ class LayoutComposer(io.ComfyNode):
         order: str = ORDERS[0],
         layout_image: torch.Tensor | None = None,
     ) -> io.NodeOutput:
+        chosen(NODE, "boxes_format", boxes_format, FORMATS)
+        chosen(NODE, "boxes_policy", boxes_policy, POLICIES)
         width, height = _sides(width, height)
         with naming(NODE, "layout"):
             made = Layout.from_json(layout, width, height).scaled_to(width, height)
@@ -157,9 +176,10 @@ class LayoutComposer(io.ComfyNode):
             scene = compose(made, references or (), fit, order, own)
         for warning in scene.warnings:
             log.warning("%s: %s", NODE, warning)
-        return io.NodeOutput(
-            scene, to_image(scene.composite), _boxes(made), _masks(made), ui=_shown(scene, references or ())
-        )
+        masks = _masks(made)
+        every = masks.amax(dim=0, keepdim=True)
+        shown = _shown(scene, references or ())
+        return io.NodeOutput(scene, to_image(scene.composite), _boxes(made), masks, every, ui=shown)
 
 
 def _sides(width: int, height: int) -> tuple[int, int]:

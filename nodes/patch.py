@@ -11,11 +11,12 @@ from ..contextgen_core.errors import InputError
 from ..contextgen_core.methods.contextgen import Settings
 from ..contextgen_core.schedule import Rule, default_ica_blocks
 from . import host
-from .sockets import schema
+from .sockets import chosen, schema
 
 NODE = host.NODE
 AUTOMATIC = -1
 MAX_BLOCK = 511
+RULES = tuple(rule.value for rule in (Rule.ICA, Rule.ICA_PAPER, Rule.CLA))
 
 
 class ContextGenPatchModel(io.ComfyNode):
@@ -38,7 +39,7 @@ class ContextGenPatchModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "rule",
-                    options=[rule.value for rule in (Rule.ICA, Rule.ICA_PAPER, Rule.CLA)],
+                    options=list(RULES),
                     default=Rule.ICA.value,
                     display_name="rule",
                     optional=True,
@@ -123,11 +124,11 @@ class ContextGenPatchModel(io.ComfyNode):
                 f"{NODE}, start_percent: it is {start_percent:g} and end_percent {end_percent:g}; start before the end."
             )
         settings = Settings(
-            rule=Rule(rule),
+            rule=Rule(chosen(NODE, "rule", rule, RULES)),
             ica_blocks=_ica_blocks(model, ica_first, ica_last),
             start=start_percent,
             end=end_percent,
-            kernel=kernel,
+            kernel=chosen(NODE, "kernel", kernel, KERNELS),
             round_ids=round_ids,
         )
         return io.NodeOutput(host.install(model, settings))

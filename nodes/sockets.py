@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -44,6 +44,13 @@ def naming(node: str, name: str) -> Iterator[None]:
         if _NAMED.match(str(error)):
             raise
         raise InputError(f"{node}, {name}: {error}") from error
+
+
+def chosen(node: str, name: str, value: str, options: Sequence[str]) -> str:
+    """The value if it is one of the options. Not every host checks the choices in an API prompt."""
+    if value not in options:
+        raise InputError(f"{node}, {name}: it is {str(value)[:40]!r}; choose one of {', '.join(options)}.")
+    return value
 
 
 # --- tensors --------------------------------------------------------------------------------------------------------

@@ -368,6 +368,15 @@ def test_patch_settings_reach_the_model(pack_nodes: Nodes, small: Any) -> None:
     assert ranged.ica_blocks == (1, double + single // 2)
 
 
+@pytest.mark.parametrize("field", ["rule", "kernel"])
+def test_an_unknown_choice_is_named(pack_nodes: Nodes, small: Any, field: str) -> None:
+    """0.3.64 lets any text through to V3 nodes."""
+    with pytest.raises(InputError, match=rf"^ContextGenPatchModel, {field}: it is 'wild'; choose one of "):
+        pack_nodes["ContextGenPatchModel"].execute(model=small[0], **{field: "wild"})
+    with pytest.raises(InputError, match=r"^LayoutComposer, boxes_policy: it is 'wild'"):
+        composed(pack_nodes, "", boxes_policy="wild")
+
+
 def test_the_report_counts_the_models_own_tokens(pack_nodes: Nodes, small: Any) -> None:
     _, out = conditioned(pack_nodes, small, boxes({"ref": "disc"}))
     scene = composed(pack_nodes, boxes({"ref": "disc"})).args[0]

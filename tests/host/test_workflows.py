@@ -70,7 +70,8 @@ def test_real_workflow_lacks_nothing_but_the_weights(stocked: live_server.Server
         for error in node["errors"]:
             assert error["type"] == "value_not_in_list", error
             missing.add(error["extra_info"]["input_name"])
-    assert missing == WEIGHTS
+    # 0.3.64 does not check the choices of V3 nodes; there the loader itself says that the adapter is missing.
+    assert missing in (WEIGHTS, WEIGHTS - {"adapter"})
 
 
 @pytest.mark.parametrize("name", ["two_subjects", "four_subjects_overlap"])
