@@ -319,16 +319,19 @@ def test_a_foreign_block_replacement_is_called_inside_ours(
 @pytest.mark.parametrize("again", [False, True])
 def test_a_foreign_attention_override_does_our_attention(model: Any, again: bool) -> None:
     called: list[int] = []
+    inside = False
 
     def foreign(func: Any, q: Any, k: Any, v: Any, heads: int, **kwargs: Any) -> torch.Tensor:
+        nonlocal inside
         called.append(q.shape[2])
-        if again:  # one that calls the host's attention afresh instead of what it was given
+        if not again or inside:
+            return func(q, k, v, heads, **kwargs)
+        inside = True  # one that calls the host's attention afresh: it must come back to itself, not into our groups
+        try:
             kwargs.pop("_inside_attn_wrapper", None)
-            kwargs["transformer_options"] = {
-                k: v for k, v in kwargs["transformer_options"].items() if k != "optimized_attention_override"
-            }
             return host_attention.optimized_attention(q, k, v, heads, **kwargs)
-        return func(q, k, v, heads, **kwargs)
+        finally:
+            inside = False
 
     other = model.clone()
     other.model_options["transformer_options"]["optimized_attention_override"] = foreign
