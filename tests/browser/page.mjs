@@ -6,6 +6,7 @@ import path from "node:path";
 
 import { chromium } from "playwright-core";
 
+export const CHROMIUM = process.env.CHROMIUM_PATH ?? "/usr/bin/chromium";
 const FLAGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -17,7 +18,7 @@ const KNOWN = /Failed to load resource|net::ERR|user\.css|reading 'id'|api\.comf
 export async function launch() {
   const profile = await mkdtemp(path.join(tmpdir(), "contextgen-profile-"));
   const context = await chromium.launchPersistentContext(profile, {
-    executablePath: process.env.CHROMIUM_PATH ?? "/usr/bin/chromium",
+    executablePath: CHROMIUM,
     headless: true,
     args: FLAGS,
     viewport: { width: 1300, height: 1150 },
@@ -43,6 +44,7 @@ export async function openPage(context, url, { vue = false, settings = {} } = {}
     await fetch(`${url}/settings/${key}`, { method: "POST", body: JSON.stringify(value) });
   }
   const page = await context.newPage();
+  await page.addInitScript(countListeners);
   /** @type {string[]} */
   const problems = [];
   page.on("pageerror", (error) => !KNOWN.test(String(error)) && problems.push(String(error.stack ?? error)));
@@ -52,10 +54,56 @@ export async function openPage(context, url, { vue = false, settings = {} } = {}
   return { page, problems };
 }
 
+/** Counts what listens to the window and the document, and what repeats. Runs in the page before anything else. */
+function countListeners() {
+  const counts = { listeners: 0, timers: 0 };
+  window.contextgenCounts = counts;
+  /** @type {Map<EventTarget, Set<string>>} */
+  const known = new Map([[window, new Set()], [document, new Set()]]);
+  const numbers = new WeakMap();
+  let next = 0;
+  const keyOf = (type, listener, options) => {
+    if (listener && !numbers.has(listener)) numbers.set(listener, (next += 1));
+    return `${type} ${listener && numbers.get(listener)} ${Boolean(typeof options === "object" ? options?.capture : options)}`;
+  };
+  const { addEventListener, removeEventListener } = EventTarget.prototype;
+  EventTarget.prototype.addEventListener = function (type, listener, options) {
+    const target = this ?? window;
+    const set = known.get(target);
+    const key = set && keyOf(type, listener, options);
+    if (set && key && !options?.once) {
+      set.add(key);
+      options?.signal?.addEventListener?.("abort", () => set.delete(key));
+      counts.listeners = [...known.values()].reduce((sum, each) => sum + each.size, 0);
+    }
+    return addEventListener.call(target, type, listener, options);
+  };
+  EventTarget.prototype.removeEventListener = function (type, listener, options) {
+    const target = this ?? window;
+    known.get(target)?.delete(keyOf(type, listener, options));
+    counts.listeners = [...known.values()].reduce((sum, each) => sum + each.size, 0);
+    return removeEventListener.call(target, type, listener, options);
+  };
+  const running = new Set();
+  const { setInterval, clearInterval } = window;
+  window.setInterval = (...args) => {
+    const id = setInterval(...args);
+    running.add(id);
+    counts.timers = running.size;
+    return id;
+  };
+  window.clearInterval = (id) => {
+    running.delete(id);
+    counts.timers = running.size;
+    clearInterval(id);
+  };
+}
+
 /** @param {import("playwright-core").Page} page */
 export async function ready(page) {
+  // Asking for the graph before the rest is ready makes newer frontends complain.
   await page.waitForFunction(
-    () => window.app?.extensionManager && window.app.graph && window.LiteGraph?.registered_node_types?.LayoutComposer,
+    () => window.app?.extensionManager && window.app.canvas && window.app.graph && window.LiteGraph?.registered_node_types?.LayoutComposer,
     null,
     { timeout: 60000 },
   );
@@ -82,9 +130,22 @@ export async function addComposer(page, { x = 60, y = 60, layout = "" } = {}) {
     },
     /** @type {[number, number, string]} */ ([x, y, layout]),
   );
-  await page.locator(".contextgen-editor .stage").first().waitFor();
-  await page.waitForTimeout(700);
+  await settled(page);
   return id;
+}
+
+/** Waits until the first editor is there and stays where it is. @param {import("playwright-core").Page} page */
+export async function settled(page) {
+  const stage = page.locator(".contextgen-editor .stage:visible").first();
+  await stage.waitFor();
+  let last = "";
+  for (let calm = 0, tries = 0; calm < 3 && tries < 60; tries += 1) {
+    await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+    await page.waitForTimeout(90);
+    const now = JSON.stringify(await stage.boundingBox());
+    calm = now === last ? calm + 1 : 0;
+    last = now;
+  }
 }
 
 /** The layout in the node's input. @param {import("playwright-core").Page} page @param {string | number} id */
@@ -96,13 +157,29 @@ export async function layoutOf(page, id) {
   return text ? JSON.parse(text) : { boxes: [] };
 }
 
-/** Drags over a share of the stage, given in percent. @param {import("playwright-core").Page} page @param {[number, number]} from @param {[number, number]} to @param {{nth?: number, steps?: number}} [options] */
-export async function drag(page, from, to, { nth = 0, steps = 6 } = {}) {
-  const rect = await page.locator(".contextgen-editor .stage").nth(nth).boundingBox();
+/** Nodes in the graph, of one type or of all. @param {import("playwright-core").Page} page @param {string} [type] */
+export async function count(page, type) {
+  return page.evaluate((wanted) => window.app.graph.nodes.filter((node) => !wanted || node.type === wanted).length, type ?? null);
+}
+
+/** The stage's place on the screen; the large editor's while it is open. @param {import("playwright-core").Page} page */
+export async function stageOf(page) {
+  const large = page.locator("dialog .stage");
+  const rect = await ((await large.count()) ? large : page.locator(".contextgen-editor .stage:visible")).first().boundingBox();
   if (!rect) throw new Error("no stage");
-  const at = ([x, y]) => [rect.x + (rect.width * x) / 100, rect.y + (rect.height * y) / 100];
-  await page.mouse.move(...at(from));
+  return rect;
+}
+
+/** A point of the screen from a place on the stage in percent. @param {import("playwright-core").Page} page @param {[number, number]} at @returns {Promise<[number, number]>} */
+export async function boxAt(page, [x, y]) {
+  const rect = await stageOf(page);
+  return [rect.x + (rect.width * x) / 100, rect.y + (rect.height * y) / 100];
+}
+
+/** Drags over the stage, places in percent. @param {import("playwright-core").Page} page @param {[number, number]} from @param {[number, number]} to */
+export async function drag(page, from, to) {
+  await page.mouse.move(...(await boxAt(page, from)));
   await page.mouse.down();
-  await page.mouse.move(...at(to), { steps });
+  await page.mouse.move(...(await boxAt(page, to)), { steps: 6 });
   await page.mouse.up();
 }

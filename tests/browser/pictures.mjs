@@ -1,5 +1,9 @@
 /** Pictures of made-up subjects with transparent backgrounds, drawn by the browser and uploaded like a user's. */
 
+import { settled } from "./page.mjs";
+
+
+
 /**
  * Draws one subject. Runs inside the page.
  * @param {string} kind @param {{w: number, h: number}} size @returns {Promise<string>} a data URL
@@ -82,12 +86,13 @@ export async function upload(page, url, kind, size = { w: 480, h: 480 }) {
 /**
  * A graph with a chain of references: loader, bundle, ... and the composer.
  * @param {import("playwright-core").Page} page
- * @param {{files: readonly {file: string, name: string}[], layout?: string, x?: number, y?: number}} parts
+ * @param {{files: readonly {file: string, name: string}[], layout?: string, x?: number, y?: number, side?: number,
+ *   fit?: string, boxes?: string}} parts  boxes: text for the input of that name
  * @returns {Promise<number>} the composer's id
  */
-export async function addScene(page, { files, layout = "", x = 640, y = 60 }) {
+export async function addScene(page, { files, layout = "", x = 80, y = 60, side = 1024, fit = "instance", boxes = "" }) {
   const id = await page.evaluate(
-    ({ list, text, left, top }) => {
+    ({ list, text, left, top, size, rule, upstream }) => {
       const { app, LiteGraph } = window;
       app.canvas.ds.scale = 1;
       app.canvas.ds.offset = [0, 0];
@@ -99,6 +104,14 @@ export async function addScene(page, { files, layout = "", x = 640, y = 60 }) {
       };
       const set = (node, name, value) => (node.widgets.find((widget) => widget.name === name).value = value);
       const composer = make("LayoutComposer", [left, top]);
+      for (const [name, value] of [["width", size], ["height", size], ["fit", rule]]) set(composer, name, value);
+      if (upstream) {
+        const source = make("PrimitiveStringMultiline", [4000, 60]);
+        source.widgets[0].value = upstream;
+        source.connect(0, composer, composer.inputs.findIndex((input) => input.name === "boxes"));
+      }
+      const shown = make("PreviewImage", [2600, 60]);
+      composer.connect(1, shown, 0);
       let last = null;
       list.forEach(({ file, name }, i) => {
         const loader = make("LoadImage", [80 - 2000 * i, 60 + 2000 * i]);
@@ -119,9 +132,58 @@ export async function addScene(page, { files, layout = "", x = 640, y = 60 }) {
       app.canvas.setDirty(true, true);
       return composer.id;
     },
-    { list: files, text: layout, left: x, top: y },
+    { list: files, text: layout, left: x, top: y, size: side, rule: fit, upstream: boxes },
   );
-  await page.locator(".contextgen-editor .stage").first().waitFor();
-  await page.waitForTimeout(1200);
+  await page.locator(".contextgen-editor .thumb:visible").nth(files.length - 1).waitFor();
+  await settled(page);
   return id;
+}
+
+/** Queues the graph and waits for its end. @param {import("playwright-core").Page} page @param {string} url @returns {Promise<any>} the outputs by node */
+export async function run(page, url) {
+  const before = Object.keys(await (await fetch(`${url}/history`)).json());
+  await page.evaluate(() => window.app.queuePrompt(0, 1));
+  for (let tries = 0; tries < 120; tries += 1) {
+    const history = await (await fetch(`${url}/history`)).json();
+    const [entry] = Object.keys(history).filter((id) => !before.includes(id)).map((id) => history[id]);
+    if (entry?.status?.completed) {
+      await page.waitForTimeout(300);
+      return entry.outputs;
+    }
+    if (entry?.status?.status_str === "error") throw new Error(JSON.stringify(entry.status.messages).slice(0, 2000));
+    await page.waitForTimeout(250);
+  }
+  throw new Error("the run did not end");
+}
+
+/**
+ * Mean absolute difference, 0..255, between what the large editor shows before a run and the composite of the run.
+ * @param {import("playwright-core").Page} page @param {string} url @param {number} id @returns {Promise<number>}
+ */
+export async function compareWithRun(page, url, id) {
+  await page.locator(".contextgen-editor [data-tool=large]").click();
+  await page.locator("dialog .stage").waitFor();
+  await page.waitForTimeout(900);
+  await page.evaluate(() => {
+    const canvas = document.querySelector("dialog .contextgen-editor").shadowRoot.querySelector(".paint");
+    window.shownPixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  });
+  await page.locator('dialog [aria-label="Close"]').first().click();
+  const outputs = await run(page, url);
+  const [file] = outputs[id].images;
+  return page.evaluate(async (address) => {
+    const image = new Image();
+    image.src = address;
+    await image.decode();
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+    const shown = window.shownPixels;
+    if (shown.width !== canvas.width || shown.height !== canvas.height) throw new Error(`${shown.width} x ${shown.height}`);
+    let sum = 0;
+    for (let p = 0; p < data.length; p += 4) for (let c = 0; c < 3; c += 1) sum += Math.abs(data[p + c] - shown.data[p + c]);
+    return sum / ((data.length / 4) * 3);
+  }, `/view?${new URLSearchParams(file)}`);
 }

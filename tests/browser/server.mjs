@@ -18,8 +18,10 @@ export function hosts() {
   return known.filter((folder) => existsSync(path.join(folder, "main.py")));
 }
 
-/** @param {string} comfy @returns {Promise<{url: string, base: string, stop: () => Promise<void>, log: () => string}>} */
+/** With COMFYUI_URL a server that runs already is used, which spares the wait while working on the editor. @param {string} comfy @returns {Promise<{url: string, base: string, stop: () => Promise<void>, log: () => string}>} */
 export async function startServer(comfy) {
+  const running = process.env.COMFYUI_URL;
+  if (running) return { url: running, base: "", stop: async () => {}, log: () => "" };
   const base = await mkdtemp(path.join(tmpdir(), "contextgen-browser-"));
   for (const folder of ["custom_nodes", "input", "output", "temp", "user", "models"]) await mkdir(path.join(base, folder));
   await symlink(PACK, path.join(base, "custom_nodes", "comfyui-contextgen"), "dir");
@@ -29,6 +31,8 @@ export async function startServer(comfy) {
   const child = spawn(venv ?? "python3", options, { cwd: comfy, env: { ...process.env, OMP_NUM_THREADS: "1" }, stdio: ["ignore", "pipe", "pipe"] });
   let log = "";
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (data) => (log = (log + data).slice(-20000)));
+  const orphan = () => child.kill("SIGKILL");
+  process.once("exit", orphan);
   const ended = new Promise((resolve) => child.once("exit", resolve));
   const url = `http://127.0.0.1:${port}`;
   const stop = async () => {
@@ -36,6 +40,7 @@ export async function startServer(comfy) {
     const force = setTimeout(() => child.kill("SIGKILL"), 5000);
     await ended;
     clearTimeout(force);
+    process.removeListener("exit", orphan);
     await rm(base, { recursive: true, force: true });
   };
   for (let tries = 0; tries < 240; tries += 1) {

@@ -25,9 +25,10 @@ export const extension = {
   },
 };
 
-/** Registers with the frontend. */
+/** Registers with the frontend, once: a pack found under two names has its files loaded twice. */
 export function register() {
-  app.registerExtension(extension);
+  const known = app.extensions?.some?.((/** @type {any} */ other) => other.name === extension.name);
+  if (!known) app.registerExtension(extension);
 }
 
 /** @param {HostNode} node */
@@ -54,7 +55,12 @@ function attach(node) {
   Object.defineProperty(node, "imgs", { get: () => undefined, set: () => {}, configurable: true });
   if (node.size?.[1] < DEFAULT_SIZE[1]) node.setSize?.([Math.max(node.size[0], DEFAULT_SIZE[0]), DEFAULT_SIZE[1]]);
   forwardToCanvas(controller.element);
+  const end = () => {
+    clearInterval(timer);
+    controller.dispose();
+  };
   const timer = setInterval(() => {
+    if (orphaned(node)) return end();
     const { element } = controller;
     if (document.hidden) return;
     if (controller.closeLarge || (element.isConnected && element.offsetParent !== null)) {
@@ -65,10 +71,7 @@ function attach(node) {
   chain(node, "onConfigure", () => controller.sync());
   chain(node, "onConnectionsChange", () => controller.sync());
   chain(node, "onExecuted", (/** @type {any} */ output) => controller.ran(readResult(output)));
-  chain(node, "onRemoved", () => {
-    clearInterval(timer);
-    controller.dispose();
-  });
+  chain(node, "onRemoved", end);
   for (const other of node.widgets) {
     if (["width", "height", "layout", "fit", "order", "boxes_policy"].includes(other.name)) chain(other, "callback", () => controller.sync());
   }
@@ -105,6 +108,14 @@ function hostOf(node, input) {
     },
     viewUrl,
   };
+}
+
+/** True for a node in a subgraph that is gone: the host takes such nodes away without a word. @param {HostNode} node */
+function orphaned(node) {
+  const root = app.rootGraph ?? app.graph;
+  const subgraphs = root?.subgraphs;
+  if (!node.graph || node.graph === root || typeof subgraphs?.has !== "function") return false;
+  return !subgraphs.has(node.graph.id);
 }
 
 /**
