@@ -33,16 +33,17 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """alpha 0 means alpha = rank. folded: see `contextgen_core.training.model.Adapter`."""
+    """alpha 0 means alpha = rank. folded, one_sided: see `contextgen_core.training.model.Adapter`."""
 
     rank: int = 64
     alpha: float = 0.0
     folded: bool = False
+    one_sided: bool = False
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """name adamw or prodigy. The rate warms up over `warmup` steps, stays, and falls as a cosine over the last `tail` share."""
+    """name adamw, prodigy or muon (matrices only). The rate warms up over `warmup` steps, stays, and falls as a cosine over the last `tail` share."""
 
     name: str = "adamw"
     rate: float = 1e-3
@@ -145,7 +146,7 @@ class Config:
         _choice("stage", self.stage, STAGES)
         _choice("precision", self.precision, ("no", "bf16", "fp16"))
         _choice("model.kind", self.model.kind, ("tiny", "pretrained"))
-        _choice("optimizer.name", self.optimizer.name, ("adamw", "prodigy"))
+        _choice("optimizer.name", self.optimizer.name, ("adamw", "prodigy", "muon"))
         _choice("dpo.lose", self.dpo.lose, ("composite", "pasted"))
         _choice("data.kind", self.data.kind, ("world", "imig"))
         _choice("method.rule", self.method.rule, ("official", "paper", "cla"))

@@ -30,11 +30,13 @@ TARGETS = (
 @dataclass(frozen=True)
 class Adapter:
     """rank and alpha of the LoRA; `folded` multiplies A and B together before they meet the tokens: the same function, cheaper where
-    tokens are many and the width is small, dearer in memory where the width is large."""
+    tokens are many and the width is small, dearer in memory where the width is large. `one_sided` fixes one factor of a module to
+    the identity where the rank is no smaller than one of its sides: B A is then any matrix at all, and trains as plainly."""
 
     rank: int
     alpha: float
     folded: bool = False
+    one_sided: bool = False
 
 
 def add_adapter(transformer: Any, adapter: Adapter, seed: int) -> list[nn.Parameter]:
@@ -48,9 +50,35 @@ def add_adapter(transformer: Any, adapter: Adapter, seed: int) -> list[nn.Parame
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer.add_adapter(config, adapter_name="contextgen")
+    if adapter.one_sided:
+        fix_one_side(transformer)
     if adapter.folded:
         fold(transformer)
     return [p for p in transformer.parameters() if p.requires_grad]
+
+
+@torch.no_grad()
+def fix_one_side(transformer: nn.Module) -> None:
+    """Sets A (or B) to the identity and freezes it where the rank reaches the module's inputs (or outputs). B A stays as it is."""
+    from peft.tuners.lora import Linear
+
+    for module in transformer.modules():
+        if not isinstance(module, Linear):
+            continue
+        down, up = module.lora_A["contextgen"].weight, module.lora_B["contextgen"].weight  # (r, in), (out, r)
+        rank, inputs = down.shape
+        outputs = up.shape[0]
+        change = up @ down
+        if inputs <= rank:
+            down.copy_(torch.eye(rank, inputs))
+            up.zero_()
+            up[:, :inputs] = change
+            down.requires_grad_(False)
+        elif outputs <= rank:
+            up.copy_(torch.eye(outputs, rank))
+            down.zero_()
+            down[:outputs] = change
+            up.requires_grad_(False)
 
 
 def fold(transformer: nn.Module) -> None:
@@ -96,6 +124,8 @@ def load_adapter_state(transformer: Any, state: dict[str, Tensor]) -> None:
                     " set lora.rank to the adapter's rank."
                 )
             parameter.copy_(state[name])
+    if any(not p.requires_grad for p in own.values()) and any(p.requires_grad for p in own.values()):
+        fix_one_side(transformer)  # the file's factors need not be one-sided
 
 
 # ---- batched attention ------------------------------------------------------------------------------------------------------

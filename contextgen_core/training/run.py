@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from . import checkpoint
 from .config import Config, OptimizerConfig
+from .muon import Muon
 
 logger = logging.getLogger("contextgen")
 
@@ -60,6 +61,10 @@ def step_seed(seed: int, step: int, part: int, process: int) -> int:
 def _optimizer(settings: OptimizerConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if settings.name == "adamw":
         return torch.optim.AdamW(parameters, settings.rate, settings.betas, weight_decay=settings.weight_decay)
+    if settings.name == "muon":
+        if any(p.ndim != 2 for p in parameters):
+            raise InputError("optimizer.name is muon, but not everything that trains is a matrix; use adamw for this stage.")
+        return Muon(parameters, settings.rate, weight_decay=settings.weight_decay)
     from prodigyopt import Prodigy
 
     return Prodigy(

@@ -158,7 +158,7 @@ class TransformerTask:
         self.references = config.stage != "base"
         transformer = build_transformer(config)
         if self.references:
-            adapter = Adapter(config.lora.rank, config.lora.alpha or config.lora.rank, config.lora.folded)
+            adapter = Adapter(config.lora.rank, config.lora.alpha or config.lora.rank, config.lora.folded, config.lora.one_sided)
             add_adapter(transformer, adapter, config.seed)
             if config.model.adapter:
                 load_adapter_state(transformer, _read_adapter(config.model.adapter))

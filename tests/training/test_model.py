@@ -16,6 +16,7 @@ from contextgen_core.training import tasks, world
 from contextgen_core.training.config import from_dict
 from contextgen_core.training.latents import LatentSet, encode_scenes
 from contextgen_core.training.model import TARGETS, adapter_state, load_adapter_state
+from contextgen_core.training.muon import Muon, orthogonal
 from contextgen_core.training.tasks import TransformerTask
 from contextgen_core.tiny_vae import NARROW, Taesd
 
@@ -171,3 +172,49 @@ def with_lose(data: LatentSet) -> LatentSet:
     from dataclasses import replace
 
     return replace(data, lose=data.layout)
+
+
+def test_a_one_sided_adapter_keeps_its_product_and_trains_one_factor(data: LatentSet, tmp_path: Any) -> None:
+    plain = task(data, kernel="batched")
+    made = from_dict(
+        {"stage": "sft", "output": "unused", "batch": 2, "lora": {"rank": 128, "one_sided": True, "folded": True},
+         "method": {"kernel": "batched"}, "model": {"layers": 1, "single_layers": 2}, "seed": 5}
+    )  # fmt: skip
+    one = TransformerTask(made, data)
+    names = [n for n, p in one.network.transformer.named_parameters() if "lora_" in n and p.requires_grad]
+    assert len(names) == 1 + 6 + 2 * 6  # one factor of each module
+    wide = {}
+    for name, value in adapter_state(plain.network.transformer).items():
+        shape = (128, value.shape[1]) if "lora_A" in name else (value.shape[0], 128)
+        wide[name] = torch.zeros(shape)
+        wide[name][: value.shape[0], : value.shape[1]] = value
+    load_adapter_state(one.network.transformer, wide)
+    stored = adapter_state(one.network.transformer)
+    for name in (n for n in wide if "lora_A" in n):
+        up = name.replace("lora_A", "lora_B")
+        assert (stored[up] @ stored[name] - wide[up] @ wide[name]).abs().max() < 1e-5
+    load_adapter_state(one.network.transformer, wide)  # again: as DPO's anchor does in each step
+    assert all(torch.equal(v, stored[k]) for k, v in adapter_state(one.network.transformer).items())
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (12, 40), (40, 12)])
+def test_muon_steps_are_nearly_orthogonal_and_point_downhill(shape: tuple[int, int]) -> None:
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0)) ** 3
+    step = orthogonal(gradient)
+    values = torch.linalg.svdvals(step)
+    assert 0.5 < values.min() and values.max() < 1.3
+    assert (step * gradient).sum() > 0.5 * torch.linalg.svdvals(gradient).sum()
+
+
+def test_muon_finds_a_matrix_and_refuses_vectors() -> None:
+    wanted = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
+    found = torch.nn.Parameter(torch.zeros(6, 6))
+    optimizer = Muon([found], 0.05)
+    for step in range(200):
+        optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 200)
+        optimizer.zero_grad()
+        (found - wanted).square().sum().backward()
+        optimizer.step()
+    assert (found - wanted).abs().max() < 0.05
+    with pytest.raises(ValueError, match="matrices"):
+        Muon([torch.nn.Parameter(torch.zeros(3))], 0.1)

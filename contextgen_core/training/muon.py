@@ -1,0 +1,56 @@
+"""Muon: momentum whose every step is made orthogonal, for weight matrices (Jordan et al., 2024, github.com/KellerJordan/Muon).
+
+Adam changes a small network along few directions at first; an orthogonal step moves along all of them, which at this size learns
+to read references in far fewer samples. The iteration runs in float32: CPUs without bfloat16 units are ten times slower in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_A, _B, _C = 3.4445, -4.7750, 2.0315  # the quintic that pushes singular values towards one
+
+
+def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrix, roughly: all singular values between about 0.7 and 1.2. (rows, columns)"""
+    x = matrix.float()
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(rounds):
+        gram = x @ x.T
+        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """For parameters with two dimensions. rate is the spectral norm of a step on a square matrix; tall ones step further."""
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], rate: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, {"lr": rate, "momentum": momentum, "weight_decay": weight_decay})
+        flat = [p for group in self.param_groups for p in group["params"] if p.ndim != 2]
+        if flat:
+            raise ValueError(f"Muon steps on matrices; {len(flat)} parameters have another number of dimensions.")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        loss = None if closure is None else closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["momentum"] = torch.zeros_like(p)
+                state["momentum"].lerp_(p.grad, 1 - group["momentum"])
+                ahead = p.grad.lerp(state["momentum"], group["momentum"])  # Nesterov
+                scale = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(orthogonal(ahead), alpha=-group["lr"] * scale)
+        return loss
