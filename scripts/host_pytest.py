@@ -2,9 +2,9 @@
 
     COMFYUI_PATH=~/comfy/ComfyUI ~/comfy/ComfyUI/.venv/bin/python scripts/host_pytest.py [PYTEST ARGUMENTS]
 
-pytest, hypothesis and segment-anything come from .venv/host-tools (scripts/test.py puts them there), behind the host's own
-packages. The repository root stays off ``sys.path``: its ``nodes`` would hide ComfyUI's module of that
-name.
+pytest, hypothesis and segment-anything come from .venv/host-tools (scripts/test.py puts them there), behind
+the host's own packages. The repository root stays off ``sys.path``: its ``nodes`` would hide ComfyUI's module
+of that name.
 """
 
 from __future__ import annotations
