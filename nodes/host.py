@@ -222,8 +222,7 @@ def _diffusion_model(settings: Settings, executor: Any, *args: Any, **kwargs: An
     value = kwargs.pop(KEY, None)
     if value is None:
         return executor(*args, **kwargs)
-    names = list(inspect.signature(executor.original).parameters)
-    call = _Call(executor.class_obj, settings, Plan.from_tuple(value))
+    call, names = _begin(settings, executor, value, args, kwargs)
     # The host's own reference methods differ in ids only, which are rewritten, but for one that would also give
     # the references another modulation.
     kwargs["ref_latents_method"] = "offset"
@@ -233,19 +232,34 @@ def _diffusion_model(settings: Settings, executor: Any, *args: Any, **kwargs: An
     return out
 
 
-class _Tokens(NamedTuple):
-    """Device tensors of one arrangement: position ids (1, S - T, 3) and the kept image tokens (None: all)."""
+@torch.compiler.disable
+def _begin(
+    settings: Settings, executor: Any, value: Any, args: tuple[Any, ...], kwargs: Options
+) -> tuple[_Call, list[str]]:
+    """Plans a call, outside of any graph: under torch.compile everything after it is one graph without a break."""
+    names = list(inspect.signature(executor.original).parameters)
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    options, x, context = given.get("transformer_options") or {}, given["x"], given["context"]
+    plan, flux = Plan.from_tuple(value), executor.class_obj
+    blocks = (len(flux.double_blocks), len(flux.single_blocks))
+    theirs = options.get("patches_replace", {}).get("dit", {})
+    request = _Request(
+        plan=plan,
+        settings=settings,
+        read=options.get(READ_KEY, active_references(plan)),
+        text=context.shape[1],
+        blocks=blocks,
+        foreign=frozenset(number for number, key in enumerate(_block_keys(blocks)) if key in theirs),
+        torch_backend=_torch_backend() and "optimized_attention_override" not in options,
+        device=x.device,
+        dtype=x.dtype,
+    )
+    return _Call(request, _prepare(request)), names
 
-    ids: torch.Tensor
-    kept: torch.Tensor | None
 
-
-@lru_cache(maxsize=16)
-def _tokens(arrangement: Arrangement, rounded: bool, device: torch.device) -> _Tokens:
-    sequence = arrangement.sequence
-    with torch.inference_mode(False):
-        kept = None if sequence.kept is None else torch.from_numpy(sequence.kept).to(device)
-        return _Tokens(image_ids(sequence, rounded).to(device)[None], kept)
+def _block_keys(blocks: tuple[int, int]) -> list[tuple[str, int]]:
+    """The host's names of all blocks, in the order in which we number them."""
+    return [("double_block", i) for i in range(blocks[0])] + [("single_block", i) for i in range(blocks[1])]
 
 
 def _torch_backend() -> bool:
@@ -254,67 +268,102 @@ def _torch_backend() -> bool:
     return name in ("attention_pytorch", "attention_sub_quad", "attention_split", "attention_basic")
 
 
-class _Call:
-    """One forward pass: born in the wrapper, filled by ``post_input``, read by the blocks, then gone."""
+class _Request(NamedTuple):
+    """All that decides how a call runs. ``foreign`` blocks are replaced by another node, too."""
 
-    def __init__(self, flux: Any, settings: Settings, plan: Plan) -> None:
-        self.settings = settings
-        self.plan = plan
-        self.blocks = (len(flux.double_blocks), len(flux.single_blocks))
-        self.read = active_references(plan)
-        self.foreign: frozenset[int] = frozenset()  # blocks that another node replaces, too
+    plan: Plan
+    settings: Settings
+    read: tuple[int, ...]
+    text: int
+    blocks: tuple[int, int]
+    foreign: frozenset[int]
+    torch_backend: bool
+    device: torch.device
+    dtype: torch.dtype
+
+
+class _Prepared(NamedTuple):
+    """What one request needs in the host, ready to use.
+
+    lengths  joint tokens that enter each block
+    leave    after this block the references leave, leaving ``stay`` tokens in the block's image output; -1: never
+    ids      position ids (1, S - T, 3); kept: which image tokens go in (None: all)
+    """
+
+    arrangement: Arrangement
+    programs: tuple[Program, ...]
+    lengths: tuple[int, ...]
+    leave: int
+    stay: int
+    ids: torch.Tensor
+    kept: torch.Tensor | None
+
+
+@torch.compiler.disable
+@lru_cache(maxsize=16)
+def _prepare(request: _Request) -> _Prepared:
+    arrangement = arrange(
+        request.plan, request.settings, request.read, request.text, request.blocks, full_rows=request.foreign
+    )
+    sequence, schedule = arrangement
+    sample = torch.empty(0, device=request.device, dtype=request.dtype)
+    kernel = choose_kernel(request.settings.kernel, sample, torch_backend=request.torch_backend)
+    base = sequence.base_span.stop
+    leaves = schedule.leave > 0 and sequence.pruned and bool(sequence.reference_spans)
+    with torch.inference_mode(False):
+        kept = None if sequence.kept is None else torch.from_numpy(sequence.kept).to(request.device)
+        ids = image_ids(sequence, request.settings.round_ids).to(request.device)[None]
+    return _Prepared(
+        arrangement,
+        compile_programs(sequence, schedule, kernel, request.device, request.dtype),
+        tuple(sequence.length if number < schedule.leave else base for number in range(len(schedule))),
+        schedule.leave - 1 if leaves else -1,
+        base - (0 if schedule.leave > request.blocks[0] else request.text),
+        ids,
+        kept,
+    )
+
+
+class _Call:
+    """One forward pass: born in the wrapper, confirmed by ``post_input``, read by the blocks, then gone."""
+
+    def __init__(self, request: _Request, prepared: _Prepared) -> None:
+        self.request = request
+        self.prepared = prepared
+        self.started = False
         self.reached: set[int] = set()
-        self.arrangement: Arrangement | None = None
-        self.programs: tuple[Program, ...] = ()
         self.short_pe: torch.Tensor | None = None
         self.probe: Probe | None = None
-        self.backend_is_torch = _torch_backend()
 
     def options(self, options: Options) -> Options:
         """A copy of transformer_options with this call's hooks around whatever is there."""
-        self.read = options.get(READ_KEY, self.read)
         self.probe = options.get(PROBE_KEY)
-        self.backend_is_torch &= "optimized_attention_override" not in options
         patches = {**options.get("patches", {})}
         patches["post_input"] = [*patches.get("post_input", []), self.post_input]
         replace = {**options.get("patches_replace", {})}
         theirs = replace.get("dit", {})
-        double, single = self.blocks
-        keys = [("double_block", i) for i in range(double)] + [("single_block", i) for i in range(single)]
-        self.foreign = frozenset(number for number, key in enumerate(keys) if key in theirs)
-        ours = {key: _Block(self, number, theirs.get(key)) for number, key in enumerate(keys)}
+        ours = {
+            key: _Block(self, number, theirs.get(key)) for number, key in enumerate(_block_keys(self.request.blocks))
+        }
         replace["dit"] = {**theirs, **ours}
         return {**options, "patches": patches, "patches_replace": replace}
 
     def post_input(self, args: Options) -> Options:
         """Rewrites the ids of the image tokens and drops those that nobody reads. Runs after all other patches."""
         img, txt = args["img"], args["txt"]
-        if img.shape[1] != self.plan.image_tokens:
+        request = self.request
+        if img.shape[1] != request.plan.image_tokens:
             raise InputError(
                 f"{NODE}, model: another node has changed the picture's tokens ({img.shape[1]} instead of"
-                f" {self.plan.image_tokens}); remove nodes that add or drop reference tokens."
+                f" {request.plan.image_tokens}); remove nodes that add or drop reference tokens."
             )
-        self.arrangement = arrange(
-            self.plan, self.settings, self.read, txt.shape[1], self.blocks, full_rows=self.foreign
-        )
-        kernel = self.settings.kernel
-        if kernel == "auto":
-            kernel = choose_kernel(kernel, img) if self.backend_is_torch else "grouped"
-        self.programs = compile_programs(*self.arrangement, kernel, img.device, img.dtype)
-        tokens = _tokens(self.arrangement, self.settings.round_ids, img.device)
-        ids = tokens.ids.expand(img.shape[0], -1, -1)
-        return {**args, "img": img if tokens.kept is None else img.index_select(1, tokens.kept), "img_ids": ids}
-
-    def arranged(self) -> Arrangement:
-        """This call's tokens and rules; raises if ``post_input`` was never reached."""
-        if self.arrangement is None:
-            raise self.missed()
-        return self.arrangement
-
-    def tokens_before(self, block: int) -> int:
-        """Tokens of the joint sequence that enter a block."""
-        sequence, schedule = self.arranged()
-        return sequence.length if block < schedule.leave else sequence.base_span.stop
+        if (txt.shape[1], img.dtype, img.device) != (request.text, request.dtype, request.device):
+            # Another patch has added text tokens, or the host computes in another dtype than its input's.
+            self.request = request._replace(text=txt.shape[1], dtype=img.dtype, device=img.device)
+            self.prepared = _prepare(self.request)
+        self.started = True
+        kept, ids = self.prepared.kept, self.prepared.ids.expand(img.shape[0], -1, -1)
+        return {**args, "img": img if kept is None else img.index_select(1, kept), "img_ids": ids}
 
     def shorten_pe(self, pe: torch.Tensor, length: int) -> torch.Tensor:
         if pe.shape[2] == length:
@@ -325,13 +374,14 @@ class _Call:
 
     def check(self) -> None:
         """Raises unless every hook of ours was reached."""
-        if self.arrangement is None or len(self.reached) < sum(self.blocks):
+        if not self.started or len(self.reached) < sum(self.request.blocks):
             raise self.missed()
 
     def missed(self) -> InputError:
+        count = sum(self.request.blocks)
         return InputError(
             f"{NODE}, model: another node replaces parts of FLUX so that the layout did not reach"
-            f" {sum(self.blocks) - len(self.reached)} of {sum(self.blocks)} blocks; remove nodes that replace FLUX's"
+            f" {count - len(self.reached)} of {count} blocks; remove nodes that replace FLUX's"
             " forward pass or blocks."
         )
 
@@ -343,7 +393,6 @@ class _Block:
         self.call = call
         self.number = number
         self.theirs = theirs
-        self.single = number >= call.blocks[0]
 
     def __call__(self, args: Options, extra: Options) -> Options:
         if args.get("attn_mask") is not None:
@@ -351,8 +400,10 @@ class _Block:
                 f"{NODE}, model: another node puts an attention mask on FLUX's blocks, which has no meaning for the"
                 " layout's tokens; remove it."
             )
+        if not self.call.started:
+            raise self.call.missed()
         original = extra["original_block"]
-        length = self.call.tokens_before(self.number)
+        length = self.call.prepared.lengths[self.number]
         pe = self.call.shorten_pe(args["pe"], length)
         options = self._options(args.get("transformer_options") or {}, length)
         args = {**args, "pe": pe, "transformer_options": options}
@@ -395,7 +446,7 @@ class _Block:
             )
         self.call.reached.add(self.number)
         if self.call.probe is not None:
-            sequence, schedule = self.call.arranged()
+            sequence, schedule = self.call.prepared.arrangement
             self.call.probe(sequence, schedule[self.number].rule, q, k)
         options = {**kwargs.get("transformer_options", {})}
         options.pop("optimized_attention_override", None)
@@ -410,12 +461,11 @@ class _Block:
                 return theirs(func, q, k, v, heads, mask=mask, **kwargs)
             return func(q, k, v, heads, mask=mask, **kwargs)
 
-        return run(self.call.programs[self.number], q, k, v, attend)
+        return run(self.call.prepared.programs[self.number], q, k, v, attend)
 
     def _leave(self, out: Options) -> Options:
         """After the last block that reads references, only text, noise and layout go on."""
-        sequence, schedule = self.call.arranged()
-        if self.number != schedule.leave - 1 or not sequence.reference_spans or not sequence.pruned:
+        prepared = self.call.prepared
+        if self.number != prepared.leave:
             return out
-        stay = sequence.base_span.stop - (0 if self.single else sequence.text)
-        return {**out, "img": out["img"][:, :stay].clone()}  # a view would keep the dropped rows in memory
+        return {**out, "img": out["img"][:, : prepared.stay].clone()}  # a view would keep the dropped rows in memory
