@@ -13,7 +13,7 @@ const FLAGS = [
 ];
 
 /** Noise of the host itself that says nothing about the editor. */
-const KNOWN = /Failed to load resource|net::ERR|user\.css|reading 'id'|api\.comfy\.org|Firebase|fonts\.g|deprecat/i;
+const KNOWN = /Failed to load resource|net::ERR|user\.css|accessed before init|reading 'id'|api\.comfy\.org|Firebase|fonts\.g|deprecat/i;
 
 export async function launch() {
   const profile = await mkdtemp(path.join(tmpdir(), "contextgen-profile-"));
@@ -56,7 +56,7 @@ export async function openPage(context, url, { vue = false, settings = {} } = {}
 
 /** Counts what listens to the window and the document, and what repeats. Runs in the page before anything else. */
 function countListeners() {
-  const counts = { listeners: 0, timers: 0 };
+  const counts = { listeners: 0, timers: 0, types: () => [...known.values()].flatMap((set) => [...set]) };
   window.contextgenCounts = counts;
   /** @type {Map<EventTarget, Set<string>>} */
   const known = new Map([[window, new Set()], [document, new Set()]]);
@@ -102,16 +102,25 @@ function countListeners() {
 /** @param {import("playwright-core").Page} page */
 export async function ready(page) {
   // Asking for the graph before the rest is ready makes newer frontends complain.
+  await page.waitForFunction(() => window.app?.extensionManager && window.app.canvas, null, { timeout: 60000 });
   await page.waitForFunction(
-    () => window.app?.extensionManager && window.app.canvas && window.app.graph && window.LiteGraph?.registered_node_types?.LayoutComposer,
+    () => window.app.graph && window.LiteGraph?.registered_node_types?.LayoutComposer,
     null,
     { timeout: 60000 },
   );
   await page.waitForTimeout(600);
   await page.evaluate(() => {
     document.querySelectorAll(".p-dialog-mask").forEach((mask) => mask.remove());
-    window.app.graph.clear();
   });
+  await empty(page);
+}
+
+/** An empty workflow, in the way the host itself goes from one to the next. @param {import("playwright-core").Page} page */
+export async function empty(page) {
+  await page.evaluate(async () => {
+    await window.app.loadGraphData({ last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: [], config: {}, extra: {}, version: 0.4 });
+  });
+  await page.waitForFunction(() => window.app.graph.nodes.length === 0);
 }
 
 /** Puts one node of ours at a place of the screen and returns its id. @param {import("playwright-core").Page} page @param {{x?: number, y?: number, layout?: string}} [options] */

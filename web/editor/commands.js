@@ -30,11 +30,12 @@ export class Commands {
     return !this.view.environment.readOnly;
   }
 
-  /** Name of a box for the eye and the ear. @param {Box} box */
-  nameOf(box) {
-    if (box.ref === null) return box.label || this.t("textOnly");
-    const reference = this.view.library.find(box.ref);
-    return reference ? reference.name : this.t("missing", { name: String(box.ref) });
+  /** Name of a box, the same for the eye and the ear. @param {Box} box */
+  nameOf({ ref, label }) {
+    const { t } = this;
+    if (ref === null) return label ? `${label} (${t("textOnly")})` : t("textOnly");
+    const name = this.view.library.find(ref)?.name ?? t("missing", { name: String(ref) });
+    return label ? `${name} (${label})` : name;
   }
 
   undo() {

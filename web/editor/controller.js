@@ -103,6 +103,7 @@ export class Controller {
   dispose() {
     this.closeLarge?.();
     this.view.dispose();
+    this.element.remove();
     this.library.dispose();
     this.store.listeners.clear();
   }

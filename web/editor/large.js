@@ -13,7 +13,7 @@ export function openLarge(view, { title, close, onClose }) {
   const { signal } = aborter;
   const button = iconButton("close", close);
   const frame = element("div", { class: "large" }, element("header", {}, element("h2", { text: title }), button), view.element);
-  const dialog = element("dialog", { "aria-label": title }, mount(frame));
+  const dialog = element("dialog", { "aria-label": title }, mount(frame, () => view.stage.element.focus({ preventScroll: true })));
   Object.assign(dialog.style, {
     width: "100vw", height: "100vh", maxWidth: "none", maxHeight: "none", margin: "0", padding: "0", border: "0", background: "none",
   });
@@ -38,6 +38,5 @@ export function openLarge(view, { title, close, onClose }) {
   dialog.addEventListener("close", shut, { signal });
   document.body.append(dialog);
   dialog.showModal();
-  view.stage.element.focus({ preventScroll: true });
   return shut;
 }

@@ -90,8 +90,8 @@ export class BoxList {
     if (box.locked) notes.push(t("boxLocked"));
     if (member.missing) notes.push(t("boxMissing"));
     if (member.hidden) notes.push(t("boxHidden"));
-    setText(number, String(index + 1));
-    setText(text, box.label && box.ref !== null ? `${name} (${box.label})` : name);
+    setAttribute(number, "data-number", index + 1);
+    setText(text, name);
     setAttribute(main, "aria-label", notes.join(", "));
     setAttribute(main, "title", notes.join("\n"));
     setAttribute(main, "aria-pressed", store.state.selection.includes(box.id) ? "true" : "false");

@@ -4,13 +4,17 @@ import { element } from "./dom.js";
 
 const STYLE = new URL("./editor.css", import.meta.url).href;
 
-/** @param {HTMLElement} content @returns {HTMLElement} the element to put into the page */
-export function mount(content) {
+/** @param {HTMLElement} content @param {() => void} [onReady]  once the styles are there @returns {HTMLElement} the element to put into the page */
+export function mount(content, onReady = () => {}) {
   const host = element("div", { class: "contextgen-editor" });
   const root = host.attachShadow({ mode: "open" });
   const sheet = element("link", { rel: "stylesheet", href: STYLE });
   content.style.visibility = "hidden";
-  sheet.addEventListener("load", () => (content.style.visibility = ""), { once: true });
+  const show = () => {
+    content.style.visibility = "";
+    onReady();
+  };
+  sheet.addEventListener("load", show, { once: true });
   root.append(sheet, content);
   Object.assign(host.style, { display: "block", width: "100%", height: "100%", minHeight: "0", pointerEvents: "auto" });
   // The host undoes graph changes on Ctrl+Z wherever the focus is, save in an input or in what calls itself a

@@ -74,6 +74,8 @@ export class Stage {
     this.wrap.style.setProperty("--aspect", String(canvas.w / canvas.h));
     this.element.classList.toggle("gesture", this.view.store.inGesture);
     this.element.classList.toggle("fixed", !this.view.commands.canPlace);
+    const root = /** @type {ShadowRoot | Document} */ (this.element.getRootNode());
+    const focused = root.activeElement;
     for (const id of this.byId.keys()) if (!boxes.some((box) => box.id === id)) this.byId.delete(id);
     const active = selection.at(-1) ?? boxes.at(-1)?.id;
     this.view.scene.members.forEach((member, index) => {
@@ -82,6 +84,8 @@ export class Stage {
     });
     // Elements stay in the order of their making: moving one would take its focus. What is in front is told by z-index.
     setChildren(this.boxes, [...this.byId.values()]);
+    // The keys must not fall to the graph because the box that had the focus is gone.
+    if (focused instanceof HTMLElement && focused.dataset.box && !focused.isConnected) this.element.focus({ preventScroll: true });
     this.#schedulePaint();
   }
 
@@ -90,7 +94,6 @@ export class Stage {
     const node = element(
       "div",
       { class: "box", role: "button", "data-box": id },
-      element("span", { class: "words" }),
       element("span", { class: "tag" }, element("b"), element("span"), icon("lock"), icon("hidden"), icon("warning")),
       ...HANDLES.map((handle) => element("i", { class: "handle", "data-handle": handle })),
     );
@@ -126,10 +129,10 @@ export class Stage {
     setAttribute(node, "tabindex", active ? 0 : -1);
     setAttribute(node, "aria-pressed", chosen ? "true" : "false");
     setAttribute(node, "aria-label", this.#describe(member, index, name));
-    const [words, tag] = node.children;
-    setText(words, box.ref === null ? box.label : "");
-    setText(tag.children[0], String(index + 1));
-    setText(tag.children[1], box.ref === null ? this.view.t("textOnly") : box.label ? `${name} (${box.label})` : name);
+    const [tag] = node.children;
+    // The number is drawn by the style sheet: it is part of the spoken name already.
+    setAttribute(tag.children[0], "data-number", index + 1);
+    setText(tag.children[1], name);
   }
 
   /** @param {import("./scene.js").Member} member @param {number} index @param {string} name */

@@ -71,7 +71,7 @@ export class Tray {
     node.classList.toggle("rough", !reference.exact);
     node.classList.toggle("used", used > 0);
     setText(name, reference.name);
-    setText(count, String(reference.number));
+    setAttribute(count, "data-number", reference.number);
     drawThumb(/** @type {HTMLCanvasElement} */ (canvas), reference);
   }
 
