@@ -17,7 +17,7 @@ from ..contextgen_core.attention_map import AttentionMaps, Recorder, describe, h
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.sequence import Plan
 from . import host
-from .sockets import naming, preview, schema, to_bytes, to_image
+from .sockets import chosen, naming, preview, schema, to_bytes, to_image
 
 NODE = "ContextGenAttentionMap"
 TOGETHER, EACH = "all references", "each reference"
@@ -118,6 +118,7 @@ class ContextGenAttentionMap(io.ComfyNode):
         looks: int = 2,
         scale: str = TOGETHER,
     ) -> io.NodeOutput:
+        chosen(NODE, "scale", scale, [TOGETHER, EACH])
         plan = _plan(model, positive)
         if start_percent > end_percent:
             raise InputError(

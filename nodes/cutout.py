@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..contextgen_core import cutout as core
 from . import sam_model as sams
 from .cutout_work import AUTOMATIC, FORMS, NODE, SOURCES, as_dict, cut, for_editor, requests, thumbnail
-from .sockets import BOX_TYPES, BoundingBox, naming, preview, schema, to_image
+from .sockets import BOX_TYPES, BoundingBox, chosen, naming, preview, schema, to_image
 
 log = logging.getLogger("contextgen")
 
@@ -182,6 +182,12 @@ class ContextGenCutout(io.ComfyNode):
         boxes_format: str = "auto",
         invert_mask: bool = False,
     ) -> io.NodeOutput:
+        for name, value, options in (
+            ("source", source, SOURCES),
+            ("mask_choice", mask_choice, CHOICES),
+            ("boxes_format", boxes_format, list(FORMS)),
+        ):
+            chosen(NODE, name, value, options)
         with naming(NODE, "prompts"):
             clicks = core.Prompts.from_json(prompts)
         asked = list(requests(image, clicks, subject_mask, invert_mask, boxes, boxes_format))

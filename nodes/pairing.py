@@ -16,7 +16,7 @@ from ..contextgen_core.pairing import WAYS, Pairing, boxes_to_masks, by_appearan
 from ..contextgen_core.references import Reference
 from . import vision
 from .cutout_work import FORMS
-from .sockets import BOX_TYPES, BoundingBox, References, naming, schema, to_bytes
+from .sockets import BOX_TYPES, BoundingBox, References, chosen, naming, schema, to_bytes
 
 NODE = "ContextGenPairBoxes"
 
@@ -97,6 +97,8 @@ class ContextGenPairBoxes(io.ComfyNode):
         clip_vision: Any = None,
         least_similarity: float = -1.0,
     ) -> io.NodeOutput:
+        chosen(NODE, "pair_by", pair_by, WAYS)
+        chosen(NODE, "boxes_format", boxes_format, list(FORMS))
         pixels = to_bytes(image[0][..., :3])
         height, width = pixels.shape[:2]
         with naming(NODE, "boxes"):

@@ -23,7 +23,7 @@ from ..contextgen_core.score_file import read_answers
 from ..contextgen_core.score_report import as_json, chart, instance_table, table
 from . import vision
 from .cutout_work import FORMS
-from .sockets import BOX_TYPES, LayoutType, naming, schema, to_bytes, to_image
+from .sockets import BOX_TYPES, LayoutType, chosen, naming, schema, to_bytes, to_image
 
 NODE = "ContextGenScore"
 CATEGORY = "ContextGen/check"
@@ -153,6 +153,9 @@ class ContextGenScore(io.ComfyNode):
         check_colour: bool = False,
         answers: str = "",
     ) -> io.NodeOutput:
+        chosen(NODE, "boxes_format", boxes_format, list(FORMS))
+        chosen(NODE, "matching", matching, [BEST, ONE_TO_ONE])
+        chosen(NODE, "features", features, vision.FEATURES)
         pictures = [_colours(picture) for picture in image]
         told = _answers(answers, len(pictures), len(layout.layout.instances))
         with naming(NODE, "clip_vision"):
