@@ -41,14 +41,37 @@ def our_object_info(server: live_server.Server) -> dict[str, Any]:
     return dict(sorted(made.items()))
 
 
+def visible(info: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of each input that a user sees, by its id."""
+    return {
+        key: value[1] for section, found in info["input"].items() if section != "hidden" for key, value in found.items()
+    }
+
+
+def english(info: dict[str, Any]) -> dict[str, Any]:
+    """A node's entry in locales/en: the words of its schema."""
+    outputs = zip(info["output_name"], info["output_tooltips"], strict=True)
+    return {
+        "display_name": info["display_name"],
+        "description": info["description"],
+        "inputs": {
+            key: {"name": options.get("display_name", key), "tooltip": options["tooltip"]}
+            for key, options in visible(info).items()
+        },
+        "outputs": {str(number): {"name": name, "tooltip": text} for number, (name, text) in enumerate(outputs)},
+    }
+
+
 def test_schemas_are_the_released_ones_on_every_host(server: live_server.Server) -> None:
     """A difference is a decision: ids, order and types of a released node never change, inputs are only appended.
 
-    CONTEXTGEN_SNAPSHOT=1 writes the file anew; its diff is the review.
+    CONTEXTGEN_SNAPSHOT=1 writes the file and the English locale anew; their diff is the review.
     """
     found = our_object_info(server)
     if os.environ.get("CONTEXTGEN_SNAPSHOT"):
         SNAPSHOT.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps({name: english(info) for name, info in found.items()}, indent=1, ensure_ascii=False)
+        (ROOT / "locales" / "en" / "nodeDefs.json").write_text(text + "\n", encoding="utf-8")
     assert found == json.loads(SNAPSHOT.read_text(encoding="utf-8"))
 
 
@@ -67,19 +90,16 @@ def test_everything_is_explained(server: live_server.Server) -> None:
 def test_locales_and_help_pages_cover_every_node(server: live_server.Server, language: str) -> None:
     served = server.json("/i18n")[language]["nodeDefs"]
     for name, info in our_object_info(server).items():
-        entry = served[name]
-        inputs = [key for section, found in info["input"].items() if section != "hidden" for key in found]
-        assert set(entry["inputs"]) == set(inputs), name
-        assert all(text["name"] and text["tooltip"] for text in entry["inputs"].values()), name
-        assert set(entry.get("outputs", {})) == {str(number) for number in range(len(info["output"]))}, name
+        entry, words = served[name], english(info)
+        if language == "en":
+            assert entry == words
         assert entry["display_name"] and entry["description"]
+        for part in ("inputs", "outputs"):
+            assert set(entry.get(part, {})) == set(words[part]), name
+            assert all(text["name"] and text["tooltip"] for text in entry.get(part, {}).values()), name
         page = server.get(f"/extensions/{live_server.PACK_FOLDER}/docs/{name}/{language}.md").decode()
-        missing = [key for key in inputs if f"`{shown(info, key)}`" not in page]
+        missing = [text["name"] for text in words["inputs"].values() if f"`{text['name']}`" not in page]
         assert not missing, f"{name}/{language}.md says nothing of {missing}"
-
-
-def shown(info: dict[str, Any], key: str) -> str:
-    return next(found[key][1].get("display_name", key) for found in info["input"].values() if key in found)
 
 
 # --- references -----------------------------------------------------------------------------------------------------
@@ -142,7 +162,7 @@ def composed(nodes: Nodes, layout: str = "", **inputs: Any) -> Any:
 
 def test_layout_outputs(pack_nodes: Nodes) -> None:
     out = composed(pack_nodes, boxes({"ref": "disc"}, {"x": 80, "w": 32, "label": "tree"}))
-    scene, composite, found, masks = out.args
+    scene, composite, found, masks, every = out.args
     assert composite.shape == (1, 128, 128, 3)
     assert found == [
         [
@@ -151,6 +171,7 @@ def test_layout_outputs(pack_nodes: Nodes) -> None:
         ]
     ]
     assert masks.shape == (2, 128, 128) and masks.sum(dim=(1, 2)).tolist() == [64 * 64, 32 * 64]
+    assert torch.equal(every[0], masks.amax(dim=0))
     assert json.loads(out.ui["contextgen_layout"][0])["boxes"][0]["ref"] == "disc"
     thumbnail = out.ui["contextgen_references"][0]
     assert (thumbnail["name"], thumbnail["width"], thumbnail["height"]) == ("disc", 64, 64)
@@ -182,7 +203,7 @@ def test_own_composite_replaces_the_painted_one(pack_nodes: Nodes) -> None:
 
 
 def test_an_empty_layout_has_one_empty_mask(pack_nodes: Nodes) -> None:
-    scene, composite, found, masks = composed(pack_nodes, "").args
+    scene, composite, found, masks, _ = composed(pack_nodes, "").args
     assert found == [[]] and masks.shape == (1, 128, 128) and not masks.any()
     assert (composite == 128 / 255).all() and not scene.layout.instances
 
