@@ -54,6 +54,7 @@ class Case:
     prompt: str
     adapter: str | None = None
     truth: np.ndarray | None = None
+    note: str = ""
 
 
 def photographs() -> Case:
@@ -72,7 +73,9 @@ def photographs() -> Case:
         with Image.open(path) as picture:
             references.append(Reference(name, *subject_from_image(picture), tokens=TOKENS))
     instances = tuple(Instance(f"b{n}", box, name) for n, (name, box) in enumerate(boxes.items(), 1))
-    return Case("photographs", Layout(256, 192, instances), tuple(references), "friends on the shore at noon")
+    note = "the small model knows drawn creatures alone: photographs show the path, not a picture"
+    layout = Layout(256, 192, instances)
+    return Case("photographs", layout, tuple(references), "friends on the shore at noon", note=note)
 
 
 def creatures() -> Case:
@@ -80,10 +83,8 @@ def creatures() -> Case:
     scene = next(s for s in (world.scene(0, "test", i, "complex") for i in range(999)) if len(s.members) == 4)
     picture = world.render(scene)
     references = tuple(
-        Reference(f"{number} {member.creature.name}", pixels, mask, tokens=tiny.REFERENCE_TOKENS)
-        for number, (member, pixels, mask) in enumerate(
-            zip(scene.members, picture.references, picture.masks, strict=True), 1
-        )
+        Reference(member.creature.name, pixels, mask, tokens=tiny.REFERENCE_TOKENS)
+        for member, pixels, mask in zip(scene.members, picture.references, picture.masks, strict=True)
     )
     instances = tuple(Instance(f"b{n}", Box(*member.box), n) for n, member in enumerate(scene.members, 1))
     layout = Layout(world.SIZE, world.SIZE, instances)
@@ -147,6 +148,7 @@ def run(case: Case, out: Path) -> dict[str, Any]:
         "host": "diffusers",
         "weights": "trained" if tiny.trained() else "random: the result is noise",
         "adapter": case.adapter,
+        "note": case.note,
         "size": [case.layout.width, case.layout.height],
         "steps": STEPS,
         "seed": SEED,
@@ -176,7 +178,9 @@ def save(out: Path, case: Case, scene: Scene, plan: Plan, result: np.ndarray) ->
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m contextgen_core.demo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m contextgen_core.demo", description="Shows the whole path on the small model."
+    )
     parser.add_argument("--out", type=Path, default=Path("output") / "demo", help="folder for the pictures")
     options = parser.parse_args(arguments)
     try:

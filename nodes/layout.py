@@ -13,6 +13,7 @@ from comfy_api.latest import io
 from PIL import Image
 
 from ..contextgen_core.compose import FITS, ORDERS, Scene, compose
+from ..contextgen_core.interop import BoxFormat
 from ..contextgen_core.layout import MAX_CANVAS, MIN_CANVAS, Instance, LabelledBox, Layout, boxes_from_any
 from ..contextgen_core.references import TOKEN, Reference
 from .sockets import (
@@ -32,7 +33,8 @@ from .sockets import (
 log = logging.getLogger("contextgen")
 
 NODE = "LayoutComposer"
-FORMATS = ("auto", "xywh", "xyxy")
+BOX_FORMATS: dict[str, BoxFormat | None] = {"auto": None, "xywh": "xywh", "xyxy": "xyxy"}
+FORMATS = tuple(BOX_FORMATS)
 POLICIES = SEED, FOLLOW = "seed once", "follow upstream"
 
 
@@ -144,7 +146,8 @@ class LayoutComposer(io.ComfyNode):
                 io.Mask.Output(
                     "all_boxes",
                     display_name="all boxes",
-                    tooltip="One mask, 1 inside any box: for Set Latent Noise Mask, to keep a photograph around the boxes.",
+                    tooltip="One mask, 1 inside any box: for Set Latent Noise Mask, to keep a photograph around the "
+                    "boxes.",
                 ),
             ],
         )
@@ -169,7 +172,7 @@ class LayoutComposer(io.ComfyNode):
         with naming(NODE, "layout"):
             made = Layout.from_json(layout, width, height).scaled_to(width, height)
         with naming(NODE, "boxes"):
-            found = boxes_from_any(boxes, width, height, format=None if boxes_format == "auto" else boxes_format)
+            found = boxes_from_any(boxes, width, height, format=BOX_FORMATS[boxes_format])
             made = _merged(made, found, boxes_policy, references or ())
         own = None if layout_image is None else to_bytes(layout_image[0])
         with naming(NODE, "layout"):
