@@ -118,7 +118,9 @@ export async function ready(page) {
 /** An empty workflow, in the way the host itself goes from one to the next. @param {import("playwright-core").Page} page */
 export async function empty(page) {
   await page.evaluate(async () => {
-    await window.app.loadGraphData({ last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: [], config: {}, extra: {}, version: 0.4 });
+    const workflow = window.app.extensionManager.workflow?.activeWorkflow;
+    // As the workflow that is open, or each call would leave another tab.
+    await window.app.loadGraphData({ last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: [], config: {}, extra: {}, version: 0.4 }, true, true, workflow);
   });
   await page.waitForFunction(() => window.app.graph.nodes.length === 0);
 }

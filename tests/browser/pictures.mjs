@@ -114,11 +114,11 @@ export async function addScene(page, { files, layout = "", x = 80, y = 60, side 
       composer.connect(1, shown, 0);
       let last = null;
       list.forEach(({ file, name }, i) => {
-        const loader = make("LoadImage", [80 - 2000 * i, 60 + 2000 * i]);
+        const loader = make("LoadImage", [-3000, 600 * i]);
         const combo = loader.widgets.find((widget) => widget.name === "image");
         if (Array.isArray(combo.options?.values) && !combo.options.values.includes(file)) combo.options.values.push(file);
         set(loader, "image", file);
-        const bundle = make("ReferenceBundle", [400 - 2000 * i, 60 + 2000 * i]);
+        const bundle = make("ReferenceBundle", [-2500, 600 * i]);
         set(bundle, "name", name);
         set(bundle, "invert_mask", true);
         const slot = (wanted) => bundle.inputs.findIndex((input) => input.name === wanted);
