@@ -25,10 +25,10 @@ export const extension = {
   },
 };
 
-/** Registers with the frontend, once: a pack found under two names has its files loaded twice. */
-export function register() {
-  const known = app.extensions?.some?.((/** @type {any} */ other) => other.name === extension.name);
-  if (!known) app.registerExtension(extension);
+/** Registers with the frontend, once: a pack found under two names has its files loaded twice. @param {{name: string}} [made] */
+export function register(made = extension) {
+  const known = app.extensions?.some?.((/** @type {any} */ other) => other.name === made.name);
+  if (!known) app.registerExtension(made);
 }
 
 /** @param {HostNode} node */
@@ -94,13 +94,7 @@ function hostOf(node, input) {
     write: (text) => {
       input.value = text;
     },
-    changed: () => {
-      node.graph?.setDirtyCanvas?.(true, true);
-      // The host looks at the graph after clicks and keys of its own; ours are over by the time of its next look.
-      const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
-      if (tracker?.captureCanvasState) tracker.captureCanvasState();
-      else tracker?.checkState?.();
-    },
+    changed: () => graphChanged(node),
     detach: () => {
       const policy = node.widgets.find((/** @type {any} */ widget) => widget.name === "boxes_policy");
       if (policy) policy.value = "seed once";
@@ -110,8 +104,17 @@ function hostOf(node, input) {
   };
 }
 
+/** Tells the host that a node's inputs have changed. @param {HostNode} node */
+export function graphChanged(node) {
+  node.graph?.setDirtyCanvas?.(true, true);
+  // The host looks at the graph after clicks and keys of its own; ours are over by the time of its next look.
+  const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
+  if (tracker?.captureCanvasState) tracker.captureCanvasState();
+  else tracker?.checkState?.();
+}
+
 /** True for a node in a subgraph that is gone: the host takes such nodes away without a word. @param {HostNode} node */
-function orphaned(node) {
+export function orphaned(node) {
   const root = app.rootGraph ?? app.graph;
   const subgraphs = root?.subgraphs;
   if (!node.graph || node.graph === root || typeof subgraphs?.has !== "function") return false;
@@ -122,14 +125,14 @@ function orphaned(node) {
  * Whether this frontend shows an extension's own elements in nodes. The first ones with the new renderer did not: there
  * the text field stays, and a button opens the editor over the whole window.
  */
-function rendersElements() {
+export function rendersElements() {
   if (setting("Comfy.VueNodes.Enabled") !== true) return true;
   const [major, minor] = String(/** @type {any} */ (window).__COMFYUI_FRONTEND_VERSION__ ?? "").split(".").map(Number);
   return !(major === 1 && minor < FIRST_WITH_ELEMENTS);
 }
 
 /** The text field stays the node's input, saved at its place; only its picture goes. @param {any} widget */
-function hide(widget) {
+export function hide(widget) {
   widget.hidden = true;
   widget.options = Object.assign(widget.options ?? {}, { hidden: true });
   widget.computeSize = () => [0, -4];
@@ -137,7 +140,7 @@ function hide(widget) {
 }
 
 /** @param {any} target @param {string} name @param {(...args: any[]) => void} after */
-function chain(target, name, after) {
+export function chain(target, name, after) {
   const before = target[name];
   target[name] = function (/** @type {any[]} */ ...args) {
     const result = before?.apply(this, args);
@@ -147,7 +150,7 @@ function chain(target, name, after) {
 }
 
 /** The wheel zooms the graph and the middle button pans it, as everywhere else on a node. @param {HTMLElement} element */
-function forwardToCanvas(element) {
+export function forwardToCanvas(element) {
   element.addEventListener("wheel", (event) => {
     // Nodes 2.0 puts the element inside the node and hears the event itself.
     if (element.closest("[data-node-id]")) return;
@@ -181,7 +184,7 @@ function readResult(output) {
 }
 
 /** "folder/name.png [output]", the way widgets name a file. @param {string} value @param {string} folder */
-function annotatedUrl(value, folder) {
+export function annotatedUrl(value, folder) {
   const match = /^(.*?)(?: \[(input|output|temp)\])?$/s.exec(value);
   const path = match?.[1] ?? value;
   const cut = path.lastIndexOf("/");
@@ -189,7 +192,7 @@ function annotatedUrl(value, folder) {
 }
 
 /** @param {{filename: string, subfolder: string, type: string}} file */
-function viewUrl({ filename, subfolder, type }) {
+export function viewUrl({ filename, subfolder, type }) {
   const query = new URLSearchParams({ filename: String(filename), subfolder: String(subfolder ?? ""), type: String(type) });
   return api.apiURL(`/view?${query}`);
 }
@@ -200,7 +203,7 @@ function side(value) {
   return Number.isFinite(number) ? Math.max(64, Math.min(16384, number)) : 1024;
 }
 
-function locale() {
+export function locale() {
   return String(setting("Comfy.Locale") ?? "en");
 }
 

@@ -1,0 +1,65 @@
+/**
+ * What the cut-out editor says, in English and Chinese. `{name}` marks what is filled in.
+ * @typedef {(key: keyof typeof EN, values?: Record<string, string | number>) => string} Translate
+ */
+
+const EN = {
+  editor: "Cut-out editor",
+  stage: "Picture with {points} points. Click keeps, Shift and click leaves out, drag draws a box. K or X adds a point in the middle, B a box.",
+  empty: "Connect a picture, or run once to see it here.",
+  tools: "Tools",
+  keep: "Click: keep",
+  out: "Click: leave out (or hold Shift)",
+  box: "Draw the box",
+  undo: "Undo",
+  redo: "Redo",
+  clear: "Remove all points and the box",
+  mask: "Show the mask",
+  pointKeep: "Point {number}, keep, x {x} %, y {y} %",
+  pointOut: "Point {number}, leave out, x {x} %, y {y} %",
+  boxAt: "Box, x {x} %, y {y} %, width {w} %, height {h} %",
+  hint: "Click on the subject, or drag a box around it.",
+  stale: "Run to see the mask of these clicks.",
+  quality: "Quality {quality} by SAM's own estimate.",
+  done: "Mask of the last run.",
+  broken: "The text in the field cannot be read; the first click replaces it.",
+  linked: "The clicks come from another node.",
+  saidAdded: "Point {number} added",
+  saidRemoved: "Removed",
+  saidBox: "Box drawn",
+  saidCleared: "All removed",
+};
+
+/** @type {Record<keyof typeof EN, string>} */
+const ZH = {
+  editor: "抠图编辑器",
+  stage: "图片，{points} 个点。点击保留，Shift 加点击排除，拖动画框。K 或 X 在中央加点，B 加框。",
+  empty: "请连接图片，或先运行一次。",
+  tools: "工具",
+  keep: "点击：保留",
+  out: "点击：排除（或按住 Shift）",
+  box: "画框",
+  undo: "撤销",
+  redo: "重做",
+  clear: "删除所有点和框",
+  mask: "显示遮罩",
+  pointKeep: "点 {number}，保留，x {x} %，y {y} %",
+  pointOut: "点 {number}，排除，x {x} %，y {y} %",
+  boxAt: "框，x {x} %，y {y} %，宽 {w} %，高 {h} %",
+  hint: "点击主体，或拖动画出包围它的框。",
+  stale: "运行后显示这些点击的遮罩。",
+  quality: "SAM 自评质量 {quality}。",
+  done: "上次运行的遮罩。",
+  broken: "字段中的文字无法读取；第一次点击会替换它。",
+  linked: "点击来自另一个节点。",
+  saidAdded: "已添加点 {number}",
+  saidRemoved: "已删除",
+  saidBox: "已画框",
+  saidCleared: "已全部删除",
+};
+
+/** @param {string} locale @returns {Translate} */
+export function translator(locale) {
+  const table = locale.toLowerCase().startsWith("zh") ? ZH : EN;
+  return (key, values = {}) => table[key].replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
+}

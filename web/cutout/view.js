@@ -1,0 +1,409 @@
+/**
+ * The cut-out editor's picture, its points and its box. Shows a state, turns gestures and keys into new ones; the node's
+ * text is written by the caller.
+ *
+ * @typedef {import("./model.js").Clicks} Clicks
+ * @typedef {{url: string, size: import("./model.js").Size | null}} Picture  size: known after a run, else the file's own
+ * @typedef {{picture: string, mask: string, size: import("./model.js").Size, text: string, source: string | null,
+ *   quality: number | null, warnings: readonly string[]}} Run  text, source: what the clicks and the picture were then
+ */
+
+import { element, iconButton, setAttribute, setChildren, setText } from "../editor/dom.js";
+import { addPoint, changePoint, EMPTY, fitClicks, formatClicks, moveBox, rectBetween, removePoint, setBox } from "./model.js";
+
+const CLICK = 4; // movement below which a press is a click, CSS pixels
+const UNDO = 100;
+const TINT = [47, 125, 225];
+const STYLE = new URL("./cutout.css", import.meta.url).href;
+
+export class CutoutView {
+  /** @param {import("./strings.js").Translate} t @param {(text: string) => void} onText */
+  constructor(t, onText) {
+    this.t = t;
+    this.onText = onText;
+    this.clicks = EMPTY;
+    /** @type {Clicks[]} */
+    this.past = [];
+    /** @type {Clicks[]} */
+    this.future = [];
+    /** @type {"keep" | "out" | "box"} */
+    this.tool = "keep";
+    this.readOnly = false;
+    this.broken = false;
+    this.maskShown = true;
+    /** @type {Run | null} */
+    this.run = null;
+    /** @type {string | null} */
+    this.source = null;
+    /** @type {{start: {x: number, y: number}, client: {x: number, y: number}, pointer: number, point: number | null, base: Clicks, moved: boolean, out: boolean} | null} */
+    this.gesture = null;
+    this.end = new AbortController();
+    this.tools = {
+      keep: textButton("+", t("keep")),
+      out: textButton("\u2212", t("out")),
+      box: iconButton("add", t("box")),
+      undo: iconButton("undo", t("undo")),
+      redo: iconButton("redo", t("redo")),
+      clear: iconButton("remove", t("clear")),
+      mask: iconButton("shape", t("mask")),
+    };
+    const bar = element("div", { class: "bar", role: "toolbar", "aria-label": t("tools") }, ...Object.values(this.tools));
+    this.image = element("img", { alt: "", draggable: "false" });
+    this.mask = element("canvas", { class: "mask", "aria-hidden": "true" });
+    this.marks = element("div", { class: "marks" });
+    this.stage = element("div", { class: "stage", tabindex: "0", role: "group" }, this.image, this.mask, this.marks);
+    this.hint = element("p", { class: "empty", text: t("empty") });
+    this.wrap = element("div", { class: "wrap" }, this.stage, this.hint);
+    this.status = element("p", { class: "status" });
+    this.live = element("p", { class: "live", "aria-live": "polite" });
+    const root = element("div", { class: "cutout", role: "application", "aria-label": t("editor") }, bar, this.wrap, this.status, this.live);
+    this.element = element("div", { class: "contextgen-cutout" });
+    const shadow = this.element.attachShadow({ mode: "open" });
+    shadow.append(element("link", { rel: "stylesheet", href: STYLE }), root);
+    Object.assign(this.element.style, { display: "block", width: "100%", height: "100%", minHeight: "0", pointerEvents: "auto" });
+    // The host leaves Ctrl+Z to what calls itself a textarea; the clicks have a history of their own.
+    Object.defineProperty(this.element, "type", { value: "textarea" });
+    this.#listen(root);
+    this.render();
+  }
+
+  dispose() {
+    this.end.abort();
+  }
+
+  /** @param {HTMLElement} root */
+  #listen(root) {
+    const { signal } = this.end;
+    const press = (/** @type {HTMLElement} */ button, /** @type {() => void} */ action) =>
+      button.addEventListener("click", () => button.getAttribute("aria-disabled") !== "true" && action(), { signal });
+    for (const tool of /** @type {const} */ (["keep", "out", "box"])) {
+      press(this.tools[tool], () => {
+        this.tool = tool;
+        this.render();
+      });
+    }
+    press(this.tools.undo, () => this.undo());
+    press(this.tools.redo, () => this.redo());
+    press(this.tools.clear, () => this.change({ ...this.clicks, points: [], box: null }, this.t("saidCleared")));
+    press(this.tools.mask, () => {
+      this.maskShown = !this.maskShown;
+      this.render();
+    });
+    const on = (/** @type {string} */ type, /** @type {(event: any) => void} */ listener) => this.stage.addEventListener(type, listener, { signal });
+    on("pointerdown", (event) => this.#down(event));
+    on("pointermove", (event) => this.#move(event));
+    on("pointerup", (event) => this.#up(event, true));
+    on("pointercancel", (event) => this.#up(event, false));
+    on("lostpointercapture", (event) => this.#up(event, false));
+    on("contextmenu", (event) => event.preventDefault());
+    root.addEventListener("keydown", (event) => this.#key(event), { signal });
+    this.image.addEventListener("load", () => this.#measured(), { signal });
+  }
+
+  // --- what is shown ------------------------------------------------------------------------------------------------
+
+  /** What the node's inputs say now. @param {{clicks: Clicks, broken: boolean, readOnly: boolean, source: string | null}} given */
+  sync({ clicks, broken, readOnly, source }) {
+    const changed = formatClicks(clicks) !== formatClicks(this.clicks);
+    if (!changed && broken === this.broken && readOnly === this.readOnly && source === this.source) return;
+    if (changed) {
+      this.clicks = clicks;
+      this.past = [];
+      this.future = [];
+    }
+    Object.assign(this, { broken, readOnly, source });
+    this.render();
+  }
+
+  /** @param {Run} run */
+  ran(run) {
+    this.run = run;
+    this.#drawMask(run.mask);
+    this.render();
+  }
+
+  /** The picture to click on: that of the last run, unless another one has been connected since. @returns {Picture | null} */
+  get picture() {
+    if (this.run && (this.source === null || this.source === this.run.source)) return { url: this.run.picture, size: this.run.size };
+    return this.source === null ? null : { url: this.source, size: null };
+  }
+
+  /** Its size in pixels, null until it is loaded. */
+  get size() {
+    const { naturalWidth: w, naturalHeight: h } = this.image;
+    return this.picture?.size ?? (w && h ? { w, h } : null);
+  }
+
+  #measured() {
+    this.render();
+  }
+
+  /** Shows the state. */
+  render() {
+    const { t, picture } = this;
+    if (picture && this.image.getAttribute("src") !== picture.url) this.image.src = picture.url;
+    this.stage.hidden = !picture;
+    this.hint.hidden = Boolean(picture);
+    const { size } = this;
+    if (size) this.stage.style.setProperty("--aspect", String(size.w / size.h));
+    const shown = size ? fitClicks(this.clicks, size) : this.clicks;
+    setAttribute(this.stage, "aria-label", t("stage", { points: shown.points.length }));
+    this.#renderMarks(shown, size);
+    const current = this.run !== null && picture?.url === this.run.picture;
+    const fresh = current && this.run?.text === formatClicks(this.clicks);
+    this.mask.hidden = !current || !this.maskShown;
+    this.mask.classList.toggle("stale", !fresh);
+    for (const tool of /** @type {const} */ (["keep", "out", "box"])) setAttribute(this.tools[tool], "aria-pressed", String(this.tool === tool));
+    setAttribute(this.tools.mask, "aria-pressed", String(this.maskShown));
+    disable(this.tools.undo, this.readOnly || !this.past.length);
+    disable(this.tools.redo, this.readOnly || !this.future.length);
+    disable(this.tools.clear, this.readOnly || (!shown.points.length && !shown.box));
+    this.stage.classList.toggle("fixed", this.readOnly);
+    setText(this.status, this.#words(current, fresh));
+  }
+
+  /** @param {boolean} current @param {boolean} fresh */
+  #words(current, fresh) {
+    const { t, run } = this;
+    if (this.readOnly) return t("linked");
+    if (this.broken) return t("broken");
+    if (current && fresh && run) {
+      if (run.warnings.length) return run.warnings[0];
+      return run.quality === null || run.quality === 1 ? t("done") : t("quality", { quality: run.quality.toFixed(2) });
+    }
+    return this.clicks.points.length || this.clicks.box ? t("stale") : t("hint");
+  }
+
+  /** @param {Clicks} clicks @param {import("./model.js").Size | null} size */
+  #renderMarks({ points, box }, size) {
+    const wanted = [];
+    if (size && box) {
+      const mark = this.#mark("box", "box");
+      const share = { x: percent(box.x, size.w), y: percent(box.y, size.h), w: percent(box.w, size.w), h: percent(box.h, size.h) };
+      Object.assign(mark.style, { left: `${share.x}%`, top: `${share.y}%`, width: `${share.w}%`, height: `${share.h}%` });
+      setAttribute(mark, "aria-label", this.t("boxAt", rounded(share)));
+      wanted.push(mark);
+    }
+    points.forEach((point, index) => {
+      if (!size) return;
+      const mark = this.#mark(String(index), `point ${point.keep ? "keep" : "out"}`);
+      const share = { x: percent(point.x, size.w), y: percent(point.y, size.h) };
+      Object.assign(mark.style, { left: `${share.x}%`, top: `${share.y}%` });
+      setText(mark, point.keep ? "+" : "\u2212");
+      setAttribute(mark, "aria-label", this.t(point.keep ? "pointKeep" : "pointOut", { number: index + 1, ...rounded(share) }));
+      wanted.push(mark);
+    });
+    setChildren(this.marks, wanted);
+  }
+
+  /** @param {string} id @param {string} kind @returns {HTMLElement} */
+  #mark(id, kind) {
+    const known = /** @type {HTMLElement | null} */ (this.marks.querySelector(`[data-mark="${id}"]`));
+    const mark = known ?? element("div", { "data-mark": id, tabindex: "0", role: "button" });
+    setAttribute(mark, "class", kind);
+    return mark;
+  }
+
+  /** @param {string} url */
+  #drawMask(url) {
+    const picture = new Image();
+    picture.addEventListener("load", () => {
+      const context = this.mask.getContext("2d", { willReadFrequently: true });
+      if (!context || this.run?.mask !== url) return;
+      this.mask.width = picture.naturalWidth;
+      this.mask.height = picture.naturalHeight;
+      context.drawImage(picture, 0, 0);
+      const pixels = context.getImageData(0, 0, this.mask.width, this.mask.height);
+      for (let at = 0; at < pixels.data.length; at += 4) {
+        const inside = pixels.data[at];
+        pixels.data.set([...TINT, 0.5 * inside], at);
+      }
+      context.putImageData(pixels, 0, 0);
+    }, { once: true, signal: this.end.signal });
+    picture.src = url;
+  }
+
+  // --- changes ------------------------------------------------------------------------------------------------------
+
+  /** Takes over new clicks as one entry of the history. @param {Clicks} clicks @param {string} [said] */
+  change(clicks, said = "") {
+    if (this.readOnly || formatClicks(clicks) === formatClicks(this.clicks)) return;
+    this.past = [...this.past.slice(-UNDO), this.clicks];
+    this.future = [];
+    this.#take(clicks);
+    setText(this.live, said);
+  }
+
+  undo() {
+    const before = this.past.pop();
+    if (!before || this.readOnly) return;
+    this.future.push(this.clicks);
+    this.#take(before);
+  }
+
+  redo() {
+    const after = this.future.pop();
+    if (!after || this.readOnly) return;
+    this.past.push(this.clicks);
+    this.#take(after);
+  }
+
+  /** @param {Clicks} clicks */
+  #take(clicks) {
+    this.clicks = clicks;
+    this.broken = false;
+    this.render();
+    this.onText(formatClicks(clicks));
+  }
+
+  /** The clicks in pixels of the picture shown, null while there is none. */
+  #fitted() {
+    return this.size && fitClicks(this.clicks, this.size);
+  }
+
+  // --- pointer ------------------------------------------------------------------------------------------------------
+
+  /** @param {PointerEvent} event */
+  #down(event) {
+    if (![0, 2].includes(event.button) || this.gesture) return;
+    event.stopPropagation();
+    event.preventDefault();
+    const base = this.#fitted();
+    if (!base || this.readOnly) return;
+    const target = /** @type {Element} */ (event.composedPath()[0]);
+    const id = target.closest("[data-mark]")?.getAttribute("data-mark") ?? null;
+    this.gesture = {
+      start: this.#point(event),
+      client: { x: event.clientX, y: event.clientY },
+      pointer: event.pointerId,
+      point: id !== null && id !== "box" ? Number(id) : null,
+      base,
+      moved: false,
+      out: event.button === 2 || event.shiftKey,
+    };
+    (id === null ? this.stage : /** @type {HTMLElement} */ (target)).focus({ preventScroll: true });
+    this.stage.setPointerCapture(event.pointerId);
+  }
+
+  /** @param {PointerEvent} event */
+  #move(event) {
+    const { gesture } = this;
+    if (!gesture || event.pointerId !== gesture.pointer) return;
+    event.stopPropagation();
+    gesture.moved ||= Math.hypot(event.clientX - gesture.client.x, event.clientY - gesture.client.y) >= CLICK;
+    const shown = gesture.moved ? this.#dragged(gesture, this.#point(event)) : null;
+    if (shown) this.#renderMarks(shown, this.size);
+  }
+
+  /** @param {NonNullable<CutoutView["gesture"]>} gesture @param {{x: number, y: number}} to @returns {Clicks} */
+  #dragged(gesture, to) {
+    if (gesture.point !== null) return changePoint(gesture.base, gesture.point, to);
+    return setBox(gesture.base, rectBetween(gesture.start, to));
+  }
+
+  /** @param {PointerEvent} event @param {boolean} keep */
+  #up(event, keep) {
+    const { gesture } = this;
+    if (!gesture || event.pointerId !== gesture.pointer) return;
+    event.stopPropagation();
+    this.gesture = null;
+    if (!keep) return this.render();
+    if (gesture.moved) {
+      const box = gesture.point === null;
+      this.change(this.#dragged(gesture, this.#point(event)), box ? this.t("saidBox") : "");
+      if (box && this.tool === "box") this.tool = "keep";
+    } else if (gesture.point !== null) {
+      const { keep: before } = gesture.base.points[gesture.point];
+      if (gesture.out) this.change(removePoint(gesture.base, gesture.point), this.t("saidRemoved"));
+      else this.change(changePoint(gesture.base, gesture.point, { keep: !before }));
+    } else if (this.tool !== "box") this.#add(gesture.base, gesture.start, this.tool === "keep" && !gesture.out);
+    this.render();
+  }
+
+  /** @param {Clicks} base @param {{x: number, y: number}} at @param {boolean} keep */
+  #add(base, at, keep) {
+    this.change(addPoint(base, { ...at, keep }), this.t("saidAdded", { number: base.points.length + 1 }));
+  }
+
+  /** Where the pointer is on the picture, whatever the zoom of graph and browser. @param {PointerEvent} event */
+  #point(event) {
+    const rect = this.stage.getBoundingClientRect();
+    const size = this.size ?? { w: 1, h: 1 };
+    return {
+      x: ((event.clientX - rect.left) / Math.max(1, rect.width)) * size.w,
+      y: ((event.clientY - rect.top) / Math.max(1, rect.height)) * size.h,
+    };
+  }
+
+  // --- keys ---------------------------------------------------------------------------------------------------------
+
+  /** @param {KeyboardEvent} event */
+  #key(event) {
+    const command = event.ctrlKey || event.metaKey;
+    const key = event.key.toLowerCase();
+    let done = true;
+    if (command && key === "z") event.shiftKey ? this.redo() : this.undo();
+    else if (command && key === "y") this.redo();
+    else if (command || event.altKey) done = false;
+    else if (key === "escape" && this.gesture) {
+      this.gesture = null;
+      this.render();
+    } else done = this.#plainKey(key, event);
+    if (!done) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  /** @param {string} key @param {KeyboardEvent} event @returns {boolean} whether it meant something */
+  #plainKey(key, event) {
+    const { size } = this;
+    const base = this.#fitted();
+    const target = /** @type {Element} */ (event.composedPath()[0]);
+    if (!size || !base || !this.stage.contains(target)) return false;
+    if (key === "k" || key === "x") this.#add(base, { x: size.w / 2, y: size.h / 2 }, key === "k");
+    else if (key === "b") this.change(setBox(base, { x: size.w / 8, y: size.h / 8, w: 0.75 * size.w, h: 0.75 * size.h }), this.t("saidBox"));
+    else return this.#markKey(target.getAttribute("data-mark"), key, event, base, size);
+    const added = key === "b" ? "box" : String(base.points.length);
+    /** @type {HTMLElement | null} */ (this.marks.querySelector(`[data-mark="${added}"]`))?.focus();
+    return true;
+  }
+
+  /** @param {string | null} id @param {string} key @param {KeyboardEvent} event @param {Clicks} base @param {import("./model.js").Size} size */
+  #markKey(id, key, event, base, size) {
+    if (id === null) return false;
+    const index = id === "box" ? null : Number(id);
+    const step = Math.max(1, Math.round(Math.max(size.w, size.h) / 100)) * (event.shiftKey && index !== null ? 5 : 1);
+    const [dx, dy] = { arrowleft: [-step, 0], arrowright: [step, 0], arrowup: [0, -step], arrowdown: [0, step] }[key] ?? [0, 0];
+    if (dx || dy) {
+      if (index !== null) this.change(changePoint(base, index, { x: base.points[index].x + dx, y: base.points[index].y + dy }));
+      else if (base.box && event.shiftKey) this.change(setBox(base, { ...base.box, w: base.box.w + dx, h: base.box.h + dy }));
+      else this.change(moveBox(base, dx, dy));
+    } else if (key === "delete" || key === "backspace") {
+      this.change(index === null ? setBox(base, null) : removePoint(base, index), this.t("saidRemoved"));
+      this.stage.focus({ preventScroll: true });
+    } else if ((key === "enter" || key === " ") && index !== null) {
+      this.change(changePoint(base, index, { keep: !base.points[index].keep }));
+    } else return false;
+    return true;
+  }
+}
+
+/** @param {string} text @param {string} label */
+function textButton(text, label) {
+  return element("button", { type: "button", class: "tool sign", "aria-label": label, title: label, text });
+}
+
+/** @param {HTMLElement} button @param {boolean} off */
+function disable(button, off) {
+  setAttribute(button, "aria-disabled", String(off));
+}
+
+/** @param {number} part @param {number} whole */
+function percent(part, whole) {
+  return (100 * part) / whole;
+}
+
+/** @param {Record<string, number>} shares @returns {Record<string, number>} */
+function rounded(shares) {
+  return Object.fromEntries(Object.entries(shares).map(([name, value]) => [name, Math.round(value)]));
+}
