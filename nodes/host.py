@@ -285,12 +285,14 @@ class _Request(NamedTuple):
 class _Prepared(NamedTuple):
     """What one request needs in the host, ready to use.
 
+    image_tokens  of the plan, before anything is dropped
     lengths  joint tokens that enter each block
     leave    after this block the references leave, leaving ``stay`` tokens in the block's image output; -1: never
     ids      position ids (1, S - T, 3); kept: which image tokens go in (None: all)
     """
 
     arrangement: Arrangement
+    image_tokens: int
     programs: tuple[Program, ...]
     lengths: tuple[int, ...]
     leave: int
@@ -315,6 +317,7 @@ def _prepare(request: _Request) -> _Prepared:
         ids = image_ids(sequence, request.settings.round_ids).to(request.device)[None]
     return _Prepared(
         arrangement,
+        request.plan.image_tokens,
         compile_programs(sequence, schedule, kernel, request.device, request.dtype),
         tuple(sequence.length if number < schedule.leave else base for number in range(len(schedule))),
         schedule.leave - 1 if leaves else -1,
@@ -352,10 +355,10 @@ class _Call:
         """Rewrites the ids of the image tokens and drops those that nobody reads. Runs after all other patches."""
         img, txt = args["img"], args["txt"]
         request = self.request
-        if img.shape[1] != request.plan.image_tokens:
+        if img.shape[1] != self.prepared.image_tokens:
             raise InputError(
                 f"{NODE}, model: another node has changed the picture's tokens ({img.shape[1]} instead of"
-                f" {request.plan.image_tokens}); remove nodes that add or drop reference tokens."
+                f" {self.prepared.image_tokens}); remove nodes that add or drop reference tokens."
             )
         if (txt.shape[1], img.dtype, img.device) != (request.text, request.dtype, request.device):
             # Another patch has added text tokens, or the host computes in another dtype than its input's.
