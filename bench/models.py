@@ -136,7 +136,7 @@ def comfy_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
     @torch.inference_mode()
     def run(kernel: str, prune: bool) -> Tensor:
         clone = host.install(patcher, Settings(kernel=kernel, prune=prune))
-        options = clone.model_options["transformer_options"]
+        options = {**clone.model_options["transformer_options"], "wrappers": clone.wrappers}  # as the sampler does
         return base.apply_model(noise, torch.full((1,), 0.6), transformer_options=options, **inputs)
 
     return Step(run, compile_programs.cache_clear, compile_programs)

@@ -66,6 +66,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if not options.no_time:
         outputs = [step.run(*ours), step.run(*BASELINE)]
         difference = float((outputs[0] - outputs[1]).abs().max() / outputs[1].abs().max())
+        if difference == 0:
+            sys.exit("both forms gave the same bits: the rule was not reached, nothing was measured")
         mine, theirs = interleaved(
             [lambda: step.run(*ours), lambda: step.run(*BASELINE)], options.repeats, warm=options.repeats > 1
         )
