@@ -13,7 +13,7 @@ const FLAGS = [
 ];
 
 /** Noise of the host itself that says nothing about the editor. */
-const KNOWN = /Failed to load resource|net::ERR|user\.css|accessed before init|reading 'id'|api\.comfy\.org|Firebase|fonts\.g|deprecat/i;
+const KNOWN = /Failed to load resource|net::ERR|user\.css|accessed before init|cleanup event listeners|reading 'id'|api\.comfy\.org|Firebase|fonts\.g|deprecat/i;
 
 export async function launch() {
   const profile = await mkdtemp(path.join(tmpdir(), "contextgen-profile-"));
@@ -39,7 +39,7 @@ export async function launch() {
  * @param {{vue?: boolean, settings?: Record<string, unknown>}} [options]
  */
 export async function openPage(context, url, { vue = false, settings = {} } = {}) {
-  const all = { "Comfy.TutorialCompleted": true, "Comfy.VueNodes.Enabled": vue, "Comfy.Workflow.ShowMissingModelsWarning": false, ...settings };
+  const all = { "Comfy.TutorialCompleted": true, "Comfy.VueNodes.Enabled": vue, "Comfy.Minimap.Visible": false, ...settings };
   for (const [key, value] of Object.entries(all)) {
     await fetch(`${url}/settings/${key}`, { method: "POST", body: JSON.stringify(value) });
   }
@@ -56,7 +56,8 @@ export async function openPage(context, url, { vue = false, settings = {} } = {}
 
 /** Counts what listens to the window and the document, and what repeats. Runs in the page before anything else. */
 function countListeners() {
-  const counts = { listeners: 0, timers: 0, types: () => [...known.values()].flatMap((set) => [...set]) };
+  const counts = { listeners: 0, timers: 0, ours: 0 };
+  const isOurs = () => /\/extensions\/[^/]*contextgen[^/]*\//.test(new Error().stack ?? "");
   window.contextgenCounts = counts;
   /** @type {Map<EventTarget, Set<string>>} */
   const known = new Map([[window, new Set()], [document, new Set()]]);
@@ -73,6 +74,7 @@ function countListeners() {
     const key = set && keyOf(type, listener, options);
     if (set && key && !options?.once) {
       set.add(key);
+      if (isOurs()) counts.ours += 1;
       options?.signal?.addEventListener?.("abort", () => set.delete(key));
       counts.listeners = [...known.values()].reduce((sum, each) => sum + each.size, 0);
     }

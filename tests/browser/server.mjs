@@ -1,7 +1,7 @@
 /** Starts and ends a real ComfyUI on CPU for a test, with this pack and nothing else in it. */
 
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -16,6 +16,19 @@ export function hosts() {
   const named = (process.env.COMFYUI_PATH ?? "").split(path.delimiter).filter(Boolean);
   const known = named.length ? named : [path.join(process.env.HOME ?? "", "comfy", "ComfyUI")];
   return known.filter((folder) => existsSync(path.join(folder, "main.py")));
+}
+
+/** The minor version of an installation's frontend, 0 where it cannot be told. @param {string} comfy */
+export function frontendOf(comfy) {
+  for (const name of [".venv", "venv"]) {
+    const library = path.join(comfy, name, "lib");
+    for (const python of existsSync(library) ? readdirSync(library) : []) {
+      const packages = path.join(library, python, "site-packages");
+      const found = (existsSync(packages) ? readdirSync(packages) : []).find((entry) => /^comfyui_frontend_package-.*\.dist-info$/.test(entry));
+      if (found) return Number(found.split("-")[1].split(".")[1]);
+    }
+  }
+  return 0;
 }
 
 /** With COMFYUI_URL a server that runs already is used, which spares the wait while working on the editor. @param {string} comfy @returns {Promise<{url: string, base: string, stop: () => Promise<void>, log: () => string}>} */
