@@ -88,12 +88,12 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Reads a checkpoint. The optimizer state is read without executing anything (weights_only)."""
+def load(path: Path) -> Checkpoint:
+    """Reads a checkpoint to the CPU. The optimizer state is read without executing anything (weights_only)."""
     try:
         state = json.loads((path / _MARK).read_text())
-        tensors, average, extra = (load_file(path / f"{n}.safetensors", device=str(device)) for n in ("trained", "average", "extra"))
-        optimizer = torch.load(path / "optimizer.pt", map_location=device, weights_only=True)
+        tensors, average, extra = (load_file(path / f"{n}.safetensors") for n in ("trained", "average", "extra"))
+        optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"The checkpoint {str(path)!r} is damaged; delete that folder to resume from the one before.") from error
     return Checkpoint(state["step"], state["seconds"], tensors, average, extra, optimizer)

@@ -83,6 +83,7 @@ class DataConfig:
     """kind `world` (encoded scenes of the small world in `path`) or `imig` (the authors' folders).
 
     count, seed: how many scenes the stage `scenes` makes, and which; folders: which of the authors' subsets, with their shares;
+    hidden_share: share of scenes that hide a creature (world; 0 = as stored);
     size: side of the target picture, reference: area of a reference as the side of a square, in pixels (imig)."""
 
     kind: str = "world"
@@ -94,6 +95,7 @@ class DataConfig:
     reference: int = 64
     repaint: float = 0.5
     caption_drop: float = 0.0
+    hidden_share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -63,32 +63,33 @@ def judge(scene: world.Scene, picture: np.ndarray, number: int = 0) -> list[Judg
         open_ = np.ones((world.SIZE, world.SIZE), bool)
         for front in order[order.index(index) + 1 :]:
             x1, y1, x2, y2 = scene.members[front].box
-            open_[y1:y2, x1:x2] &= world.cover(scene.members[front]) < 0.05
+            open_[y1:y2, x1:x2] &= world.cover(scene.members[front]) == 0
         x1, y1, x2, y2 = member.box
         region = open_[y1:y2, x1:x2]
         subject = (world.cover(member) >= 0.5) & region
         if subject.sum() < SEEN * (world.cover(member) >= 0.5).sum():
             continue
         rng = np.random.default_rng((number, index, 77))
-        truth = _crop(scene, index, member.creature)
+        behind = world.render_target(scene, skip=tuple(order[order.index(index) :]))
+        truth = _crop(scene, index, member.creature, behind)
         own = image[y1:y2, x1:x2]
         best = float(np.square(own - truth)[region].mean())
         nearer = []
         kinds = alternatives(member.creature, rng)
         for kind in KINDS:
-            rivals = [float(np.square(own - _crop(scene, index, c))[region].mean()) for c in kinds[kind]]
+            rivals = [float(np.square(own - _crop(scene, index, c, behind))[region].mean()) for c in kinds[kind]]
             nearer.append(best < min(rivals))
         error = max(float(np.square(own - truth)[subject].mean()), 1e-6)
         out.append(Judgement(number, index, member.hidden, tuple(nearer), -10 * float(np.log10(error)), box_iou(scene, index, image)))
     return out
 
 
-def _crop(scene: world.Scene, index: int, creature: world.Creature) -> np.ndarray:
-    """The true scene's pixels in a member's box, with another creature in its place, float (h, w, 3)."""
-    members = list(scene.members)
-    members[index] = members[index]._replace(creature=creature)
-    x1, y1, x2, y2 = members[index].box
-    return world.render_target(scene._replace(members=tuple(members)))[y1:y2, x1:x2]
+def _crop(scene: world.Scene, index: int, creature: world.Creature, behind: np.ndarray) -> np.ndarray:
+    """The pixels of a member's box with a given creature in its place, before anything in front is painted, float (h, w, 3)."""
+    x1, y1, x2, y2 = scene.members[index].box
+    canvas = behind.copy()
+    world.paint(canvas, creature, scene.members[index].box, scene.light)
+    return canvas[y1:y2, x1:x2]
 
 
 def box_iou(scene: world.Scene, index: int, image: np.ndarray) -> float:

@@ -117,6 +117,38 @@ class LatentSet:
     def draw(self, rng: np.random.Generator, config: Config) -> Batch:
         """A random batch. With references, its scenes have the same number of them; that number is drawn by its share."""
         flow, references = config.flow, config.stage != "base"
+        share = self._shares(config.data.hidden_share)
+        indices = rng.choice(len(self), size=config.batch, p=share)
+        if references:
+            same = np.flatnonzero(self.count == self.count[indices[0]])
+            own = None if share is None else share[same] / share[same].sum()
+            indices = rng.choice(same, size=config.batch, p=own)
+        return self.batch(indices, references, flow.box, flow.hidden)
+
+    def _shares(self, hidden_share: float) -> np.ndarray | None:
+        """Probability of each scene when scenes that hide a creature make up `hidden_share`; None = all alike."""
+        hides = np.asarray(self.hidden) >= 0
+        if not hidden_share or hides.all() or not hides.any():
+            return None
+        return np.where(hides, hidden_share / hides.sum(), (1 - hidden_share) / (~hides).sum())
+
+    def _weight(self, index: int, box: float, hidden: float) -> np.ndarray:
+        out = np.ones((GRID, GRID), np.float32)
+        for k in range(int(self.count[index])):
+            x1, y1, x2, y2 = self.boxes[index, k]
+            out[y1:y2, x1:x2] = box
+        if self.hidden[index] >= 0:
+            x1, y1, x2, y2 = self.boxes[index, self.hidden[index]]
+            out[y1:y2, x1:x2] = hidden
+        return out.reshape(-1)
+
+    def buckets(self) -> tuple[np.ndarray, ...]:
+        """Indices of the scenes with two, three, ... references."""
+        return tuple(np.flatnonzero(self.count == n) for n in np.unique(self.count))
+
+    def draw(self, rng: np.random.Generator, config: Config) -> Batch:
+        """A random batch. With references, its scenes have the same number of them; that number is drawn by its share."""
+        flow, references = config.flow, config.stage != "base"
         indices = rng.integers(len(self), size=config.batch)
         if references:
             same = np.flatnonzero(self.count == self.count[indices[0]])

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..hosts.diffusers import ContextGenFlux
 from ..methods.contextgen import Settings
 from ..schedule import Rule, make_schedule
-from ..sequence import Plan, position_ids
+from ..sequence import Plan, TokenBox, position_ids
 from .batch import Batch
 
 # The authors' list (also OminiControl's): image stream of the double blocks, all of the single blocks, and x_embedder.
@@ -196,16 +196,28 @@ def _softmax_product(q: Tensor, k: Tensor, bias: Tensor | None, v: Tensor) -> Te
 class FlowNetwork(nn.Module):
     """The transformer with ContextGen's attention; `forward` gives the velocity of the noise tokens.
 
-    kernel: "grouped" (any plans, exact and pruned: the product's own path) or "batched" (plans of one shape)."""
+    kernel: "grouped" (any plans, exact and pruned: the product's own path) or "batched" (plans of one shape).
+    boxes False lets every noise token read every reference, cumulative False starts every reference's position ids at the layout's
+    corner: both for the ablations alone, and on the batched kernel alone."""
 
-    def __init__(self, transformer: Any, settings: Settings, kernel: str = "grouped", guidance: float | None = None) -> None:
+    def __init__(
+        self,
+        transformer: Any,
+        settings: Settings,
+        kernel: str = "grouped",
+        guidance: float | None = None,
+        boxes: bool = True,
+        cumulative: bool = True,
+    ) -> None:
         super().__init__()
         self.transformer = transformer
         self.settings = settings
         self.kernel = kernel
         self.guidance = guidance
+        if kernel != "batched" and not (boxes and cumulative):
+            raise InputError("method.masks and method.offsets can be changed on the batched kernel alone; set method.kernel to batched.")
+        self.boxes, self.cumulative = boxes, cumulative
         self._host = [ContextGenFlux(transformer)]  # in a list: not a submodule
-        self._rotary: dict[tuple[int, int, int, int], tuple[Tensor, Tensor]] = {}
 
     def forward(self, batch: Batch, noisy: Tensor, times: Tensor) -> Tensor:
         """noisy (B, M, 64), times (B,) in 0..1 -> velocity (B, M, 64)."""
@@ -250,7 +262,7 @@ class FlowNetwork(nn.Module):
             for k, reference in enumerate(plan.references):
                 hidden = np.where(np.frombuffer(reference.valid, np.uint8) > 0, np.float32(0), np.float32(-math.inf))
                 valid[b * n + k, 0] = hidden
-                box = reference.box
+                box = reference.box if self.boxes else TokenBox(0, 0, plan.width, plan.height)
                 noise = reads[b, text : text + plan.noise_tokens].reshape(plan.height, plan.width, -1)
                 noise[box.y1 : box.y2, box.x1 : box.x2, k * length : (k + 1) * length] = hidden
         return _BatchedCall(
@@ -260,6 +272,11 @@ class FlowNetwork(nn.Module):
         )  # fmt: skip
 
     def _table(self, plan: Plan, text: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        ids = functional.pad(torch.from_numpy(position_ids(plan)).float(), (0, 0, text, 0))
+        numbers = position_ids(plan)
+        if not self.cumulative:
+            one = position_ids(Plan(plan.width, plan.height, plan.references[:1]))
+            own = [one[2 * plan.noise_tokens :]] * len(plan.references)
+            numbers = np.concatenate([one[: 2 * plan.noise_tokens], *own])
+        ids = functional.pad(torch.from_numpy(numbers).float(), (0, 0, text, 0))
         cos, sin = self.transformer.pos_embed(ids.to(device))
         return cos.float(), sin.float()

@@ -42,15 +42,27 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         loss = None if closure is None else closure()
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                ahead = p.grad.lerp(state["momentum"], group["momentum"])  # Nesterov
+            trained = [p for p in group["params"] if p.grad is not None]
+            for p, change in zip(trained, self._changes(trained, group["momentum"]), strict=True):
                 scale = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(orthogonal(ahead), alpha=-group["lr"] * scale)
+                p.add_(change, alpha=-group["lr"] * scale)
         return loss
+
+    def _changes(self, parameters: list[Any], momentum: float) -> list[Tensor]:
+        """The orthogonal steps. Several processes, whose gradients are equal by now, each compute a share and exchange them."""
+        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+        count, own = (torch.distributed.get_world_size(), torch.distributed.get_rank()) if shared else (1, 0)
+        changes = []
+        for number, p in enumerate(parameters):
+            state = self.state[p]
+            if not state:
+                state["momentum"] = torch.zeros_like(p)
+            state["momentum"].lerp_(p.grad, 1 - momentum)
+            mine = number % count == own
+            changes.append(orthogonal(p.grad.lerp(state["momentum"], momentum)) if mine else torch.zeros_like(p))  # Nesterov
+        if count == 1:
+            return changes
+        flat = torch.cat([c.reshape(-1) for c in changes])
+        torch.distributed.all_reduce(flat)
+        return [piece.view_as(c) for piece, c in zip(flat.split([c.numel() for c in changes]), changes, strict=True)]

@@ -148,10 +148,11 @@ class Run:
         path = checkpoint.latest(self.folder)
         if path is None:
             return
-        loaded = checkpoint.load(path, self.accelerator.device)
+        loaded = checkpoint.load(path)
         checkpoint.restore(self.task.model, loaded.tensors)
         if self.average.decay:
-            self.average.tensors = dict(loaded.average) or self.average.tensors
+            for name, value in loaded.average.items():
+                self.average.tensors[name].copy_(value)
         self.task.restore_extra(loaded.extra)
         self.optimizer.load_state_dict(loaded.optimizer)
         self.step, self.seconds = loaded.step, loaded.seconds

@@ -162,7 +162,10 @@ class TransformerTask:
             add_adapter(transformer, adapter, config.seed)
             if config.model.adapter:
                 load_adapter_state(transformer, _read_adapter(config.model.adapter))
-        network = FlowNetwork(transformer, settings_of(config.method), config.method.kernel, config.flow.guidance)
+        method = config.method
+        network = FlowNetwork(
+            transformer, settings_of(method), method.kernel, config.flow.guidance, method.masks, method.offsets == "cumulative"
+        )
         if config.stage == "dpo":
             if not config.model.adapter:
                 raise InputError("model.adapter is empty in the training config; DPO starts from an SFT adapter, give its file.")

@@ -1,0 +1,72 @@
+"""The ablations: each variant changes what it says, and the document keeps what is not the command's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from contextgen_core.errors import InputError
+from contextgen_core.tiny_vae import NARROW, Taesd
+from contextgen_core.training import ablate, world
+from contextgen_core.training.evaluate import Judgement
+from contextgen_core.training.latents import LatentSet, encode_scenes
+from contextgen_core.training.tasks import TransformerTask
+
+
+@pytest.fixture(scope="module")
+def data() -> LatentSet:
+    torch.manual_seed(0)
+    chosen = [world.scene(0, "train", i, "flexible") for i in range(3)]
+    return encode_scenes(Taesd(NARROW), chosen, [world.render(s) for s in chosen])
+
+
+def velocity(name: str, data: LatentSet) -> torch.Tensor:
+    variant = next(v for v in ablate.VARIANTS if v.name == name)
+    task = TransformerTask(ablate.config_of(variant, 0, 1, 2, "unused", Path("unused")), data)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for key, parameter in sorted(task.network.transformer.named_parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.08 + (1.0 if ".norm_" in key else 0.0))
+        batch, times, noise = task.inputs(1, 0)
+        return task.network(batch, noise, times)
+
+
+def test_every_variant_computes_something_else(data: LatentSet) -> None:
+    made = {v.name: velocity(v.name, data) for v in ablate.VARIANTS}
+    names = list(made)
+    for i, first in enumerate(names):
+        assert torch.isfinite(made[first]).all()
+        for second in names[:i]:
+            assert not torch.allclose(made[first], made[second], atol=1e-4), (first, second)
+
+
+def test_variants_that_only_the_batched_kernel_knows_are_refused_elsewhere(data: LatentSet) -> None:
+    from contextgen_core.training.config import from_dict
+
+    tree = {"stage": "sft", "output": "unused", "lora": {"rank": 2}, "method": {"kernel": "grouped", "masks": False}}
+    with pytest.raises(InputError, match="set method.kernel to batched"):
+        TransformerTask(from_dict(tree), data)
+
+
+def test_the_document_keeps_its_own_text() -> None:
+    document = f"# Evidence\n\nfirst\n\n{ablate.START}\nold\n{ablate.END}\n\nlast\n"
+    made = ablate.insert(document, "new")
+    assert "first" in made and "last" in made and "new" in made and "old" not in made
+    assert ablate.insert(made, "new") == made
+    assert ablate.insert("# Evidence\n", "new").count(ablate.START) == 1
+
+
+def test_the_table_gives_spread_and_paired_difference() -> None:
+    def judged(share: float) -> list[Judgement]:
+        return [Judgement(k, 0, True, (k < share * 40,) * 5, 10.0, float("nan")) for k in range(40)] + [
+            Judgement(k, 1, False, (True,) * 5, 15.0, float("nan")) for k in range(10)
+        ]
+
+    text = ablate.table({"official": [judged(0.8), judged(0.7)], "cla": [judged(0.2), judged(0.3)]})
+    assert "0.75 ± 0.07" in text and "0.25 ± 0.07" in text
+    row = next(line for line in text.splitlines() if line.startswith("| nowhere"))
+    assert "-0.50 [" in row
+    assert np.all(["nan" not in line.split("|")[3] for line in text.splitlines()[2:]])
