@@ -34,6 +34,9 @@ function attach(node) {
   hide(input);
   const widget = node.addDOMWidget(WIDGET, WIDGET, view.element, { serialize: false, hideOnZoom: false, getMinHeight: () => MIN_HEIGHT });
   widget.serialize = false;
+  // The editor shows the picture and the mask itself; the host's own picture below it would only take room.
+  node.hideOutputImages = true;
+  Object.defineProperty(node, "imgs", { get: () => undefined, set: () => {}, configurable: true });
   if (node.size?.[1] < DEFAULT_SIZE[1]) node.setSize?.([Math.max(node.size[0], DEFAULT_SIZE[0]), DEFAULT_SIZE[1]]);
   forwardToCanvas(view.element);
   const sync = () => {

@@ -1,0 +1,122 @@
+/** The cut-out editor in a real browser on a real ComfyUI: clicks reach the input, survive a reload, and the run shows its mask. */
+
+import assert from "node:assert/strict";
+import { existsSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { after, before, describe, test } from "node:test";
+
+import { CHROMIUM, count, empty, launch, openPage } from "./page.mjs";
+import { frontendOf, hosts, ROOT, startServer } from "./server.mjs";
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const PHOTO = path.join(ROOT, "assets", "samples", "contextgen_photo.png");
+const found = existsSync(CHROMIUM) ? hosts() : [];
+const missing = existsSync(CHROMIUM) ? "no ComfyUI found: set COMFYUI_PATH" : `no Chromium at ${CHROMIUM}: set CHROMIUM_PATH`;
+
+if (!found.length) test("the cut-out editor in a browser", { skip: missing });
+for (const comfy of found) {
+  describe(path.basename(comfy), () => {
+    let server;
+    let browser;
+    before(async () => {
+      server = await startServer(comfy);
+      browser = await launch();
+      const form = new FormData();
+      form.append("image", new Blob([readFileSync(PHOTO)]), "contextgen_photo.png");
+      await fetch(`${server.url}/upload/image`, { method: "POST", body: form });
+    });
+    after(async () => {
+      await browser?.close();
+      await server?.stop();
+    });
+    for (const vue of [false, true]) {
+      if (vue && frontendOf(comfy) < 30) continue; // that renderer shows no elements of extensions: the text field stays
+      test(vue ? "Nodes 2.0" : "legacy renderer", async () => {
+        const { page, problems } = await openPage(browser.context, server.url, { vue });
+        await empty(page);
+        await clicksReachTheInput(page);
+        await theRunShowsItsMask(page);
+        assert.deepEqual(problems, []);
+        await page.close();
+      });
+    }
+  });
+}
+
+/** Load Image and a cut-out by mask, which needs no weights. @param {import("playwright-core").Page} page */
+async function addCutout(page) {
+  await page.evaluate(() => {
+    const { app, LiteGraph } = window;
+    const load = LiteGraph.createNode("LoadImage");
+    const cutout = LiteGraph.createNode("ContextGenCutout");
+    for (const [node, x] of [[load, 0], [cutout, 360]]) {
+      node.pos = [x, 60];
+      app.graph.add(node);
+    }
+    load.widgets.find((widget) => widget.name === "image").value = "contextgen_photo.png";
+    cutout.widgets.find((widget) => widget.name === "source").value = "plain background";
+    cutout.widgets.find((widget) => widget.name === "tolerance").value = 0.5;
+    load.connect(0, cutout, cutout.inputs.findIndex((input) => input.name === "image"));
+    app.canvas.ds.scale = 1;
+    app.canvas.ds.offset = [20, 20];
+    app.canvas.setDirty(true, true);
+  });
+  await page.locator(".contextgen-cutout .stage").waitFor();
+  await page.waitForTimeout(800);
+}
+
+/** @param {import("playwright-core").Page} page */
+async function promptsOf(page) {
+  const text = await page.evaluate(async () => {
+    const { output } = await window.app.graphToPrompt();
+    return Object.values(output).find((node) => node.class_type === "ContextGenCutout").inputs.prompts;
+  });
+  return text ? JSON.parse(text) : null;
+}
+
+/** @param {import("playwright-core").Page} page */
+async function clicksReachTheInput(page) {
+  await addCutout(page);
+  const stage = await page.locator(".contextgen-cutout .stage").boundingBox();
+  const at = (x, y) => [stage.x + stage.width * x, stage.y + stage.height * y];
+  await page.mouse.click(...at(0.25, 0.75));
+  await page.keyboard.down("Shift");
+  await page.mouse.click(...at(0.75, 0.25));
+  await page.keyboard.up("Shift");
+  await page.mouse.move(...at(0.1, 0.2));
+  await page.mouse.down();
+  await page.mouse.move(...at(0.6, 1.3), { steps: 4 }); // out of the picture: the gesture holds on and the box is cut there
+  await page.mouse.up();
+  const { picture, points, box } = await promptsOf(page);
+  assert.deepEqual(picture, { w: 384, h: 384 });
+  assert.deepEqual(points.map((point) => point.keep), [true, false]);
+  const near = (value, want) => assert.ok(Math.abs(value - want) < 4, `${value} is not ${want}`);
+  near(points[0].x, 96);
+  near(points[0].y, 288);
+  near(box.x, 38);
+  assert.equal(box.y + box.h, 384);
+  await page.keyboard.press("Control+z");
+  assert.equal((await promptsOf(page)).box, null);
+  assert.equal(await count(page, "ContextGenCutout"), 1, "the graph's own undo stayed out of it");
+  await page.evaluate(async () => window.app.loadGraphData(JSON.parse(JSON.stringify(window.app.graph.serialize()))));
+  await page.locator(".contextgen-cutout .point").nth(1).waitFor();
+  assert.equal((await promptsOf(page)).points.length, 2);
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => window.axe.run(document.querySelector(".contextgen-cutout")));
+  assert.deepEqual(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)]), []);
+}
+
+/** @param {import("playwright-core").Page} page */
+async function theRunShowsItsMask(page) {
+  await page.evaluate(() => window.app.queuePrompt(0, 1));
+  const mask = page.locator(".contextgen-cutout canvas.mask");
+  await page.waitForFunction(() => {
+    const canvas = document.querySelector(".contextgen-cutout")?.shadowRoot?.querySelector("canvas.mask");
+    return canvas && !canvas.hidden && canvas.width === 384;
+  }, null, { timeout: 60000 });
+  assert.ok(!(await mask.getAttribute("class")).includes("stale"));
+  await page.locator(".contextgen-cutout .point").first().focus();
+  await page.keyboard.press("Delete");
+  assert.ok((await mask.getAttribute("class")).includes("stale"));
+}
