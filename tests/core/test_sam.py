@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from sam_tiny import TINY, import_segment_anything, picture, tiny_state
 
-from contextgen_core import sam
+from contextgen_core import sam, sam_check
 from contextgen_core.errors import InputError
 from contextgen_core.geometry import Box
 from contextgen_core.sam import Point, Segmenter, Shape, build, read_checkpoint, read_shape
@@ -178,3 +180,16 @@ def test_no_prompt_is_an_error(segmenter):
         segmenter.propose(picture())
     with pytest.raises(InputError, match="click a point"):
         segmenter.propose(picture(), points=(Point(1, 1, keep=False),))
+
+
+def test_the_check_command_compares_with_the_packages_own_predictor(state, tmp_path, capsys):
+    torch.save(tiny_state(sam, seed=3), tmp_path / "tiny.pth")
+    Image.fromarray(picture()).save(tmp_path / "photo.png")
+    out = tmp_path / "cut.png"
+    arguments = [str(tmp_path / "tiny.pth"), str(tmp_path / "photo.png"), "--point", "60,45", "--box", "20,10,100,80"]
+    assert sam_check.run([*arguments, "--out", str(out)], sys.stdout.write) == 0
+    said = capsys.readouterr().out
+    assert "vit_32" in said and "equal mask pixels 100" in said
+    with Image.open(out) as made:
+        assert made.mode == "RGBA" and made.size == (120, 90)
+    assert sam_check.run([str(tmp_path / "missing.pth"), str(tmp_path / "photo.png"), "--point", "1,1"]) == 2
