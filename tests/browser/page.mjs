@@ -119,12 +119,18 @@ export async function ready(page) {
 
 /** An empty workflow, in the way the host itself goes from one to the next. @param {import("playwright-core").Page} page */
 export async function empty(page) {
-  await page.evaluate(async () => {
-    const workflow = window.app.extensionManager.workflow?.activeWorkflow;
-    // As the workflow that is open, or each call would leave another tab.
-    await window.app.loadGraphData({ last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: [], config: {}, extra: {}, version: 0.4 }, true, true, workflow);
-  });
-  await page.waitForFunction(() => window.app.graph.nodes.length === 0);
+  // A page just loaded may still be restoring its last workflow, which then comes after ours: hence several tries.
+  for (let tries = 0; tries < 5; tries += 1) {
+    await page.evaluate(async () => {
+      const workflow = window.app.extensionManager.workflow?.activeWorkflow;
+      const nothing = { last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: [], config: {}, extra: {}, version: 0.4 };
+      // As the workflow that is open, or each call would leave another tab.
+      await window.app.loadGraphData(nothing, true, true, workflow);
+    });
+    await page.waitForTimeout(tries ? 1000 : 100);
+    if (await page.evaluate(() => window.app.graph.nodes.length === 0)) return;
+  }
+  throw new Error("the graph does not become empty");
 }
 
 /** Puts one node of ours at a place of the screen and returns its id. @param {import("playwright-core").Page} page @param {{x?: number, y?: number, layout?: string}} [options] */

@@ -75,9 +75,13 @@ async function drawSubject({ kind, size }) {
  */
 export async function upload(page, url, kind, size = { w: 480, h: 480 }) {
   const data = await page.evaluate(drawSubject, { kind, size });
+  return uploadBytes(url, `${kind}_${size.w}x${size.h}.png`, Buffer.from(data.split(",")[1], "base64"));
+}
+
+/** @param {string} url @param {string} name @param {Buffer} bytes @returns {Promise<string>} the file's name on the server */
+export async function uploadBytes(url, name, bytes) {
   const form = new FormData();
-  const name = `${kind}_${size.w}x${size.h}.png`;
-  form.append("image", new Blob([Buffer.from(data.split(",")[1], "base64")], { type: "image/png" }), name);
+  form.append("image", new Blob([bytes], { type: "image/png" }), name);
   form.append("overwrite", "true");
   const answer = await fetch(`${url}/upload/image`, { method: "POST", body: form });
   return (await answer.json()).name;

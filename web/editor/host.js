@@ -9,7 +9,7 @@ import { translator } from "./strings.js";
 const NODE = "LayoutComposer";
 const WIDGET = "contextgen_layout_editor";
 const MIN_HEIGHT = 430;
-const DEFAULT_SIZE = /** @type {const} */ ([470, 900]);
+const DEFAULT_SIZE = /** @type {const} */ ([480, 960]);
 /** How often a visible editor looks for changes above it in the graph, of which the host does not tell; milliseconds. */
 const LOOK = 400;
 /** Minor version of the frontend from which on the new renderer shows elements: certain for 48, certainly not in 27. */

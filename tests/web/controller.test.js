@@ -1,0 +1,159 @@
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+
+import { translator } from "../../web/editor/strings.js";
+import { drag, openPage, press } from "./page.js";
+
+const ONE = '{"v":1,"canvas":{"w":1000,"h":1000},"boxes":[{"id":"a","x":100,"y":100,"w":200,"h":200,"ref":"Anna","label":"","locked":false}]}';
+const SEEDED = '{"v":1,"canvas":{"w":1000,"h":1000},"boxes":[{"id":"b1","x":10,"y":20,"w":300,"h":400,"ref":1,"label":"","locked":false}]}';
+
+let window;
+beforeEach(() => (window = openPage()));
+afterEach(() => window.close());
+
+/** A node without a host: its facts can be set, what is written is kept. */
+async function openController(facts = {}) {
+  const { Controller } = await import("../../web/editor/controller.js");
+  const node = { text: "", size: { w: 1000, h: 1000 }, fit: "instance", order: "drawn", policy: "seed once", boxesLinked: false, layoutLinked: false, picture: null, sources: [], ...facts };
+  const written = [];
+  const host = {
+    read: () => ({ ...node }),
+    write: (text) => {
+      node.text = text;
+      written.push(text);
+    },
+    changed: () => {},
+    detach: () => (node.policy = "seed once"),
+    viewUrl: ({ filename }) => `/view/${filename}`,
+  };
+  const controller = new Controller(host, translator("en"));
+  document.body.append(controller.element);
+  return { controller, node, written, boxes: () => controller.store.state.layout.boxes };
+}
+
+const ran = (text, extra = {}) => ({ text, pictures: [{ filename: "c.png", subfolder: "", type: "temp" }], references: [], warnings: [], ...extra });
+
+describe("one source of truth", () => {
+  it("opening writes nothing, each gesture writes once, undoing everything leaves the text as it was", async () => {
+    const { controller, node, written } = await openController({ text: ONE });
+    expect(written).toEqual([]);
+    drag(controller.view, [500, 500], [900, 900]);
+    expect(written).toHaveLength(1);
+    press(controller.view.stage.element, "z", { ctrlKey: true });
+    expect(node.text).toBe(ONE);
+  });
+
+  it("an empty layout is an empty text", async () => {
+    const { controller, node } = await openController();
+    drag(controller.view, [100, 100], [400, 400]);
+    press(controller.view.stage.element, "z", { ctrlKey: true });
+    expect(node.text).toBe("");
+  });
+
+  it("text that comes from elsewhere is taken over, with a new history", async () => {
+    const { controller, node, boxes } = await openController();
+    drag(controller.view, [500, 500], [900, 900]);
+    node.text = ONE;
+    controller.sync();
+    expect(boxes().map((box) => box.id)).toEqual(["a"]);
+    expect(controller.store.canUndo).toBe(false);
+  });
+
+  it("a text that is no layout is never written over, until the user starts over", async () => {
+    const { controller, node, written } = await openController({ text: "[1, 2" });
+    controller.sync();
+    node.size = { w: 512, h: 512 };
+    controller.sync();
+    expect(written).toEqual([]);
+    expect(controller.view.problem.code).toBe("notJson");
+    controller.view.textPanel.reset.click();
+    expect(node.text).toBe("");
+    expect(controller.view.problem).toBeNull();
+  });
+
+  it("text typed into the editor is an entry of the history", async () => {
+    const { controller, node } = await openController();
+    controller.setText(ONE);
+    expect(JSON.parse(node.text).boxes).toHaveLength(1);
+    press(controller.view.stage.element, "z", { ctrlKey: true });
+    expect(node.text).toBe("");
+  });
+});
+
+describe("the node's other fields", () => {
+  it("width and height are the canvas: boxes scale, undo keeps the canvas of today", async () => {
+    const { controller, node, boxes } = await openController({ text: ONE });
+    node.size = { w: 2000, h: 500 };
+    controller.sync();
+    expect(boxes()[0]).toMatchObject({ x: 200, y: 50, w: 400, h: 100 });
+    expect(JSON.parse(node.text).canvas).toEqual({ w: 2000, h: 500 });
+    expect(controller.store.canUndo).toBe(false);
+  });
+
+  it("a linked layout is shown and left alone", async () => {
+    const { controller, written } = await openController({ text: ONE, layoutLinked: true });
+    drag(controller.view, [500, 500], [900, 900]);
+    press(controller.view.stage.element, "n");
+    expect(written).toEqual([]);
+    expect(controller.view.notice.hidden).toBe(false);
+  });
+});
+
+describe("after a run", () => {
+  it("seed once: boxes from upstream fill an empty layout, as one entry", async () => {
+    const { controller, node } = await openController({ boxesLinked: true });
+    controller.ran(ran(SEEDED));
+    expect(node.text).toBe(SEEDED);
+    press(controller.view.stage.element, "z", { ctrlKey: true });
+    expect(node.text).toBe("");
+  });
+
+  it("seed once: a layout with boxes stays", async () => {
+    const { controller, node } = await openController({ boxesLinked: true, text: ONE });
+    controller.ran(ran(SEEDED));
+    expect(node.text).toBe(ONE);
+  });
+
+  it("follow: positions come from the run, what is bound stays the user's", async () => {
+    const { controller, boxes } = await openController({ boxesLinked: true, policy: "follow upstream", text: SEEDED.replace('"ref":1', '"ref":"Ben"') });
+    controller.ran(ran(SEEDED.replace('"x":10', '"x":77')));
+    expect(boxes()[0]).toMatchObject({ x: 77, ref: "Ben" });
+  });
+
+  it("without connected boxes a run changes nothing", async () => {
+    const { controller, node } = await openController();
+    controller.ran(ran(SEEDED));
+    expect(node.text).toBe("");
+  });
+
+  it("the true composite is shown while the layout is the one that ran, then the live one again", async () => {
+    const { controller } = await openController({ text: ONE });
+    controller.ran(ran(ONE, { warnings: ["box 1 is small."] }));
+    expect(controller.view.stage.showing).toBe("run");
+    expect(controller.view.warnings.textContent).toBe("box 1 is small.");
+    press(controller.view.stage.element, "n");
+    expect(controller.view.stage.showing).toBe("live");
+    expect(controller.view.warnings.hidden).toBe(true);
+  });
+
+  it("references of the run replace what the graph could not show, and go when the graph changes", async () => {
+    const rough = { name: "Anna", named: true, image: null, mask: null, exact: false, size: null };
+    const { controller, node } = await openController({ sources: [rough] });
+    controller.ran(ran("", { references: [{ name: "Anna", width: 640, height: 480, image: { filename: "t.png", subfolder: "", type: "temp" } }] }));
+    expect(controller.library.references[0]).toMatchObject({ image: "/view/t.png", size: { w: 640, h: 480 }, exact: true });
+    node.sources = [{ ...rough, image: "/view/other.png" }];
+    controller.sync();
+    expect(controller.library.references[0].image).toBe("/view/other.png");
+  });
+});
+
+it("the large editor is a second view of the same boxes, and goes with the first", async () => {
+  const { controller, node } = await openController();
+  controller.openLarge();
+  const [large] = [...controller.views].filter((view) => view.isLarge);
+  drag(large, [100, 100], [400, 400]);
+  expect(controller.view.element.querySelectorAll(".box")).toHaveLength(1);
+  expect(JSON.parse(node.text).boxes).toHaveLength(1);
+  controller.dispose();
+  expect(document.querySelector("dialog")).toBeNull();
+  expect(controller.store.listeners.size).toBe(0);
+});
