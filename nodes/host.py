@@ -232,11 +232,10 @@ def _diffusion_model(settings: Settings, executor: Any, *args: Any, **kwargs: An
     return out
 
 
-@torch.compiler.disable
-def _begin(
+def _planned(
     settings: Settings, executor: Any, value: Any, args: tuple[Any, ...], kwargs: Options
 ) -> tuple[_Call, list[str]]:
-    """Plans a call, outside of any graph: under torch.compile everything after it is one graph without a break."""
+    """Plans a call; also gives the names of the wrapped function's parameters."""
     names = list(inspect.signature(executor.original).parameters)
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     options, x, context = given.get("transformer_options") or {}, given["x"], given["context"]
@@ -255,6 +254,11 @@ def _begin(
         dtype=x.dtype,
     )
     return _Call(request, _prepare(request)), names
+
+
+# Outside of any graph: under torch.compile, everything after it is one graph without a break.
+_uncompiled: Any = torch.compiler.disable  # whose annotations fit its use as a decorator with arguments alone
+_begin: Callable[..., tuple[_Call, list[str]]] = _uncompiled(_planned)
 
 
 def _block_keys(blocks: tuple[int, int]) -> list[tuple[str, int]]:
@@ -301,7 +305,6 @@ class _Prepared(NamedTuple):
     kept: torch.Tensor | None
 
 
-@torch.compiler.disable
 @lru_cache(maxsize=16)
 def _prepare(request: _Request) -> _Prepared:
     arrangement = arrange(
@@ -309,7 +312,11 @@ def _prepare(request: _Request) -> _Prepared:
     )
     sequence, schedule = arrangement
     sample = torch.empty(0, device=request.device, dtype=request.dtype)
-    kernel = choose_kernel(request.settings.kernel, sample, torch_backend=request.torch_backend)
+    try:
+        kernel = choose_kernel(request.settings.kernel, sample, torch_backend=request.torch_backend)
+        programs = compile_programs(sequence, schedule, kernel, request.device, request.dtype)
+    except InputError as error:
+        raise InputError(f"{NODE}, kernel: {error}") from error
     base = sequence.base_span.stop
     leaves = schedule.leave > 0 and sequence.pruned and bool(sequence.reference_spans)
     with torch.inference_mode(False):
@@ -318,13 +325,16 @@ def _prepare(request: _Request) -> _Prepared:
     return _Prepared(
         arrangement,
         request.plan.image_tokens,
-        compile_programs(sequence, schedule, kernel, request.device, request.dtype),
+        programs,
         tuple(sequence.length if number < schedule.leave else base for number in range(len(schedule))),
         schedule.leave - 1 if leaves else -1,
         base - (0 if schedule.leave > request.blocks[0] else request.text),
         ids,
         kept,
     )
+
+
+_prepare_again: Callable[[_Request], _Prepared] = _uncompiled(_prepare)
 
 
 class _Call:
@@ -363,7 +373,7 @@ class _Call:
         if (txt.shape[1], img.dtype, img.device) != (request.text, request.dtype, request.device):
             # Another patch has added text tokens, or the host computes in another dtype than its input's.
             self.request = request._replace(text=txt.shape[1], dtype=img.dtype, device=img.device)
-            self.prepared = _prepare(self.request)
+            self.prepared = _prepare_again(self.request)
         self.started = True
         kept, ids = self.prepared.kept, self.prepared.ids.expand(img.shape[0], -1, -1)
         return {**args, "img": img if kept is None else img.index_select(1, kept), "img_ids": ids}
