@@ -65,7 +65,8 @@ def make_schedule(
 
     ``ica_blocks`` is a half-open range over all blocks (double first); None means the authors'. ``references``
     False gives the schedule of a step in which nobody reads a reference. With ``prune`` False references stay to
-    the end and every row is computed; ``full_rows`` asks for the latter in single blocks. Raises InputError for a range outside the model.
+    the end and every row is computed; ``full_rows`` names blocks in which every row is computed all the same.
+    Raises InputError for a range outside the model.
     """
     first, stop = default_ica_blocks(double, single) if ica_blocks is None else ica_blocks
     count = double + single
