@@ -283,7 +283,36 @@ function suite(comfy, vue) {
     await page.waitForTimeout(500);
     assert.equal(await page.evaluate(() => window.loads), 0);
     assert.equal((await layoutOf(page, id)).boxes.length, 1);
+    // The editor's steps are steps of the graph as well: its own undo takes back the last of them, here our undo.
+    await page.evaluate(() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.undo());
+    await settled(page);
+    assert.equal(await page.evaluate(() => window.loads), 1);
+    const [node] = await page.evaluate(() => window.app.graph.nodes.map((each) => each.id));
+    assert.equal((await layoutOf(page, node)).boxes.length, 2);
+    assert.equal(await page.locator(".box:visible").count(), 2);
   });
+
+  check("at 200 % browser zoom all tools are in reach and the picture is drawn on", async () => {
+    const id = await addComposer(page);
+    const session = await page.context().newCDPSession(page);
+    await session.send("Emulation.setDeviceMetricsOverride", { width: 650, height: 575, deviceScaleFactor: 2, mobile: false });
+    try {
+      await page.locator(".contextgen-editor [data-tool=large]").dispatchEvent("click");
+      await page.locator("dialog .stage").waitFor();
+      await page.waitForTimeout(400);
+      for (const tool of await page.locator("dialog .bars > .bar:first-child .tool").all()) {
+        const { x, y, width } = await tool.boundingBox();
+        assert.ok(x >= 0 && y >= 0 && x + width <= 650, `tool at ${x}, ${y}`);
+      }
+      await drag(page, [10, 10], [60, 60]);
+      const [box] = (await layoutOf(page, id)).boxes;
+      assert.ok(Math.abs(box.x - 102) < 12 && Math.abs(box.w - 512) < 24, JSON.stringify(box));
+      await page.locator('dialog [aria-label="Close"]').first().click();
+    } finally {
+      await session.send("Emulation.clearDeviceMetricsOverride");
+      await session.detach();
+    }
+  }, { once: true });
 
   check("a deleted node leaves no listener, no timer and no element behind", async () => {
       const heard = () => page.evaluate(() => ({ listeners: window.contextgenCounts.listeners, timers: window.contextgenCounts.timers }));

@@ -101,7 +101,9 @@ describe("the node's other fields", () => {
 describe("after a run", () => {
   it("seed once: boxes from upstream fill an empty layout, as one entry", async () => {
     const { controller, node } = await openController({ boxesLinked: true });
+    expect(controller.view.noticeText.textContent).toContain("The next run takes the connected boxes over");
     controller.ran(ran(SEEDED));
+    expect(controller.view.notice.hidden).toBe(true);
     expect(node.text).toBe(SEEDED);
     press(controller.view.stage.element, "z", { ctrlKey: true });
     expect(node.text).toBe("");

@@ -189,9 +189,11 @@ export class Controller {
   }
 
   #inform() {
-    const { fit, order, layoutLinked, picture } = this.facts;
+    const { fit, order, layoutLinked, picture, boxesLinked } = this.facts;
+    const following = this.#following;
+    const seeding = boxesLinked && !following;
     for (const view of this.views) {
-      view.setEnvironment({ fit, order, picture, run: this.run, following: this.#following, readOnly: layoutLinked });
+      view.setEnvironment({ fit, order, picture, run: this.run, following, seeding, readOnly: layoutLinked });
       view.setText(this.problem, this.known ?? "");
     }
   }

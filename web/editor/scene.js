@@ -6,7 +6,7 @@
  * @typedef {import("./references.js").Reference} Reference
  * @typedef {import("./references.js").ReferenceLibrary} ReferenceLibrary
  * @typedef {import("./preview.js").Placement} Placement
- * @typedef {{fit: string, order: string, following: boolean, readOnly: boolean, picture: string | null,
+ * @typedef {{fit: string, order: string, following: boolean, seeding: boolean, readOnly: boolean, picture: string | null,
  *   run: {url: string, layout: Layout, warnings: readonly string[]} | null}} Environment  what the node's other inputs and its last run say
  * @typedef {{box: Box, reference: Reference | null, missing: boolean, placement: Placement | null, hidden: boolean}} Member
  * @typedef {{members: readonly Member[], painted: readonly Placement[], exact: boolean}} Scene

@@ -20,7 +20,7 @@ import { Toolbar } from "./toolbar.js";
 import { Tray } from "./tray.js";
 
 /** @type {Environment} */
-const ALONE = { fit: "instance", order: "drawn", following: false, readOnly: false, picture: null, run: null };
+const ALONE = { fit: "instance", order: "drawn", following: false, seeding: false, readOnly: false, picture: null, run: null };
 
 export class EditorView {
   /**
@@ -129,11 +129,12 @@ export class EditorView {
   }
 
   #updateNotes() {
-    const { following, readOnly, order } = this.environment;
-    this.notice.hidden = !following && !readOnly;
-    this.detach.hidden = !following;
-    setText(this.noticeText, readOnly ? this.t("linked") : following ? this.t("following") : "");
+    const { following, seeding, readOnly, order } = this.environment;
     const { canvas, boxes } = this.store.state.layout;
+    const notice = readOnly ? "linked" : following ? "following" : seeding && !boxes.length ? "seeding" : null;
+    this.notice.hidden = notice === null;
+    this.detach.hidden = notice !== "following";
+    setText(this.noticeText, notice ? this.t(notice) : "");
     const parts = [`${canvas.w} × ${canvas.h}`];
     const { showing } = this.stage;
     if (showing === "run") parts.push(this.t("statusTrue"));
