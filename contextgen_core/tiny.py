@@ -1,8 +1,8 @@
 """The small model that ships with the pack: FLUX.1's architecture at width 128, its autoencoder and its adapters.
 
-It lives in the small world of :mod:`contextgen_core.training.world`: 128x128 pictures, references of 64x64 (16 tokens), prompts
-that name a place and a light. Weights are safetensors under ``weights/``; where a file is missing, random weights by a seed
-take its place, so that everything but the beauty can be tried and tested.
+It lives in the small world of :mod:`contextgen_core.training.world`: 128x128 pictures, references of 64x64 (16
+tokens), prompts that name a place and a light. Weights are safetensors under ``weights/``; where a file is
+missing, random weights by a seed take its place, so that everything but the beauty can be tried and tested.
 """
 
 from __future__ import annotations
@@ -25,9 +25,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "ADAPTERS", "CONFIG", "REFERENCE_TOKENS", "TOKENS", "WIDTH", "TinyConfig", "TransformerState", "Words", "adapter_path", "encode_words",
-    "tiny_autoencoder", "tiny_autoencoder_state", "tiny_transformer_state", "trained",
-]  # fmt: skip
+    "ADAPTERS",
+    "CONFIG",
+    "REFERENCE_TOKENS",
+    "TOKENS",
+    "WIDTH",
+    "TinyConfig",
+    "TransformerState",
+    "Words",
+    "adapter_path",
+    "encode_words",
+    "tiny_autoencoder",
+    "tiny_autoencoder_state",
+    "tiny_transformer_state",
+    "trained",
+]
 
 FOLDER = Path(__file__).parent / "weights"
 TRANSFORMER, AUTOENCODER = "tiny_transformer.safetensors", "tiny_autoencoder.safetensors"
@@ -55,7 +67,8 @@ CONFIG = TinyConfig()
 
 
 class TransformerState(NamedTuple):
-    """config: keyword arguments of diffusers' FluxTransformer2DModel; state: its float32 state dict; trained: or random."""
+    """config: keyword arguments of diffusers' FluxTransformer2DModel; state: its float32 state dict; trained: or
+    random."""
 
     config: dict[str, object]
     state: dict[str, Tensor]
@@ -68,7 +81,8 @@ def trained() -> bool:
 
 
 def adapter_path(name: str) -> Path:
-    """The file of the shipped adapter `sft` or `dpo`, in the authors' key format. Raises InputError when it is not there."""
+    """The file of the shipped adapter `sft` or `dpo`, in the authors' key format. Raises InputError when it is not
+    there."""
     if name not in ADAPTERS:
         raise InputError(f"The small model has no adapter {name!r}; choose one of {', '.join(ADAPTERS)}.")
     path = FOLDER / ADAPTERS[name]
@@ -78,7 +92,8 @@ def adapter_path(name: str) -> Path:
 
 
 def tiny_transformer_state(seed: int = 0) -> TransformerState:
-    """Config and weights of the small transformer in diffusers' form; random by `seed` when the trained file is not there."""
+    """Config and weights of the small transformer in diffusers' form; random by `seed` when the trained file is
+    not there."""
     config: dict[str, object] = asdict(CONFIG)
     path = FOLDER / TRANSFORMER
     if path.is_file():
@@ -87,7 +102,8 @@ def tiny_transformer_state(seed: int = 0) -> TransformerState:
 
 
 def tiny_autoencoder_state(seed: int = 0) -> dict[str, Tensor]:
-    """The small autoencoder as a TAESD state dict with the host's names (taesd_encoder., taesd_decoder., vae_scale, vae_shift)."""
+    """The small autoencoder as a TAESD state dict with the host's names (taesd_encoder., taesd_decoder.,
+    vae_scale, vae_shift)."""
     path = FOLDER / AUTOENCODER
     if path.is_file():
         return {k: v.float() for k, v in load_file(path).items()}
@@ -98,21 +114,26 @@ def tiny_autoencoder_state(seed: int = 0) -> dict[str, Tensor]:
 
 
 def tiny_autoencoder(seed: int = 0) -> Taesd:
-    """The small autoencoder as a module, for use without ComfyUI: `encode` pictures (B, 3, H, W) in [0, 1], `decode` latents.
+    """The small autoencoder as a module, for use without ComfyUI: `encode` pictures (B, 3, H, W) in [0, 1],
+    `decode` latents.
 
     Its latents are FLUX's normalised ones: the host's scale and shift cancel exactly."""
     state = tiny_autoencoder_state(seed)
     scale, shift = float(state.pop("vae_scale")), float(state.pop("vae_shift"))
     if abs(scale - VAE_SCALE) > 1e-4 or abs(shift - VAE_SHIFT) > 1e-4:
-        raise InputError("The small autoencoder's vae_scale and vae_shift are not FLUX's; train it again with configs/tiny_autoencoder.yaml.")
+        raise InputError(
+            "The small autoencoder's vae_scale and vae_shift are not FLUX's; train it again with"
+            " configs/tiny_autoencoder.yaml."
+        )
     return compact(state)
 
 
-# ---- random weights ---------------------------------------------------------------------------------------------------------
+# ---- random weights ------------------------------------------------------------------------------
 
 
 def random_transformer_state(config: TinyConfig, seed: int) -> dict[str, Tensor]:
-    """Random weights in diffusers' form, without diffusers: linear layers by fan-in, norms at one. The same on every machine."""
+    """Random weights in diffusers' form, without diffusers: linear layers by fan-in, norms at one. The same on
+    every machine."""
     generator = torch.Generator().manual_seed(seed)
     return {name: make(generator) for name, make in _layout(config).items()}
 

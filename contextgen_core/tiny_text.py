@@ -1,8 +1,9 @@
 """The words of the small world as vectors: the text encoder of the small model, without any weights.
 
-The small model knows four places and four kinds of light; everything else comes from the layout and the references. Each of its
-words is a fixed pseudo-random vector made from a hash of the word, so there is nothing to store and every machine agrees.
-Words it does not know are passed over; where a prompt names no place or no light, a meadow at noon is meant.
+The small model knows four places and four kinds of light; everything else comes from the layout and the
+references. Each of its words is a fixed pseudo-random vector made from a hash of the word, so there is nothing to
+store and every machine agrees. Words it does not know are passed over; where a prompt names no place or no light,
+a meadow at noon is meant.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The small autoencoder: TAESD for 16-channel latents, in plain torch, with the host's key names.
 
-TAESD (github.com/madebyollin/taesd, MIT) turns pictures in [0, 1] into latents eight times smaller. The form here takes any stage
-widths and any number of residual blocks up to TAESD's own, so that a narrow one can be trained quickly; `full_state` pads it
-with zeros to the exact 64-wide TAESD that hosts load, computing the same function.
+TAESD (github.com/madebyollin/taesd, MIT) turns pictures in [0, 1] into latents eight times smaller. The form here
+takes any stage widths and any number of residual blocks up to TAESD's own, so that a narrow one can be trained
+quickly; `full_state` pads it with zeros to the exact 64-wide TAESD that hosts load, computing the same function.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _ENCODER_BLOCKS, _DECODER_BLOCKS = (1, 3, 3, 3), (3, 3, 3, 1)
 class TaesdShape(NamedTuple):
     """Channels and residual blocks of the four stages, encoder from fine to coarse, decoder from coarse to fine."""
 
-    encoder: tuple[int, int, int, int] = (_WIDTH,) * 4
+    encoder: tuple[int, int, int, int] = (_WIDTH, _WIDTH, _WIDTH, _WIDTH)
     encoder_blocks: tuple[int, int, int, int] = _ENCODER_BLOCKS
-    decoder: tuple[int, int, int, int] = (_WIDTH,) * 4
+    decoder: tuple[int, int, int, int] = (_WIDTH, _WIDTH, _WIDTH, _WIDTH)
     decoder_blocks: tuple[int, int, int, int] = _DECODER_BLOCKS
 
 
@@ -53,7 +53,8 @@ def _conv(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn.C
 
 
 def _stage(width: int, blocks: int, places: int) -> list[nn.Module]:
-    """`places` modules, so that the numbering is TAESD's own: blocks first, ReLU where TAESD would have further blocks."""
+    """`places` modules, so that the numbering is TAESD's own: blocks first, ReLU where TAESD would have further
+    blocks."""
     return [Block(width) if k < blocks else nn.ReLU() for k in range(places)]
 
 
@@ -66,19 +67,32 @@ class Taesd(nn.Module):
         e, d = shape.encoder, shape.decoder
         eb, db = shape.encoder_blocks, shape.decoder_blocks
         self.taesd_encoder = nn.Sequential(
-            _conv(3, e[0]), *_stage(e[0], eb[0], 1),
-            _conv(e[0], e[1], 2, False), *_stage(e[1], eb[1], 3),
-            _conv(e[1], e[2], 2, False), *_stage(e[2], eb[2], 3),
-            _conv(e[2], e[3], 2, False), *_stage(e[3], eb[3], 3),
+            _conv(3, e[0]),
+            *_stage(e[0], eb[0], 1),
+            _conv(e[0], e[1], 2, False),
+            *_stage(e[1], eb[1], 3),
+            _conv(e[1], e[2], 2, False),
+            *_stage(e[2], eb[2], 3),
+            _conv(e[2], e[3], 2, False),
+            *_stage(e[3], eb[3], 3),
             _conv(e[3], LATENT_CHANNELS),
-        )  # fmt: skip
+        )
         self.taesd_decoder = nn.Sequential(
-            Clamp(), _conv(LATENT_CHANNELS, d[0]), nn.ReLU(),
-            *_stage(d[0], db[0], 3), nn.Upsample(scale_factor=2), _conv(d[0], d[1], 1, False),
-            *_stage(d[1], db[1], 3), nn.Upsample(scale_factor=2), _conv(d[1], d[2], 1, False),
-            *_stage(d[2], db[2], 3), nn.Upsample(scale_factor=2), _conv(d[2], d[3], 1, False),
-            *_stage(d[3], db[3], 1), _conv(d[3], 3),
-        )  # fmt: skip
+            Clamp(),
+            _conv(LATENT_CHANNELS, d[0]),
+            nn.ReLU(),
+            *_stage(d[0], db[0], 3),
+            nn.Upsample(scale_factor=2),
+            _conv(d[0], d[1], 1, False),
+            *_stage(d[1], db[1], 3),
+            nn.Upsample(scale_factor=2),
+            _conv(d[1], d[2], 1, False),
+            *_stage(d[2], db[2], 3),
+            nn.Upsample(scale_factor=2),
+            _conv(d[2], d[3], 1, False),
+            *_stage(d[3], db[3], 1),
+            _conv(d[3], 3),
+        )
 
     def encode(self, pictures: Tensor) -> Tensor:
         return self.taesd_encoder(pictures)
@@ -88,10 +102,11 @@ class Taesd(nn.Module):
 
 
 def full_state(narrow: Mapping[str, Tensor], mean: Tensor, deviation: Tensor) -> dict[str, Tensor]:
-    """The 64-wide TAESD that computes the same as a narrow one, as the host's state dict (vae_scale and vae_shift included).
+    """The 64-wide TAESD that computes the same as a narrow one, as the host's state dict (vae_scale and vae_shift
+    included).
 
-    narrow: state dict of a `Taesd` of any shape; mean, deviation (16,) of its raw latents, folded into the encoder's last
-    convolution so that the latents leave it normalised."""
+    narrow: state dict of a `Taesd` of any shape; mean, deviation (16,) of its raw latents, folded into the
+    encoder's last convolution so that the latents leave it normalised."""
     out: dict[str, Tensor] = {}
     for name, zero in Taesd(FULL).state_dict().items():
         padded = torch.zeros_like(zero)
@@ -107,14 +122,17 @@ def full_state(narrow: Mapping[str, Tensor], mean: Tensor, deviation: Tensor) ->
 
 
 def compact(state: Mapping[str, Tensor]) -> Taesd:
-    """The narrowest `Taesd` that computes what a padded state dict does: channels and blocks that are all zero are left out.
+    """The narrowest `Taesd` that computes what a padded state dict does: channels and blocks that are all zero are
+    left out.
 
     state: TAESD keys without vae_scale and vae_shift. Several times faster than the padded form."""
     encoder_stages, decoder_stages = (0, 2, 6, 10), (1, 7, 12, 17)  # the convolution that opens each stage
     shape = TaesdShape(
-        _widths(state, "taesd_encoder", encoder_stages), _blocks(state, "taesd_encoder", (1, 3, 7, 11), _ENCODER_BLOCKS),
-        _widths(state, "taesd_decoder", decoder_stages), _blocks(state, "taesd_decoder", (3, 8, 13, 18), _DECODER_BLOCKS),
-    )  # fmt: skip
+        _widths(state, "taesd_encoder", encoder_stages),
+        _blocks(state, "taesd_encoder", (1, 3, 7, 11), _ENCODER_BLOCKS),
+        _widths(state, "taesd_decoder", decoder_stages),
+        _blocks(state, "taesd_decoder", (3, 8, 13, 18), _DECODER_BLOCKS),
+    )
     net = Taesd(shape)
     net.load_state_dict({k: state[k][tuple(slice(0, n) for n in v.shape)] for k, v in net.state_dict().items()})
     return net.eval().requires_grad_(False)
@@ -125,8 +143,11 @@ def _widths(state: Mapping[str, Tensor], part: str, opening: tuple[int, ...]) ->
     return used[0], used[1], used[2], used[3]
 
 
-def _blocks(state: Mapping[str, Tensor], part: str, first: tuple[int, ...], most: tuple[int, ...]) -> tuple[int, int, int, int]:
+def _blocks(
+    state: Mapping[str, Tensor], part: str, first: tuple[int, ...], most: tuple[int, ...]
+) -> tuple[int, int, int, int]:
     counts = [
-        sum(bool(state[f"{part}.{k + b}.conv.4.weight"].any()) for b in range(n)) for k, n in zip(first, most, strict=True)
+        sum(bool(state[f"{part}.{k + b}.conv.4.weight"].any()) for b in range(n))
+        for k, n in zip(first, most, strict=True)
     ]
     return counts[0], counts[1], counts[2], counts[3]

@@ -27,7 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     except ImportError as error:
-        sys.stderr.write(f"{error.name or error} is not installed; install the training extra: pip install 'contextgen-layout[train]'.\n")
+        sys.stderr.write(
+            f"{error.name or error} is not installed; install the training extra: pip install"
+            " 'contextgen-layout[train]'.\n"
+        )
         return 2
     return 0
 

@@ -1,14 +1,14 @@
 """`python -m contextgen_core.training.ablate`: the paper's ablations on the small model, each rule trained for itself.
 
-Every variant starts from the shipped base and trains an adapter for the same number of steps on the same scenes, once per seed; then all
-are judged on the same held-out scenes from the same noise. The table goes to docs/evidence.md between two marks; what is
-outside them stays. Runs that are already done are taken from the output folder, so the command can be stopped and started again.
+Every variant starts from the shipped base and trains an adapter for the same number of steps on the same scenes,
+once per seed; then all are judged on the same held-out scenes from the same noise. The table goes to
+docs/evidence.md between two marks; what is outside them stays. Runs that are already done are taken from the
+output folder, so the command can be stopped and started again.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import logging
 import sys
@@ -59,20 +59,28 @@ def config_of(variant: Variant, seed: int, steps: int, batch: int, data: str, ou
     kernel = "grouped" if variant.method.get("rule") == "paper" else "batched"
     return from_dict(
         {
-            "stage": "sft", "output": str(output / f"{variant.name}_{seed}"), "steps": steps, "batch": batch, "seed": 100 + seed,
-            "ema": 0.98, "model": {"kind": "tiny", "weights": "shipped"}, "lora": {"rank": 128, "folded": True, "one_sided": True},
-            "optimizer": {"name": "muon", "rate": 0.01, "warmup": 10, "tail": 0.4}, "flow": {"mean": 0.6, "box": 1.5, "hidden": 4.0},
-            "data": {"kind": "world", "path": data}, "method": {"kernel": kernel, **variant.method},
+            "stage": "sft",
+            "output": str(output / f"{variant.name}_{seed}"),
+            "steps": steps,
+            "batch": batch,
+            "seed": 100 + seed,
+            "ema": 0.98,
+            "model": {"kind": "tiny", "weights": "shipped"},
+            "lora": {"rank": 128, "folded": True, "one_sided": True},
+            "optimizer": {"name": "muon", "rate": 0.01, "warmup": 10, "tail": 0.4},
+            "flow": {"mean": 0.6, "box": 1.5, "hidden": 4.0},
+            "data": {"kind": "world", "path": data},
+            "method": {"kernel": kernel, **variant.method},
             "every": {"log": 25, "save": 0, "keep": 1},
         }
-    )  # fmt: skip
+    )
 
 
 def run_variant(config: Config, test: report.TestSet, steps: int) -> list[Judgement]:
     """Trains (or resumes) one variant and judges its pictures; the judgements are kept beside the run."""
     kept = Path(config.output) / "judgements.json"
     if kept.is_file():
-        return [Judgement(*row[:3], tuple(row[3]), *row[4:]) for row in json.loads(kept.read_text())]
+        return [Judgement(a, b, c, tuple(d), e, f) for a, b, c, d, e, f in json.loads(kept.read_text())]
     task = TransformerTask(config, LatentSet.load(Path(config.data.path)))
     run = Run(config, task)
     if run.go() < config.steps:
@@ -84,16 +92,22 @@ def run_variant(config: Config, test: report.TestSet, steps: int) -> list[Judgem
 
 
 def table(done: dict[str, list[list[Judgement]]]) -> str:
-    """Hidden and visible creatures per variant: mean over seeds, spread between seeds, paired difference from the official rule."""
+    """Hidden and visible creatures per variant: mean over seeds, spread between seeds, paired difference from the
+    official rule."""
     lines = [
-        "| variant (trained) | seeds | hidden: random | colour 1 | exact | PSNR | visible: exact | hidden random against the method |",
+        "| variant (trained) | seeds | hidden: random | colour 1 | exact | PSNR | visible: exact | hidden random"
+        " against the method |",
         "|---|---|---|---|---|---|---|---|",
     ]
     titles = {v.name: v.title for v in VARIANTS}
     for name, seeds in done.items():
         hidden = [evaluate.score(j, True) for j in seeds]
         visible = [evaluate.score(j, False) for j in seeds]
-        cells = [_spread([s.random for s in hidden]), _spread([s.first for s in hidden]), _spread([s.exact for s in hidden])]
+        cells = [
+            _spread([s.random for s in hidden]),
+            _spread([s.first for s in hidden]),
+            _spread([s.exact for s in hidden]),
+        ]
         cells += [_spread([s.psnr for s in hidden], 1), _spread([s.exact for s in visible])]
         lines.append(f"| {titles[name]} | {len(seeds)} | {' | '.join(cells)} | {_against(done, name)} |")
     return "\n".join(lines)
@@ -143,8 +157,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     note = (
-        f"Each run: {options.steps} steps of {options.batch} scenes from the shipped base; judged on {options.hidden} scenes with a hidden"
-        f" creature and {options.ordinary} without; 10 sampling steps; {(time.monotonic() - began) / 60:.0f} min for this table."
+        f"Each run: {options.steps} steps of {options.batch} scenes from the shipped base; judged on"
+        f" {options.hidden} scenes with a hidden"
+        f" creature and {options.ordinary} without; 10 sampling steps; {(time.monotonic() - began) / 60:.0f} min"
+        " for this table."
         " ± is the standard deviation between seeds; brackets are 95 % paired bootstrap intervals over creatures."
     )
     document = options.evidence.read_text(encoding="utf-8") if options.evidence.is_file() else "# Evidence\n"

@@ -1,7 +1,8 @@
 """Training the small autoencoder in two phases.
 
-`joint`: encoder and decoder learn together; latents are batch-normalised and heavily noised, so that they are easy to model.
-`decoder`: the encoder is frozen (latents already made from it stay valid) and a deeper decoder sharpens with little noise.
+`joint`: encoder and decoder learn together; latents are batch-normalised and heavily noised, so that they are easy
+to model. `decoder`: the encoder is frozen (latents already made from it stay valid) and a deeper decoder sharpens
+with little noise.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ DEEPER = NARROW._replace(decoder_blocks=(2, 2, 1, 1))
 
 
 class NormalisedTaesd(nn.Module):
-    """A TAESD whose latents are batch-normalised (no affine part) while it learns; the statistics are folded in afterwards."""
+    """A TAESD whose latents are batch-normalised (no affine part) while it learns; the statistics are folded in
+    afterwards."""
 
     def __init__(self, shape: TaesdShape) -> None:
         super().__init__()
@@ -33,18 +35,21 @@ class NormalisedTaesd(nn.Module):
         self.norm = nn.BatchNorm2d(LATENT_CHANNELS, affine=False, momentum=0.02)
 
     def forward(self, pictures: Tensor, noise: Tensor) -> Tensor:
-        """pictures (B, 3, H, W) in [0, 1]; noise (B, 16, H/8, W/8), added to the latents; returns the decoded pictures."""
+        """pictures (B, 3, H, W) in [0, 1]; noise (B, 16, H/8, W/8), added to the latents; returns the decoded
+        pictures."""
         return self.net.decode(self.norm(self.net.encode(pictures)) + noise)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the raw latents, each (16,)."""
-        assert self.norm.running_mean is not None and self.norm.running_var is not None
-        return self.norm.running_mean, (self.norm.running_var + self.norm.eps).sqrt()
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        if mean is None or variance is None:
+            raise RuntimeError("the normalisation keeps no statistics")
+        return mean, (variance + self.norm.eps).sqrt()
 
 
 def initialise(net: NormalisedTaesd) -> None:
-    """He initialisation, small residual branches, a grey picture at first: with torch's default the deep ReLU stack starts
-    several times slower."""
+    """He initialisation, small residual branches, a grey picture at first: with torch's default the deep ReLU
+    stack starts several times slower."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -55,9 +60,8 @@ def initialise(net: NormalisedTaesd) -> None:
             if isinstance(module, Block):
                 module.conv[4].weight.mul_(0.3)  # type: ignore[union-attr, operator]
         last = net.net.taesd_decoder[-1]
-        assert isinstance(last, nn.Conv2d) and last.bias is not None
-        last.weight.mul_(0.2)
-        last.bias.fill_(0.5)
+        last.weight.mul_(0.2)  # type: ignore[union-attr, operator]
+        last.bias.fill_(0.5)  # type: ignore[union-attr, operator]
 
 
 def deepen(state: dict[str, Tensor]) -> NormalisedTaesd:
@@ -72,13 +76,16 @@ def deepen(state: dict[str, Tensor]) -> NormalisedTaesd:
             nn.init.zeros_(module.conv[4].bias)  # type: ignore[arg-type]
     unknown = net.load_state_dict(state, strict=False).unexpected_keys
     if unknown:
-        raise InputError("model.weights is not the autoencoder of the joint phase; run configs/tiny_autoencoder.yaml first.")
+        raise InputError(
+            "model.weights is not the autoencoder of the joint phase; run configs/tiny_autoencoder.yaml first."
+        )
     net.net.taesd_encoder.requires_grad_(False)
     return net
 
 
 def crops(pictures: np.ndarray, references: np.ndarray, batch: int, rng: np.random.Generator) -> Tensor:
-    """A batch of float crops (batch, 3, CROP, CROP) in [0, 1]: three of four from pictures (N, H, W, 3), one from references
+    """A batch of float crops (batch, 3, CROP, CROP) in [0, 1]: three of four from pictures (N, H, W, 3), one from
+    references
     (M, CROP, CROP, 3)."""
     whole = batch // 4
     out = np.empty((batch, CROP, CROP, 3), np.uint8)
@@ -136,7 +143,9 @@ class AutoencoderTask:
             try:
                 state = load_file(config.model.weights)
             except (OSError, ValueError, SafetensorError) as error:
-                raise InputError(f"model.weights {config.model.weights!r} cannot be read; run configs/tiny_autoencoder.yaml first.") from error
+                raise InputError(
+                    f"model.weights {config.model.weights!r} cannot be read; run configs/tiny_autoencoder.yaml first."
+                ) from error
             net = deepen(state)
             self.model: nn.Module = _Objective(net, 0.3, 5.0).eval()  # eval: the statistics of the latents stay
         else:
@@ -167,7 +176,9 @@ class AutoencoderTask:
         """Writes what the next phase needs, and the padded TAESD that hosts load."""
         save_file({k: v.contiguous() for k, v in self.net.state_dict().items()}, output / "narrow.safetensors")
         padded = full_state(self.net.net.state_dict(), *self.net.statistics())
-        save_file({k: v.half().contiguous() for k, v in padded.items()}, output / "autoencoder.safetensors", {"format": "pt"})
+        save_file(
+            {k: v.half().contiguous() for k, v in padded.items()}, output / "autoencoder.safetensors", {"format": "pt"}
+        )
 
     def sample(self, path: Path) -> None:
         return None

@@ -15,8 +15,9 @@ from ..sequence import Plan
 class Batch:
     """B pictures with M = plan.width * plan.height target tokens each.
 
-    target (B, M, 64): clean latents, packed; conditions (B, C, 64), or one (C_i, 64) per picture: the layout's tokens, then every
-    reference's; text (B, T, E), pooled (B, P): the words; weight (B, M): how much each token's error counts, or None;
+    target (B, M, 64): clean latents, packed; conditions (B, C, 64), or one (C_i, 64) per picture: the layout's
+    tokens, then every reference's; text (B, T, E), pooled (B, P): the words; weight (B, M): how much each token's
+    error counts, or None;
     lose (B, M, 64): the picture that DPO turns away from, or None."""
 
     plans: tuple[Plan, ...]
@@ -32,9 +33,16 @@ class Batch:
             return None if x is None else x.to(device)
 
         conditions = (
-            self.conditions.to(device) if isinstance(self.conditions, Tensor) else [c.to(device) for c in self.conditions]
+            self.conditions.to(device)
+            if isinstance(self.conditions, Tensor)
+            else [c.to(device) for c in self.conditions]
         )
         return Batch(
-            self.plans, self.target.to(device), conditions, self.text.to(device), self.pooled.to(device),
-            move(self.weight), move(self.lose),
-        )  # fmt: skip
+            self.plans,
+            self.target.to(device),
+            conditions,
+            self.text.to(device),
+            self.pooled.to(device),
+            move(self.weight),
+            move(self.lose),
+        )

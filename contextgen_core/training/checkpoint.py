@@ -23,7 +23,8 @@ _MARK = "state.json"
 
 
 class Checkpoint(NamedTuple):
-    """step: how many steps are done; tensors: what trains, and buffers; average: the EMA, maybe empty; extra: fixed tensors (the DPO anchor)."""
+    """step: how many steps are done; tensors: what trains, and buffers; average: the EMA, maybe empty; extra:
+    fixed tensors (the DPO anchor)."""
 
     step: int
     seconds: float
@@ -36,7 +37,9 @@ class Checkpoint(NamedTuple):
 def training_state(model: nn.Module) -> dict[str, Tensor]:
     """What a step changes: parameters that train, and buffers."""
     state = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    return state | {f"buffer:{name}": b.detach() for name, b in model.named_buffers() if b.numel() and b.is_floating_point()}
+    return state | {
+        f"buffer:{name}": b.detach() for name, b in model.named_buffers() if b.numel() and b.is_floating_point()
+    }
 
 
 def restore(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -59,7 +62,11 @@ def save(folder: Path, checkpoint: Checkpoint, config: Mapping[str, Any], keep: 
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        for name, tensors in (("trained", checkpoint.tensors), ("average", checkpoint.average), ("extra", checkpoint.extra)):
+        for name, tensors in (
+            ("trained", checkpoint.tensors),
+            ("average", checkpoint.average),
+            ("extra", checkpoint.extra),
+        ):
             save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, draft / f"{name}.safetensors")
         torch.save(checkpoint.optimizer, draft / "optimizer.pt")
         state = {"step": checkpoint.step, "seconds": checkpoint.seconds, "config": config}
@@ -79,7 +86,10 @@ def _saving_failed(folder: Path, step: int, error: OSError) -> InputError:
     why = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror or error)
     last = latest(folder)
     kept = f"the checkpoint {last.name} is intact" if last else "there is no earlier checkpoint"
-    return InputError(f"The checkpoint of step {step} could not be written to {str(folder)!r}: {why}; {kept}, make room and start again.")
+    return InputError(
+        f"The checkpoint of step {step} could not be written to {str(folder)!r}: {why}; {kept}, make room and"
+        " start again."
+    )
 
 
 def latest(folder: Path) -> Path | None:
@@ -95,5 +105,7 @@ def load(path: Path) -> Checkpoint:
         tensors, average, extra = (load_file(path / f"{n}.safetensors") for n in ("trained", "average", "extra"))
         optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"The checkpoint {str(path)!r} is damaged; delete that folder to resume from the one before.") from error
+        raise InputError(
+            f"The checkpoint {str(path)!r} is damaged; delete that folder to resume from the one before."
+        ) from error
     return Checkpoint(state["step"], state["seconds"], tensors, average, extra, optimizer)

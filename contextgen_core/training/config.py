@@ -1,4 +1,5 @@
-"""A training run as data: YAML file, overrides `key.sub=value`, frozen dataclasses, one clear sentence for every mistake."""
+"""A training run as data: YAML file, overrides `key.sub=value`, frozen dataclasses, one clear sentence for every
+mistake."""
 
 from __future__ import annotations
 
@@ -17,10 +18,12 @@ STAGES = ("scenes", "autoencoder", "base", "sft", "dpo")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """kind `tiny` (the small model) or `pretrained` (a diffusers folder or hub name with a FLUX transformer, VAE and text encoders).
+    """kind `tiny` (the small model) or `pretrained` (a diffusers folder or hub name with a FLUX transformer, VAE
+    and text encoders).
 
     weights: a transformer to start from (safetensors, tiny only; empty = random by seed, `shipped` = the pack's);
-    adapter: an adapter to start from (SFT: continue; DPO: the anchor); autoencoder: a TAESD file (empty = the pack's)."""
+    adapter: an adapter to start from (SFT: continue; DPO: the anchor); autoencoder: a TAESD file (empty = the
+    pack's)."""
 
     kind: str = "tiny"
     weights: str = ""
@@ -43,7 +46,8 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """name adamw, prodigy or muon (matrices only). The rate warms up over `warmup` steps, stays, and falls as a cosine over the last `tail` share."""
+    """name adamw, prodigy or muon (matrices only). The rate warms up over `warmup` steps, stays, and falls as a
+    cosine over the last `tail` share."""
 
     name: str = "adamw"
     rate: float = 1e-3
@@ -72,7 +76,8 @@ class FlowConfig:
 
 @dataclass(frozen=True)
 class DpoConfig:
-    """lose: `composite` (the authors' pair: the layout's own latents) or `pasted` (the composite over the true background)."""
+    """lose: `composite` (the authors' pair: the layout's own latents) or `pasted` (the composite over the true
+    background)."""
 
     beta: float = 1000.0
     lose: str = "composite"
@@ -82,8 +87,8 @@ class DpoConfig:
 class DataConfig:
     """kind `world` (encoded scenes of the small world in `path`) or `imig` (the authors' folders).
 
-    count, seed: how many scenes the stage `scenes` makes, and which; folders: which of the authors' subsets, with their shares;
-    hidden_share: share of scenes that hide a creature (world; 0 = as stored);
+    count, seed: how many scenes the stage `scenes` makes, and which; folders: which of the authors' subsets, with
+    their shares; hidden_share: share of scenes that hide a creature (world; 0 = as stored);
     size: side of the target picture, reference: area of a reference as the side of a square, in pixels (imig)."""
 
     kind: str = "world"
@@ -100,7 +105,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """rule official / paper / cla; ica_blocks `[first, stop]` over all blocks, double first; kernel grouped / batched / dense.
+    """rule official / paper / cla; ica_blocks `[first, stop]` over all blocks, double first; kernel grouped /
+    batched / dense.
 
     offsets `cumulative` or `overlapping` and masks true/false exist for the ablations."""
 
@@ -123,7 +129,8 @@ class EveryConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run. batch is per process; the effective batch is batch * accumulate * processes. minutes 0 = no time limit."""
+    """One run. batch is per process; the effective batch is batch * accumulate * processes. minutes 0 = no time
+    limit."""
 
     stage: str
     output: str
@@ -176,7 +183,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(f"The config {str(path)!r} cannot be read ({error.strerror}); give the path of a YAML file.") from error
+        raise InputError(
+            f"The config {str(path)!r} cannot be read ({error.strerror}); give the path of a YAML file."
+        ) from error
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -195,12 +204,16 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise InputError(f"The override {override!r} is not of the form key=value; write for example optimizer.rate=1e-4.")
+        raise InputError(
+            f"The override {override!r} is not of the form key=value; write for example optimizer.rate=1e-4."
+        )
     *parents, last = key.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise InputError(f"The override {override!r} reaches into {parent!r}, which is a single value; shorten the key.")
+            raise InputError(
+                f"The override {override!r} reaches into {parent!r}, which is a single value; shorten the key."
+            )
     try:
         tree[last] = yaml.safe_load(value) if value else ""
     except yaml.YAMLError as error:
@@ -221,7 +234,9 @@ def _build(kind: type, tree: Mapping[str, Any], prefix: str) -> Any:
     for key, value in tree.items():
         if key not in hints:
             known = ", ".join(hints)
-            raise InputError(f"The training config has an unknown setting {prefix + str(key)!r}; known here are {known}.")
+            raise InputError(
+                f"The training config has an unknown setting {prefix + str(key)!r}; known here are {known}."
+            )
         values[key] = _convert(hints[key], value, prefix + str(key))
     return kind(**values)
 
@@ -231,7 +246,9 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise InputError(f"{name} is {value!r} in the training config; it is a group of settings, indent them below it.")
+            raise InputError(
+                f"{name} is {value!r} in the training config; it is a group of settings, indent them below it."
+            )
         return _build(typing.cast(type, hint), value, name + ".")
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _convert(arguments[0], value, name)

@@ -1,14 +1,15 @@
-"""How well a model keeps identities: held-out creatures, scenes with and without a hidden one, with and without references.
+"""How well a model keeps identities: held-out creatures, scenes with and without a hidden one, with and without
+references.
 
-A creature in a picture is compared with renderings of alternatives at the same place, in the same light, over the pixels of its
-box that nothing in front covers:
+A creature in a picture is compared with renderings of alternatives at the same place, in the same light, over the
+pixels of its box that nothing in front covers:
 
-- *exact*: the true creature is nearer than fifteen others (three each that differ in shape, pattern, first or second colour
-  alone, and three at random): chance about 6 %;
+- *exact*: the true creature is nearer than fifteen others (three each that differ in shape, pattern, first or second
+  colour alone, and three at random): chance about 6 %;
 - *random*, *shape*, *pattern*, *first*, *second*: it is nearer than the three of that kind (chance 25 %).
 
-*IoU*: box of what differs from the empty scene against the true box, for creatures that stand apart and are not camouflaged.
-Intervals are paired bootstraps over creatures.
+*IoU*: box of what differs from the empty scene against the true box, for creatures that stand apart and are not
+camouflaged. Intervals are paired bootstraps over creatures.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _THRESHOLD = 0.10  # difference from the empty scene (0..1, largest channel) tha
 
 
 class Judgement(NamedTuple):
-    """One creature in one picture. `nearer` by KINDS; iou is nan where it is not measured; psnr in dB on its visible pixels."""
+    """One creature in one picture. `nearer` by KINDS; iou is nan where it is not measured; psnr in dB on its
+    visible pixels."""
 
     scene: int
     member: int
@@ -44,7 +46,12 @@ class Judgement(NamedTuple):
 def alternatives(creature: world.Creature, rng: np.random.Generator) -> dict[str, tuple[world.Creature, ...]]:
     """Three creatures of each kind, none equal to the true one."""
     out: dict[str, tuple[world.Creature, ...]] = {}
-    sizes = {"shape": len(world.SHAPES), "pattern": len(world.PATTERNS), "first": len(world.COLOURS), "second": len(world.COLOURS)}
+    sizes = {
+        "shape": len(world.SHAPES),
+        "pattern": len(world.PATTERNS),
+        "first": len(world.COLOURS),
+        "second": len(world.COLOURS),
+    }
     for kind, size in sizes.items():
         others = [creature._replace(**{kind: v}) for v in range(size)]
         others = [c for c in others if c != creature and c.first != c.second]
@@ -80,12 +87,17 @@ def judge(scene: world.Scene, picture: np.ndarray, number: int = 0) -> list[Judg
             rivals = [float(np.square(own - _crop(scene, index, c, behind))[region].mean()) for c in kinds[kind]]
             nearer.append(best < min(rivals))
         error = max(float(np.square(own - truth)[subject].mean()), 1e-6)
-        out.append(Judgement(number, index, member.hidden, tuple(nearer), -10 * float(np.log10(error)), box_iou(scene, index, image)))
+        out.append(
+            Judgement(
+                number, index, member.hidden, tuple(nearer), -10 * float(np.log10(error)), box_iou(scene, index, image)
+            )
+        )
     return out
 
 
 def _crop(scene: world.Scene, index: int, creature: world.Creature, behind: np.ndarray) -> np.ndarray:
-    """The pixels of a member's box with a given creature in its place, before anything in front is painted, float (h, w, 3)."""
+    """The pixels of a member's box with a given creature in its place, before anything in front is painted, float
+    (h, w, 3)."""
     x1, y1, x2, y2 = scene.members[index].box
     canvas = behind.copy()
     world.paint(canvas, creature, scene.members[index].box, scene.light)
@@ -128,7 +140,7 @@ def _iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
     return w * h / (area - w * h)
 
 
-# ---- tables -----------------------------------------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -152,7 +164,8 @@ def score(judgements: Sequence[Judgement], hidden: bool) -> Score:
     """Means over hidden or over visible creatures."""
     chosen = [j for j in judgements if j.hidden == hidden]
     if not chosen:
-        return Score(0, *(float("nan"),) * 9, 0)
+        nan = float("nan")
+        return Score(0, nan, nan, nan, nan, nan, nan, nan, nan, nan, 0)
     kinds = np.array([j.nearer for j in chosen], float).mean(0)
     ious = np.array([j.iou for j in chosen])
     ious = ious[~np.isnan(ious)]
@@ -188,3 +201,25 @@ def test_scenes(hidden: int, ordinary: int, seed: int = 0) -> list[world.Scene]:
     """Held-out scenes: `hidden` of the flexible tier, `ordinary` half basic, half complex."""
     scenes = [world.scene(seed, "test", i, "flexible") for i in range(hidden)]
     return scenes + [world.scene(seed, "test", i, world.TIERS[i % 2]) for i in range(ordinary)]
+
+
+def likeness_to_copy(scene: world.Scene, picture: np.ndarray) -> list[float]:
+    """For each creature that the composite shows: where its picture lies between the truth (0) and the pasted
+    cut-out (1).
+
+    The pose and light of the truth follow the words, those of the paste follow the reference; so 0 is flexible, 1
+    is a copy.
+    picture uint8 (SIZE, SIZE, 3). Distances are root mean squares over the creature's box."""
+    image = picture.astype(np.float32) / 255
+    truth = world.render_target(scene)
+    paste = world.render_pasted(scene).astype(np.float32) / 255
+    out = []
+    for member in scene.members:
+        if member.hidden:
+            continue
+        x1, y1, x2, y2 = member.box
+        part = (slice(y1, y2), slice(x1, x2))
+        to_truth = float(np.sqrt(np.square(image[part] - truth[part]).mean()))
+        to_paste = float(np.sqrt(np.square(image[part] - paste[part]).mean()))
+        out.append(to_truth / max(to_truth + to_paste, 1e-6))
+    return out

@@ -1,6 +1,7 @@
 """The objectives as formulas: rectified flow, its weighted error, SFT and DPO losses. Tensors in, tensors out.
 
-x_t = (1 - t) x_0 + t noise, velocity = noise - x_0, t = sigmoid(normal) (facts: paper section 4 and the authors' training code).
+x_t = (1 - t) x_0 + t noise, velocity = noise - x_0, t = sigmoid(normal) (facts: paper section 4 and the authors'
+training code).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def errors(velocity: Tensor, clean: Tensor, noise: Tensor, weight: Tensor | None
 
 
 def dpo_logits(win: Tensor, lose: Tensor, anchor_win: Tensor, anchor_lose: Tensor, beta: float) -> Tensor:
-    """The DPO logit of each pair, (B,), from the four errors (B,): policy and anchor, on the wanted and the unwanted picture."""
+    """The DPO logit of each pair, (B,), from the four errors (B,): policy and anchor, on the wanted and the
+    unwanted picture."""
     return -(beta / 2) * ((win - lose) - (anchor_win - anchor_lose))
 
 
@@ -42,7 +44,8 @@ def dpo_loss(win: Tensor, lose: Tensor, anchor_win: Tensor, anchor_lose: Tensor,
 
 
 def shifted_sigmas(steps: int, tokens: int) -> Tensor:
-    """The sampling grid, (steps + 1,), from 1 to 0: linspace(1, 1/steps), FLUX's shift by the number of noise tokens, then 0."""
+    """The sampling grid, (steps + 1,), from 1 to 0: linspace(1, 1/steps), FLUX's shift by the number of noise
+    tokens, then 0."""
     sigmas = torch.linspace(1, 1 / steps, steps, dtype=torch.float64)
     mu = 0.5 + 0.65 / 3840 * (tokens - 256)
     shifted = torch.exp(torch.tensor(mu)) / (torch.exp(torch.tensor(mu)) + (1 / sigmas - 1))

@@ -2,11 +2,15 @@
 
 A subset is a folder with `filtered_prompts.json` and pictures (facts of the authors' `MigDataset`):
 
-- base items (imig-basic, imig-complex): `index`, `prompt`, `reference_images` [{`index`, `bbox`, `phrase`}]; the picture is
-  `data/<index:06d>.jpg`, the crops `instance_data/<index:06d>_<k>.jpg`, their masks `masked_instance_data/<index:06d>_<k>_mask.png`,
-  repaints of the crops `kontext_data/` with masks in `masked_kontext_data/`, same names;
-- composite items (imig-composite, imig-multicomposite): `prompt`, `instance` [phrases], `indices`, `bbox` [{`bbox`, `score`} or null];
-  the picture is `composite_images/<index:06d>.jpg`, references `references/<index>.jpg` with masks in `reference_masks/`.
+- base items (imig-basic, imig-complex): `index`, `prompt`, `reference_images` [{`index`, `bbox`, `phrase`}]; the
+picture is
+  `data/<index:06d>.jpg`, the crops `instance_data/<index:06d>_<k>.jpg`, their masks
+  `masked_instance_data/<index:06d>_<k>_mask.png`, repaints of the crops `kontext_data/` with masks in
+  `masked_kontext_data/`, same names;
+- composite items (imig-composite, imig-multicomposite): `prompt`, `instance` [phrases], `indices`, `bbox`
+[{`bbox`, `score`} or null];
+  the picture is `composite_images/<index:06d>.jpg`, references `references/<index>.jpg` with masks in
+  `reference_masks/`.
 
 Boxes are xyxy in pixels of the stored picture. Pictures may be .jpg, .png or .webp.
 """
@@ -33,7 +37,8 @@ _ENDINGS = (".jpg", ".png", ".webp", ".jpeg")
 
 @dataclass(frozen=True)
 class Subject:
-    """One instance: its reference picture and mask, its box in the target, and the repainted reference if there is one."""
+    """One instance: its reference picture and mask, its box in the target, and the repainted reference if there is
+    one."""
 
     reference: Path
     mask: Path | None
@@ -56,7 +61,9 @@ def read_subset(folder: Path) -> tuple[Item, ...]:
     """Every usable item of a subset. Items without pictures or boxes are left out; a folder without any is an error."""
     path = folder / PROMPTS
     if not path.is_file():
-        raise InputError(f"There is no {PROMPTS} in {str(folder)!r}; give the folder of one IMIG subset, such as imig-basic.")
+        raise InputError(
+            f"There is no {PROMPTS} in {str(folder)!r}; give the folder of one IMIG subset, such as imig-basic."
+        )
     if path.stat().st_size > MOST_BYTES:
         raise InputError(f"{str(path)!r} is larger than 1 GiB; that is not a prompt file of IMIG.")
     try:
@@ -67,7 +74,9 @@ def read_subset(folder: Path) -> tuple[Item, ...]:
         raise InputError(f"{str(path)!r} does not hold a list; fetch the subset again.")
     items = tuple(item for number, record in enumerate(records) for item in _read_item(folder, number, record))
     if not items:
-        raise InputError(f"None of the {len(records)} items in {str(folder)!r} has its pictures; unpack the subset's archives there.")
+        raise InputError(
+            f"None of the {len(records)} items in {str(folder)!r} has its pictures; unpack the subset's archives there."
+        )
     return items
 
 
@@ -126,7 +135,9 @@ def _composite_item(folder: Path, number: int, record: dict[str, Any]) -> Item |
         reference = _picture(folder / "references", str(own))
         if box is None or reference is None:
             continue
-        subjects.append(Subject(reference, _picture(folder / "reference_masks", f"{own}_mask"), _box(box["bbox"]), str(phrase)))
+        subjects.append(
+            Subject(reference, _picture(folder / "reference_masks", f"{own}_mask"), _box(box["bbox"]), str(phrase))
+        )
     return Item(target, str(record["prompt"]), tuple(subjects))
 
 
@@ -135,11 +146,12 @@ def _box(values: Any) -> Box:
     return Box(x1, y1, x2, y2)
 
 
-# ---- the small world in this format -------------------------------------------------------------------------------------------
+# ---- the small world in this format --------------------------------------------------------------
 
 
 def write_world(folder: Path, scenes: Iterable[world.Scene]) -> int:
-    """Stores scenes as a base subset (PNG, so nothing is lost); returns how many. The references are whole, with their masks."""
+    """Stores scenes as a base subset (PNG, so nothing is lost); returns how many. The references are whole, with
+    their masks."""
     for name in ("data", "instance_data", "masked_instance_data"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     records = []

@@ -1,4 +1,5 @@
-"""Scenes of the small world as latent tokens: rendered and encoded once, then read from memory by every training stage."""
+"""Scenes of the small world as latent tokens: rendered and encoded once, then read from memory by every training
+stage."""
 
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ class LatentSet:
         return ReferenceTokens(str(k + 1), REFERENCE_GRID, REFERENCE_GRID, self.valid[index, k].tobytes(), box)
 
     def batch(self, indices: np.ndarray, references: bool = True, box: float = 1.0, hidden: float = 1.0) -> Batch:
-        """A training batch; `box` and `hidden` weigh the loss on tokens inside boxes, and inside the hidden member's box.
+        """A training batch; `box` and `hidden` weigh the loss on tokens inside boxes, and inside the hidden
+        member's box.
 
         With references, every scene must have the same number of them."""
         target, layout = (torch.from_numpy(a[indices].astype(np.float32)) for a in (self.target, self.layout))
@@ -88,7 +90,7 @@ class LatentSet:
             count = int(self.count[indices[0]])
             own = torch.from_numpy(self.references[indices, :count].astype(np.float32)).flatten(1, 2)  # B (n 16) 64
             conditions = torch.cat([layout, own], dim=1)
-        words = [_words(int(p), int(q)) for p, q in self.words[indices]]
+        words = [_WORDS[int(p), int(q)] for p, q in self.words[indices]]
         weight = torch.from_numpy(np.stack([self._weight(int(i), box, hidden) for i in indices]))
         return Batch(
             plans=tuple(self.plan(int(i), references) for i in indices),
@@ -115,7 +117,8 @@ class LatentSet:
         return tuple(np.flatnonzero(self.count == n) for n in np.unique(self.count))
 
     def draw(self, rng: np.random.Generator, config: Config) -> Batch:
-        """A random batch. With references, its scenes have the same number of them; that number is drawn by its share."""
+        """A random batch. With references, its scenes have the same number of them; that number is drawn by its
+        share."""
         flow, references = config.flow, config.stage != "base"
         share = self._shares(config.data.hidden_share)
         indices = rng.choice(len(self), size=config.batch, p=share)
@@ -132,29 +135,6 @@ class LatentSet:
             return None
         return np.where(hides, hidden_share / hides.sum(), (1 - hidden_share) / (~hides).sum())
 
-    def _weight(self, index: int, box: float, hidden: float) -> np.ndarray:
-        out = np.ones((GRID, GRID), np.float32)
-        for k in range(int(self.count[index])):
-            x1, y1, x2, y2 = self.boxes[index, k]
-            out[y1:y2, x1:x2] = box
-        if self.hidden[index] >= 0:
-            x1, y1, x2, y2 = self.boxes[index, self.hidden[index]]
-            out[y1:y2, x1:x2] = hidden
-        return out.reshape(-1)
-
-    def buckets(self) -> tuple[np.ndarray, ...]:
-        """Indices of the scenes with two, three, ... references."""
-        return tuple(np.flatnonzero(self.count == n) for n in np.unique(self.count))
-
-    def draw(self, rng: np.random.Generator, config: Config) -> Batch:
-        """A random batch. With references, its scenes have the same number of them; that number is drawn by its share."""
-        flow, references = config.flow, config.stage != "base"
-        indices = rng.integers(len(self), size=config.batch)
-        if references:
-            same = np.flatnonzero(self.count == self.count[indices[0]])
-            indices = same[rng.integers(len(same), size=config.batch)]
-        return self.batch(indices, references, flow.box, flow.hidden)
-
     def save(self, folder: Path) -> None:
         """One .npy per field, and the number of scenes."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +148,9 @@ class LatentSet:
     def load(cls, folder: Path) -> LatentSet:
         """Reads a saved set; memory-mapped, so several processes share it."""
         if not (folder / "set.json").is_file():
-            raise InputError(f"There are no encoded scenes in {str(folder)!r}; run the stage 'scenes' first or correct data.path.")
+            raise InputError(
+                f"There are no encoded scenes in {str(folder)!r}; run the stage 'scenes' first or correct data.path."
+            )
         fields = [*_FIELDS, *([_LOSE] if (folder / f"{_LOSE}.npy").is_file() else [])]
         return cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in fields})
 
@@ -183,10 +165,6 @@ _WORDS = {
     for p in range(len(world.PLACES))
     for q in range(len(world.LIGHTS))
 }
-
-
-def _words(place: int, light: int):  # noqa: ANN202
-    return _WORDS[place, light]
 
 
 @torch.no_grad()

@@ -1,4 +1,5 @@
-"""The network under training: the method on diffusers' FLUX, its adapter, and the batched attention that suits small pictures."""
+"""The network under training: the method on diffusers' FLUX, its adapter, and the batched attention that suits
+small pictures."""
 
 from __future__ import annotations
 
@@ -29,9 +30,10 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Adapter:
-    """rank and alpha of the LoRA; `folded` multiplies A and B together before they meet the tokens: the same function, cheaper where
-    tokens are many and the width is small, dearer in memory where the width is large. `one_sided` fixes one factor of a module to
-    the identity where the rank is no smaller than one of its sides: B A is then any matrix at all, and trains as plainly."""
+    """rank and alpha of the LoRA; `folded` multiplies A and B together before they meet the tokens: the same
+    function, cheaper where tokens are many and the width is small, dearer in memory where the width is large.
+    `one_sided` fixes one factor of a module to the identity where the rank is no smaller than one of its sides: B
+    A is then any matrix at all, and trains as plainly."""
 
     rank: int
     alpha: float
@@ -40,12 +42,16 @@ class Adapter:
 
 
 def add_adapter(transformer: Any, adapter: Adapter, seed: int) -> list[nn.Parameter]:
-    """Freezes a diffusers transformer and gives its target modules a PEFT LoRA (Gaussian A, zero B); returns what trains."""
+    """Freezes a diffusers transformer and gives its target modules a PEFT LoRA (Gaussian A, zero B); returns what
+    trains."""
     from peft import LoraConfig
 
     transformer.requires_grad_(False)
     config = LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha, init_lora_weights="gaussian", target_modules=rf"^({TARGETS})$"
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,  # pyright: ignore[reportArgumentType]
+        init_lora_weights="gaussian",
+        target_modules=rf"^({TARGETS})$",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -59,13 +65,16 @@ def add_adapter(transformer: Any, adapter: Adapter, seed: int) -> list[nn.Parame
 
 @torch.no_grad()
 def fix_one_side(transformer: nn.Module) -> None:
-    """Sets A (or B) to the identity and freezes it where the rank reaches the module's inputs (or outputs). B A stays as it is."""
+    """Sets A (or B) to the identity and freezes it where the rank reaches the module's inputs (or outputs). B A
+    stays as it is."""
     from peft.tuners.lora import Linear
 
     for module in transformer.modules():
         if not isinstance(module, Linear):
             continue
-        down, up = module.lora_A["contextgen"].weight, module.lora_B["contextgen"].weight  # (r, in), (out, r)
+        layer: Any = module
+        down: Tensor = layer.lora_A["contextgen"].weight  # (r, in)
+        up: Tensor = layer.lora_B["contextgen"].weight  # (out, r)
         rank, inputs = down.shape
         outputs = up.shape[0]
         change = up @ down
@@ -113,9 +122,14 @@ def adapter_state(transformer: Any) -> dict[str, Tensor]:
 
 def load_adapter_state(transformer: Any, state: dict[str, Tensor]) -> None:
     """Fills an adapter made by `add_adapter` from the authors' keys. Raises InputError for a file of another shape."""
-    own = {"transformer." + n.replace(".contextgen.", "."): p for n, p in transformer.named_parameters() if "lora_" in n}
+    own = {
+        "transformer." + n.replace(".contextgen.", "."): p for n, p in transformer.named_parameters() if "lora_" in n
+    }
     if set(own) != set(state):
-        raise InputError(f"The adapter holds {len(state)} tensors where this model needs {len(own)}; choose an adapter of this model.")
+        raise InputError(
+            f"The adapter holds {len(state)} tensors where this model needs {len(own)}; choose an adapter of this"
+            " model."
+        )
     with torch.no_grad():
         for name, parameter in own.items():
             if parameter.shape != state[name].shape:
@@ -128,15 +142,16 @@ def load_adapter_state(transformer: Any, state: dict[str, Tensor]) -> None:
         fix_one_side(transformer)  # the file's factors need not be one-sided
 
 
-# ---- batched attention ------------------------------------------------------------------------------------------------------
+# ---- batched attention ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class _BatchedCall:
     """The state of one forward pass, in place of the host's own: every sample of the batch in the same few products.
 
-    The tokens are text, noise, layout, then N references of equal length, none pruned. Only for batches whose plans have the
-    same shape; the groups are those of `contextgen_core.visibility`, told apart by `reads` and `valid`."""
+    The tokens are text, noise, layout, then N references of equal length, none pruned. Only for batches whose
+    plans have the same shape; the groups are those of `contextgen_core.visibility`, told apart by `reads` and
+    `valid`."""
 
     leave: int
     base: int  # image tokens that stay
@@ -180,7 +195,9 @@ class _BatchedCall:
         def words(x: Tensor) -> Tensor:
             return x[:, : self.text].repeat_interleave(n, 0)  # (B H N, T, D)
 
-        bias = functional.pad(self.valid, (self.text, 0)).unflatten(0, (-1, n)).repeat_interleave(heads, 0).flatten(0, 1)
+        bias = (
+            functional.pad(self.valid, (self.text, 0)).unflatten(0, (-1, n)).repeat_interleave(heads, 0).flatten(0, 1)
+        )
         out = _softmax_product(own(q), torch.cat([words(k), own(k)], 1), bias, torch.cat([words(v), own(v)], 1))
         return out.unflatten(0, (-1, n)).flatten(1, 2)
 
@@ -197,8 +214,8 @@ class FlowNetwork(nn.Module):
     """The transformer with ContextGen's attention; `forward` gives the velocity of the noise tokens.
 
     kernel: "grouped" (any plans, exact and pruned: the product's own path) or "batched" (plans of one shape).
-    boxes False lets every noise token read every reference, cumulative False starts every reference's position ids at the layout's
-    corner: both for the ablations alone, and on the batched kernel alone."""
+    boxes False lets every noise token read every reference, cumulative False starts every reference's position ids
+    at the layout's corner: both for the ablations alone, and on the batched kernel alone."""
 
     def __init__(
         self,
@@ -215,7 +232,10 @@ class FlowNetwork(nn.Module):
         self.kernel = kernel
         self.guidance = guidance
         if kernel != "batched" and not (boxes and cumulative):
-            raise InputError("method.masks and method.offsets can be changed on the batched kernel alone; set method.kernel to batched.")
+            raise InputError(
+                "method.masks and method.offsets can be changed on the batched kernel alone; set method.kernel"
+                " to batched."
+            )
         self.boxes, self.cumulative = boxes, cumulative
         self._host = [ContextGenFlux(transformer)]  # in a list: not a submodule
 
@@ -225,23 +245,37 @@ class FlowNetwork(nn.Module):
         if self.kernel == "batched":
             return self._batched(batch, noisy, times, guidance)
         return self._host[0].velocity(
-            batch.plans, noisy, batch.conditions, text=batch.text, pooled=batch.pooled, timestep=times, guidance=guidance,
+            batch.plans,
+            noisy,
+            batch.conditions,
+            text=batch.text,
+            pooled=batch.pooled,
+            timestep=times,
+            guidance=guidance,
             settings=self.settings,
-        )  # fmt: skip
+        )
 
     def _batched(self, batch: Batch, noisy: Tensor, times: Tensor, guidance: Tensor | None) -> Tensor:
         if not isinstance(batch.conditions, Tensor):
-            raise InputError("The batched kernel needs pictures and references of one size; set method.kernel to grouped.")
+            raise InputError(
+                "The batched kernel needs pictures and references of one size; set method.kernel to grouped."
+            )
         hidden = torch.cat([noisy, batch.conditions], dim=1)
         call = self._call(batch.plans, batch.text.shape[1], noisy.device)
         if call.leave == 0:
             hidden = hidden[:, : call.base]
         zeros = torch.zeros(hidden.shape[1], 3, device=noisy.device)
         out = self.transformer(
-            hidden_states=hidden, encoder_hidden_states=batch.text, pooled_projections=batch.pooled, timestep=times,
-            guidance=guidance, img_ids=zeros, txt_ids=zeros[: batch.text.shape[1]],
-            joint_attention_kwargs={"contextgen": call}, return_dict=False,
-        )[0]  # fmt: skip
+            hidden_states=hidden,
+            encoder_hidden_states=batch.text,
+            pooled_projections=batch.pooled,
+            timestep=times,
+            guidance=guidance,
+            img_ids=zeros,
+            txt_ids=zeros[: batch.text.shape[1]],
+            joint_attention_kwargs={"contextgen": call},
+            return_dict=False,
+        )[0]
         return out[:, : noisy.shape[1]]
 
     def _call(self, plans: Sequence[Plan], text: int, device: torch.device) -> _BatchedCall:
@@ -249,12 +283,16 @@ class FlowNetwork(nn.Module):
         n, base = len(first.references), 2 * first.noise_tokens
         length = first.references[0].tokens if n else 0
         if any(len(p.references) != n or any(r.tokens != length for r in p.references) for p in plans):
-            raise InputError("The batched kernel needs the same number of references in each picture; set method.kernel to grouped.")
+            raise InputError(
+                "The batched kernel needs the same number of references in each picture; set method.kernel to grouped."
+            )
         if self.settings.rule is Rule.ICA_PAPER:
             raise InputError("The batched kernel follows the official rule only; set method.kernel to grouped.")
         model = self.transformer
         double, single = len(model.transformer_blocks), len(model.single_transformer_blocks)
-        schedule = make_schedule(double, single, rule=self.settings.rule, ica_blocks=self.settings.ica_blocks, references=n > 0)
+        schedule = make_schedule(
+            double, single, rule=self.settings.rule, ica_blocks=self.settings.ica_blocks, references=n > 0
+        )
         ica = [i for i in range(double + single) if schedule[i].rule is Rule.ICA]
         reads = np.full((len(plans), text + base, n * length), -math.inf, np.float32)
         valid = np.zeros((len(plans) * n, 1, length), np.float32)
@@ -266,10 +304,15 @@ class FlowNetwork(nn.Module):
                 noise = reads[b, text : text + plan.noise_tokens].reshape(plan.height, plan.width, -1)
                 noise[box.y1 : box.y2, box.x1 : box.x2, k * length : (k + 1) * length] = hidden
         return _BatchedCall(
-            leave=schedule.leave, base=base, text=text, references=n, ica=(ica[0], ica[-1] + 1) if ica else (0, 0),
-            reads=torch.from_numpy(reads).to(device), valid=torch.from_numpy(valid).to(device),
+            leave=schedule.leave,
+            base=base,
+            text=text,
+            references=n,
+            ica=(ica[0], ica[-1] + 1) if ica else (0, 0),
+            reads=torch.from_numpy(reads).to(device),
+            valid=torch.from_numpy(valid).to(device),
             rotary=self._table(first, text, device),
-        )  # fmt: skip
+        )
 
     def _table(self, plan: Plan, text: int, device: torch.device) -> tuple[Tensor, Tensor]:
         numbers = position_ids(plan)

@@ -1,7 +1,9 @@
-"""Muon: momentum whose every step is made orthogonal, for weight matrices (Jordan et al., 2024, github.com/KellerJordan/Muon).
+"""Muon: momentum whose every step is made orthogonal, for weight matrices (Jordan et al., 2024,
+github.com/KellerJordan/Muon).
 
-Adam changes a small network along few directions at first; an orthogonal step moves along all of them, which at this size learns
-to read references in far fewer samples. The iteration runs in float32: CPUs without bfloat16 units are ten times slower in it.
+Adam changes a small network along few directions at first; an orthogonal step moves along all of them, which at
+this size learns to read references in far fewer samples. The iteration runs in float32: CPUs without bfloat16
+units are ten times slower in it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters with two dimensions. rate is the spectral norm of a step on a square matrix; tall ones step further."""
+    """For parameters with two dimensions. rate is the spectral norm of a step on a square matrix; tall ones step
+    further."""
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], rate: float, momentum: float = 0.95, weight_decay: float = 0.0
@@ -50,7 +53,8 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _changes(self, parameters: list[Any], momentum: float) -> list[Tensor]:
-        """The orthogonal steps. Several processes, whose gradients are equal by now, each compute a share and exchange them."""
+        """The orthogonal steps. Several processes, whose gradients are equal by now, each compute a share and
+        exchange them."""
         shared = torch.distributed.is_available() and torch.distributed.is_initialized()
         count, own = (torch.distributed.get_world_size(), torch.distributed.get_rank()) if shared else (1, 0)
         changes = []
@@ -60,7 +64,9 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"] = torch.zeros_like(p)
             state["momentum"].lerp_(p.grad, 1 - momentum)
             mine = number % count == own
-            changes.append(orthogonal(p.grad.lerp(state["momentum"], momentum)) if mine else torch.zeros_like(p))  # Nesterov
+            changes.append(
+                orthogonal(p.grad.lerp(state["momentum"], momentum)) if mine else torch.zeros_like(p)
+            )  # Nesterov
         if count == 1:
             return changes
         flat = torch.cat([c.reshape(-1) for c in changes])

@@ -22,7 +22,9 @@ def to_pixels(vae: Taesd, latents: Tensor, chunk: int = 32) -> np.ndarray:
     parts = []
     with torch.no_grad():
         for k in range(0, len(latents), chunk):
-            parts.append((vae.decode(latents[k : k + chunk]).clamp(0, 1) * 255 + 0.5).byte().permute(0, 2, 3, 1).numpy())
+            parts.append(
+                (vae.decode(latents[k : k + chunk]).clamp(0, 1) * 255 + 0.5).byte().permute(0, 2, 3, 1).numpy()
+            )
     return np.concatenate(parts)
 
 
@@ -48,7 +50,9 @@ def reference_strip(picture: world.Picture) -> np.ndarray:
     return out
 
 
-def sample_sheet(network: FlowNetwork, vae: Taesd, path: Path, references: bool, count: int = 6, steps: int = 10) -> None:
+def sample_sheet(
+    network: FlowNetwork, vae: Taesd, path: Path, references: bool, count: int = 6, steps: int = 10
+) -> None:
     """Writes held-out scenes: composite, references, result, truth."""
     scenes = [world.scene(0, "test", i, "flexible" if i % 3 else "complex") for i in range(count)]
     pictures = [world.render(s) for s in scenes]

@@ -53,7 +53,7 @@ class PretrainedEncoders:
 
     def __init__(self, config: Config) -> None:
         from diffusers import AutoencoderKL
-        from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+        from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, T5EncoderModel
 
         source = config.model.weights
         dtype = torch.float32 if config.precision == "no" else torch.bfloat16
@@ -62,9 +62,11 @@ class PretrainedEncoders:
             self.clip: Any = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", torch_dtype=dtype)
             self.t5: Any = T5EncoderModel.from_pretrained(source, subfolder="text_encoder_2", torch_dtype=dtype)
             self.clip_words: Any = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")
-            self.t5_words: Any = T5TokenizerFast.from_pretrained(source, subfolder="tokenizer_2")
+            self.t5_words: Any = AutoTokenizer.from_pretrained(source, subfolder="tokenizer_2")
         except OSError as error:
-            raise InputError(f"{source!r} lacks a part of FLUX.1-Kontext-dev; download it whole and set model.weights to it.") from error
+            raise InputError(
+                f"{source!r} lacks a part of FLUX.1-Kontext-dev; download it whole and set model.weights to it."
+            ) from error
         if torch.cuda.is_available():
             for part in (self.vae, self.clip, self.t5):
                 part.to("cuda")
@@ -88,7 +90,9 @@ class PixelSet:
 
     def __init__(self, config: Config) -> None:
         if not config.data.folders:
-            raise InputError("data.folders is empty in the training config; name at least one subset, such as {imig-basic: 1}.")
+            raise InputError(
+                "data.folders is empty in the training config; name at least one subset, such as {imig-basic: 1}."
+            )
         if config.data.size % TOKEN:
             raise InputError(f"data.size is {config.data.size}; give a multiple of {TOKEN}.")
         self.root = Path(config.data.path)
@@ -121,10 +125,18 @@ class PixelSet:
         scene, target = arrange(item, config, rng)
         if not with_references:
             scene = Scene(
-                scene.layout, (None,) * len(scene.references), scene.composite, scene.painted, scene.visible, scene.warnings, scene.fit
+                scene.layout,
+                (None,) * len(scene.references),
+                scene.composite,
+                scene.painted,
+                scene.visible,
+                scene.warnings,
+                scene.fit,
             )
         size = config.data.size
-        prepared: list[PreparedReference | None] = [None if r is None else prepare(r, size, size) for r in scene.references]
+        prepared: list[PreparedReference | None] = [
+            None if r is None else prepare(r, size, size) for r in scene.references
+        ]
         layout = self.encoders.pictures(scene.composite[None])[0]
         own = [self.encoders.pictures(p.pixels[None])[0] for p in prepared if p is not None]
         prompt = "" if rng.random() < config.data.caption_drop else item.prompt
@@ -137,7 +149,8 @@ class PixelSet:
 
 
 def arrange(item: imig.Item, config: Config, rng: np.random.Generator) -> tuple[Scene, np.ndarray]:
-    """The composed scene and the target picture, uint8 (size, size, 3). Boxes follow the picture when it becomes square."""
+    """The composed scene and the target picture, uint8 (size, size, 3). Boxes follow the picture when it becomes
+    square."""
     size = config.data.size
     with Image.open(item.target) as image:
         width, height = image.size
@@ -145,8 +158,9 @@ def arrange(item: imig.Item, config: Config, rng: np.random.Generator) -> tuple[
     instances, references = [], []
     for k, subject in enumerate(item.subjects):
         repaint = subject.repaint is not None and rng.random() < config.data.repaint
-        path, mask_path = (subject.repaint, subject.repaint_mask) if repaint else (subject.reference, subject.mask)
-        assert path is not None
+        path, mask_path = subject.reference, subject.mask
+        if repaint and subject.repaint is not None:
+            path, mask_path = subject.repaint, subject.repaint_mask
         pixels = imig.read_picture(path)
         mask = imig.read_mask(mask_path, pixels.shape[:2])
         references.append(Reference(str(k + 1), pixels, mask, tokens=(config.data.reference // TOKEN) ** 2))
@@ -158,6 +172,7 @@ def arrange(item: imig.Item, config: Config, rng: np.random.Generator) -> tuple[
 
 
 def pasted(scene: Scene, target: np.ndarray) -> np.ndarray:
-    """The composite's subjects over the target picture: what a model that copies would make, with a plausible background."""
+    """The composite's subjects over the target picture: what a model that copies would make, with a plausible
+    background."""
     painted = (scene.composite != 128).any(-1, keepdims=True)
     return np.where(painted, scene.composite, target)

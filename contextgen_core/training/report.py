@@ -1,4 +1,5 @@
-"""`python -m contextgen_core.training.report`: measures a small model on held-out scenes and writes tables and a sheet of pictures."""
+"""`python -m contextgen_core.training.report`: measures a small model on held-out scenes and writes tables and a
+sheet of pictures."""
 
 from __future__ import annotations
 
@@ -67,7 +68,7 @@ def shipped_network(adapter: str | None = "sft", rule: Rule = Rule.ICA) -> FlowN
     from safetensors.torch import load_file
 
     made = tiny.tiny_transformer_state()
-    transformer: Any = FluxTransformer2DModel(**made.config)
+    transformer: Any = FluxTransformer2DModel(**vars(tiny.CONFIG))
     transformer.load_state_dict(made.state)
     if adapter is not None:
         state = {k: v.float() for k, v in load_file(tiny.adapter_path(adapter)).items()}
@@ -135,6 +136,18 @@ def gaps(results: dict[str, Result], against: str = "cla") -> str:
     return "\n".join(lines)
 
 
+def copies(test: TestSet, results: dict[str, Result]) -> str:
+    """How far each mode leans to the pasted cut-out: 0 = truth, 1 = copy (see `evaluate.likeness_to_copy`)."""
+    lines = ["| | likeness to the pasted cut-out, 0..1 (95 % interval) |", "|---|---|"]
+    for mode, result in results.items():
+        values = [
+            v for k, scene in enumerate(test.scenes) for v in evaluate.likeness_to_copy(scene, result.pictures[k])
+        ]
+        mean, low, high = evaluate.bootstrap(np.array(values))
+        lines.append(f"| {TITLES[mode]} | {mean:.3f} [{low:.3f}, {high:.3f}] |")
+    return "\n".join(lines)
+
+
 def contact_sheet(test: TestSet, results: dict[str, Result], rows: Sequence[int], scale: int = 1) -> np.ndarray:
     """Composite, references, full, CLA only, truth, for the scenes in `rows`."""
     chosen = list(rows)
@@ -149,12 +162,15 @@ def contact_sheet(test: TestSet, results: dict[str, Result], rows: Sequence[int]
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m contextgen_core.training.report", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="which held-out scenes")
     parser.add_argument("--adapter", default="sft", choices=sorted(tiny.ADAPTERS))
     parser.add_argument("--hidden", type=int, default=120)
     parser.add_argument("--ordinary", type=int, default=100)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
     parser.add_argument("--output", type=Path, default=Path("output/report"))
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
     began = time.monotonic()
     try:
         network = shipped_network(options.adapter)
@@ -162,15 +178,23 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     vae = tiny.tiny_autoencoder()
-    test = test_set(vae, options.hidden, options.ordinary)
-    results = {mode: run_mode(network, vae, test, mode, options.steps) for mode in MODES}
+    test = test_set(vae, options.hidden, options.ordinary, options.seed)
+    results = {mode: run_mode(network, vae, test, mode, options.steps) for mode in options.modes}
     options.output.mkdir(parents=True, exist_ok=True)
-    text = "\n\n".join(
-        ["Hidden creatures", table(results, True), "Visible creatures", table(results, False), gaps(results), gaps(results, "foreign")]
-    )
+    parts = [
+        "Hidden creatures",
+        table(results, True),
+        "Visible creatures",
+        table(results, False),
+        copies(test, results),
+    ]
+    parts += [gaps(results, other) for other in ("cla", "foreign") if "full" in results and other in results]
+    text = "\n\n".join(parts)
     (options.output / "report.md").write_text(text + "\n", encoding="utf-8")
     scores = {
-        mode: {side: dataclasses.asdict(evaluate.score(r.judgements, side == "hidden")) for side in ("hidden", "visible")}
+        mode: {
+            side: dataclasses.asdict(evaluate.score(r.judgements, side == "hidden")) for side in ("hidden", "visible")
+        }
         for mode, r in results.items()
     }
     (options.output / "report.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")

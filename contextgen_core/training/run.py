@@ -1,4 +1,5 @@
-"""The run: one loop for every stage, on one process or many, that can be stopped and resumed at any step with the same result.
+"""The run: one loop for every stage, on one process or many, that can be stopped and resumed at any step with the
+same result.
 
 Every random number of a step comes from (seed, step, part, process), so nothing but the step has to be remembered.
 """
@@ -63,14 +64,20 @@ def _optimizer(settings: OptimizerConfig, parameters: list[nn.Parameter]) -> tor
         return torch.optim.AdamW(parameters, settings.rate, settings.betas, weight_decay=settings.weight_decay)
     if settings.name == "muon":
         if any(p.ndim != 2 for p in parameters):
-            raise InputError("optimizer.name is muon, but not everything that trains is a matrix; use adamw for this stage.")
+            raise InputError(
+                "optimizer.name is muon, but not everything that trains is a matrix; use adamw for this stage."
+            )
         return Muon(parameters, settings.rate, weight_decay=settings.weight_decay)
     from prodigyopt import Prodigy
 
     return Prodigy(
-        parameters, settings.rate, settings.betas, weight_decay=settings.weight_decay, use_bias_correction=settings.bias_correction,
+        parameters,
+        settings.rate,
+        settings.betas,
+        weight_decay=settings.weight_decay,  # pyright: ignore[reportArgumentType]
+        use_bias_correction=settings.bias_correction,
         safeguard_warmup=settings.safeguard_warmup,
-    )  # fmt: skip
+    )
 
 
 class Average:
@@ -124,7 +131,8 @@ class _Stop:
 
 
 class Run:
-    """One training run in `config.output`; `go` continues from the newest checkpoint there and returns the steps done."""
+    """One training run in `config.output`; `go` continues from the newest checkpoint there and returns the steps
+    done."""
 
     def __init__(self, config: Config, task: Task) -> None:
         from accelerate import Accelerator
@@ -189,12 +197,13 @@ class Run:
         return self.step
 
     def _ends(self, wanted: bool) -> bool:
-        """Whether any process was asked to stop, or the time is up; the same answer on every process, at the same step."""
+        """Whether any process was asked to stop, or the time is up; the same answer on every process, at the same
+        step."""
         late = bool(self.config.minutes) and self.seconds > 60 * self.config.minutes
         if self.accelerator.num_processes == 1:
             return wanted or late
         votes = torch.tensor([float(wanted or late)], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(votes, "sum").item())
+        return bool(torch.as_tensor(self.accelerator.reduce(votes, "sum")).item())
 
     def _one_step(self) -> dict[str, float]:
         config, accelerator = self.config, self.accelerator
@@ -208,14 +217,16 @@ class Run:
                 loss, metrics = self.model(*inputs)
             if not torch.isfinite(loss):
                 raise InputError(
-                    f"The loss became {loss.item()} at step {self.step}; lower optimizer.rate or optimizer.clip and start again:"
+                    f"The loss became {loss.item()} at step {self.step}; lower optimizer.rate or optimizer.clip"
+                    " and start again:"
                     " it resumes from the last checkpoint."
                 )
             accelerator.backward(loss / config.accumulate)
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 total[name] = total.get(name, 0.0) + float(value) / config.accumulate
         if config.optimizer.clip:
-            total["norm"] = float(accelerator.clip_grad_norm_(self.parameters, config.optimizer.clip))
+            norm = accelerator.clip_grad_norm_(self.parameters, config.optimizer.clip)
+            total["norm"] = float(norm if norm is not None else 0.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update(self.task.model, self.step)
@@ -239,9 +250,13 @@ class Run:
         if not self.accelerator.is_main_process:
             return
         logger.info(
-            "step %d/%d  loss %.4f  %.1f samples/s  %s left", self.step, self.config.steps, line["loss"], samples / per_step,
+            "step %d/%d  loss %.4f  %.1f samples/s  %s left",
+            self.step,
+            self.config.steps,
+            line["loss"],
+            samples / per_step,
             _clock(line["remaining"]),
-        )  # fmt: skip
+        )
 
     def save(self) -> None:
         """Writes a checkpoint (main process)."""
@@ -249,9 +264,13 @@ class Run:
         if not self.accelerator.is_main_process:
             return
         state = checkpoint.Checkpoint(
-            self.step, self.seconds, checkpoint.training_state(self.task.model), self.average.tensors, self.task.extra(),
+            self.step,
+            self.seconds,
+            checkpoint.training_state(self.task.model),
+            self.average.tensors,
+            self.task.extra(),
             self.optimizer.state_dict(),
-        )  # fmt: skip
+        )
         checkpoint.save(self.folder, state, self.config.to_dict(), self.config.every.keep)
 
 
@@ -269,7 +288,9 @@ class _Metrics:
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"The output folder {str(output)!r} cannot be made ({error.strerror}); choose another.") from error
+            raise InputError(
+                f"The output folder {str(output)!r} cannot be made ({error.strerror}); choose another."
+            ) from error
         try:
             from torch.utils.tensorboard import SummaryWriter
 

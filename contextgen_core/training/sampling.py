@@ -14,7 +14,9 @@ from .model import FlowNetwork
 
 def start_noise(indices: np.ndarray, shape: tuple[int, int], seed: int) -> Tensor:
     """Noise (B, M, 64) that depends on the seed and on each scene's number alone."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + int(i))) for i in indices])
+    return torch.stack(
+        [torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + int(i))) for i in indices]
+    )
 
 
 @torch.no_grad()
@@ -27,7 +29,9 @@ def sample(network: FlowNetwork, batch: Batch, noise: Tensor, steps: int = 10) -
     return x
 
 
-def sample_set(network: FlowNetwork, data: LatentSet, steps: int = 10, seed: int = 0, references: bool = True, chunk: int = 32) -> Tensor:
+def sample_set(
+    network: FlowNetwork, data: LatentSet, steps: int = 10, seed: int = 0, references: bool = True, chunk: int = 32
+) -> Tensor:
     """Latents (N, 16, H, W) of every scene of a set, in its order. Without references: as the base sees it."""
     out = torch.zeros(len(data), 16, 16, 16)
     groups = data.buckets() if references else (np.arange(len(data)),)

@@ -1,4 +1,5 @@
-"""The stages that train the transformer: base (sees no references), SFT (an adapter that reads them), DPO (the adapter, refined)."""
+"""The stages that train the transformer: base (sees no references), SFT (an adapter that reads them), DPO (the
+adapter, refined)."""
 
 from __future__ import annotations
 
@@ -14,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .. import tiny
 from ..errors import InputError
 from ..methods.contextgen import Settings
 from ..schedule import Rule
-from .. import tiny
 from . import flow
 from .batch import Batch
 from .config import Config, MethodConfig
@@ -34,7 +35,9 @@ _RULES = {"official": Rule.ICA, "paper": Rule.ICA_PAPER, "cla": Rule.CLA}
 def settings_of(method: MethodConfig) -> Settings:
     """The method's settings under training; batched keeps the official geometry and differs in the kernel alone."""
     return Settings(
-        rule=_RULES[method.rule], ica_blocks=method.ica_blocks, kernel="dense" if method.kernel == "dense" else "grouped"
+        rule=_RULES[method.rule],
+        ica_blocks=method.ica_blocks,
+        kernel="dense" if method.kernel == "dense" else "grouped",
     )
 
 
@@ -70,21 +73,25 @@ class DpoObjective(nn.Module):
         self._anchor = dict(anchor)
 
     def forward(self, batch: Batch, times: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        assert batch.lose is not None
         with torch.no_grad(), self._as_anchor():
             anchor_win, anchor_lose = self._errors(batch, times, noise)
         win, lose = self._errors(batch, times, noise)
         logits = flow.dpo_logits(win, lose, anchor_win, anchor_lose, self.beta).detach()
         loss = flow.dpo_loss(win, lose, anchor_win, anchor_lose, self.beta)
         metrics = {
-            "win": win.detach().mean(), "lose": lose.detach().mean(), "anchor_win": anchor_win.mean(),
-            "anchor_lose": anchor_lose.mean(), "logit": logits.mean(), "right": (logits > 0).float().mean(),
-        }  # fmt: skip
+            "win": win.detach().mean(),
+            "lose": lose.detach().mean(),
+            "anchor_win": anchor_win.mean(),
+            "anchor_lose": anchor_lose.mean(),
+            "logit": logits.mean(),
+            "right": (logits > 0).float().mean(),
+        }
         return loss, metrics
 
     def _errors(self, batch: Batch, times: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Errors on the wanted and the unwanted picture: same noise, times, words and conditions."""
-        assert batch.lose is not None
+        if batch.lose is None:
+            raise InputError("The data has no unwanted pictures; make scenes with dpo.lose=pasted for DPO.")
         out = []
         for clean in (batch.target, batch.lose):
             velocity = self.network(batch, flow.mix(clean, noise, times), times)
@@ -110,11 +117,18 @@ def build_transformer(config: Config) -> Any:
     if config.model.kind == "pretrained":
         dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
         if not config.model.weights:
-            raise InputError("model.weights is empty in the training config; give the folder or hub name of FLUX.1-Kontext-dev.")
+            raise InputError(
+                "model.weights is empty in the training config; give the folder or hub name of FLUX.1-Kontext-dev."
+            )
         try:
-            model = FluxTransformer2DModel.from_pretrained(config.model.weights, subfolder="transformer", torch_dtype=dtype)
+            model = FluxTransformer2DModel.from_pretrained(
+                config.model.weights, subfolder="transformer", torch_dtype=dtype
+            )
         except OSError as error:
-            raise InputError(f"No transformer was found at {config.model.weights!r}; download it and set model.weights to its folder.") from error
+            raise InputError(
+                f"No transformer was found at {config.model.weights!r}; download it and set model.weights to its"
+                " folder."
+            ) from error
         if config.model.checkpointing:
             model.enable_gradient_checkpointing()
         return model
@@ -134,16 +148,22 @@ def _tiny_weights(config: Config, sizes: tiny.TinyConfig) -> dict[str, Tensor]:
     try:
         return {k: v.float() for k, v in load_file(config.model.weights).items()}
     except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"model.weights {config.model.weights!r} cannot be read; train the stage before it or correct the path.") from error
+        raise InputError(
+            f"model.weights {config.model.weights!r} cannot be read; train the stage before it or correct the path."
+        ) from error
 
 
 def initial_weights(sizes: tiny.TinyConfig, seed: int) -> dict[str, Tensor]:
     """Random weights with modulations and the last layer at zero (DiT's adaLN-zero), so that training starts calmly."""
     state = tiny.random_transformer_state(sizes, seed)
     for name in state:
-        if name.endswith(("norm1.linear.weight", "norm1_context.linear.weight", "norm.linear.weight", "norm_out.linear.weight")):
+        if name.endswith(
+            ("norm1.linear.weight", "norm1_context.linear.weight", "norm.linear.weight", "norm_out.linear.weight")
+        ):
             state[name].zero_()
-        elif name.endswith(("norm1.linear.bias", "norm1_context.linear.bias", "norm.linear.bias", "norm_out.linear.bias")):
+        elif name.endswith(
+            ("norm1.linear.bias", "norm1_context.linear.bias", "norm.linear.bias", "norm_out.linear.bias")
+        ):
             state[name].zero_()
         elif name in ("proj_out.weight", "proj_out.bias"):
             state[name].zero_()
@@ -158,17 +178,26 @@ class TransformerTask:
         self.references = config.stage != "base"
         transformer = build_transformer(config)
         if self.references:
-            adapter = Adapter(config.lora.rank, config.lora.alpha or config.lora.rank, config.lora.folded, config.lora.one_sided)
+            adapter = Adapter(
+                config.lora.rank, config.lora.alpha or config.lora.rank, config.lora.folded, config.lora.one_sided
+            )
             add_adapter(transformer, adapter, config.seed)
             if config.model.adapter:
                 load_adapter_state(transformer, _read_adapter(config.model.adapter))
         method = config.method
         network = FlowNetwork(
-            transformer, settings_of(method), method.kernel, config.flow.guidance, method.masks, method.offsets == "cumulative"
+            transformer,
+            settings_of(method),
+            method.kernel,
+            config.flow.guidance,
+            method.masks,
+            method.offsets == "cumulative",
         )
         if config.stage == "dpo":
             if not config.model.adapter:
-                raise InputError("model.adapter is empty in the training config; DPO starts from an SFT adapter, give its file.")
+                raise InputError(
+                    "model.adapter is empty in the training config; DPO starts from an SFT adapter, give its file."
+                )
             anchor = {k: v.clone() for k, v in adapter_state(transformer).items()}
             self.model: nn.Module = DpoObjective(network, anchor, config.dpo.beta)
         else:
@@ -220,4 +249,3 @@ def _read_adapter(path: str) -> dict[str, Tensor]:
         return {k: v.float() for k, v in load_file(path).items()}
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"The adapter {path!r} cannot be read; train SFT first or correct model.adapter.") from error
-

@@ -1,13 +1,13 @@
 """A world of drawn creatures, small enough to train on and to measure.
 
-A creature is a shape, a pattern and two colours. Its reference shows it tilted, in its own light, on grey; the composite is that
-tilted view pasted into its box, in the order in which the user painted; the picture to be made shows it upright, in the light
-that the words name, with the **smaller box in front**. So neither the composite nor the reference can be copied: pose and light
-follow the words. In the flexible tier the user painted a large creature over a small one: the composite hides it wholly, and
-what it looks like is known from its reference alone.
+A creature is a shape, a pattern and two colours. Its reference shows it tilted, in its own light, on grey; the
+composite is that tilted view pasted into its box, in the order in which the user painted; the picture to be made
+shows it upright, in the light that the words name, with the **smaller box in front**. So neither the composite nor
+the reference can be copied: pose and light follow the words. In the flexible tier the user painted a large
+creature over a small one: the composite hides it wholly, and what it looks like is known from its reference alone.
 
-Everything is a function of (seed, split, index). Sizes are (width, height), boxes xyxy half-open in pixels of the canvas.
-One identity in eight is held out: the train split never draws it, the test split draws nothing else.
+Everything is a function of (seed, split, index). Sizes are (width, height), boxes xyxy half-open in pixels of the
+canvas. One identity in eight is held out: the train split never draws it, the test split draws nothing else.
 """
 
 from __future__ import annotations
@@ -34,9 +34,17 @@ TIERS = ("basic", "complex", "flexible")
 SPLITS = ("train", "test")
 
 _RGB = np.array(
-    [(0.86, 0.13, 0.13), (0.98, 0.85, 0.15), (0.15, 0.62, 0.22), (0.15, 0.35, 0.85), (0.72, 0.25, 0.78), (0.95, 0.95, 0.95),
-     (0.10, 0.10, 0.12)], np.float32,
-)  # fmt: skip
+    [
+        (0.86, 0.13, 0.13),
+        (0.98, 0.85, 0.15),
+        (0.15, 0.62, 0.22),
+        (0.15, 0.35, 0.85),
+        (0.72, 0.25, 0.78),
+        (0.95, 0.95, 0.95),
+        (0.10, 0.10, 0.12),
+    ],
+    np.float32,
+)
 _SKY = np.array([(0.62, 0.80, 0.95), (0.85, 0.84, 0.78), (0.70, 0.88, 0.92), (0.78, 0.84, 0.90)], np.float32)
 _GROUND = np.array([(0.50, 0.68, 0.36), (0.86, 0.72, 0.48), (0.30, 0.55, 0.68), (0.90, 0.92, 0.95)], np.float32)
 _HORIZON = (0.55, 0.62, 0.45, 0.50)
@@ -86,7 +94,8 @@ class Scene(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """target, composite: uint8 (SIZE, SIZE, 3); references: uint8 (N, 64, 64, 3) on grey; masks: uint8 (N, 64, 64), 255 = subject."""
+    """target, composite: uint8 (SIZE, SIZE, 3); references: uint8 (N, 64, 64, 3) on grey; masks: uint8 (N, 64,
+    64), 255 = subject."""
 
     target: np.ndarray
     composite: np.ndarray
@@ -112,7 +121,7 @@ def identities(split: str) -> tuple[Creature, ...]:
 _IDENTITIES: dict[str, tuple[Creature, ...]] = {split: identities(split) for split in SPLITS}
 
 
-# ---- drawing -------------------------------------------------------------------------------------------------------------
+# ---- drawing -------------------------------------------------------------------------------------
 
 
 def _distance(shape: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -159,7 +168,9 @@ def _local(width: int, height: int, half_w: float, half_h: float, tilt: float) -
     return (c * px + s * py) / np.float32(half_w), (c * py - s * px) / np.float32(half_h)
 
 
-def draw(creature: Creature, width: int, height: int, half_w: float, half_h: float, tilt: float) -> tuple[np.ndarray, np.ndarray]:
+def draw(
+    creature: Creature, width: int, height: int, half_w: float, half_h: float, tilt: float
+) -> tuple[np.ndarray, np.ndarray]:
     """A creature on a (height, width) patch, centred, half sizes in pixels, tilted by degrees.
 
     Returns albedo float32 (height, width, 3) in 0..1 and cover float32 (height, width) in 0..1."""
@@ -201,7 +212,9 @@ def background(place: int, light: int) -> np.ndarray:
 
 def front_order(boxes: tuple[tuple[int, int, int, int], ...]) -> tuple[int, ...]:
     """Indices from back to front in the target: larger boxes behind, ties by index."""
-    return tuple(sorted(range(len(boxes)), key=lambda i: (-(boxes[i][2] - boxes[i][0]) * (boxes[i][3] - boxes[i][1]), i)))
+    return tuple(
+        sorted(range(len(boxes)), key=lambda i: (-(boxes[i][2] - boxes[i][0]) * (boxes[i][3] - boxes[i][1]), i))
+    )
 
 
 def cover(member: Member) -> np.ndarray:
@@ -240,12 +253,13 @@ def render_reference(member: Member) -> tuple[np.ndarray, np.ndarray]:
     side, half = REFERENCE_SIZE, REFERENCE_SIZE * _FILL
     albedo, _ = draw(member.creature, side, side, half, half, member.tilt)
     subject = _reference_mask(member)
-    pixels = np.where(subject[..., None], np.clip(albedo * np.float32(member.lamp), 0, 1) * 255, GREY)
+    pixels = np.where(subject[..., None], np.clip(albedo * np.array(member.lamp, np.float32), 0, 1) * 255, GREY)
     return (pixels + 0.5).astype(np.uint8), np.where(subject, np.uint8(255), np.uint8(0))
 
 
 class Cutout(NamedTuple):
-    """A cut-out placed by the instance rule (equal area, aspect kept, centred): source rows and columns, target size, place."""
+    """A cut-out placed by the instance rule (equal area, aspect kept, centred): source rows and columns, target
+    size, place."""
 
     source: tuple[int, int, int, int]
     width: int
@@ -298,7 +312,8 @@ def shown(members: tuple[Member, ...]) -> tuple[float, ...]:
 def paint_composite(
     members: tuple[Member, ...], views: list[tuple[np.ndarray, np.ndarray]], ground: np.ndarray | None = None
 ) -> np.ndarray:
-    """The user's composite, uint8 (SIZE, SIZE, 3) on mid grey or on `ground`: cut-outs pasted bottom first, hard edges."""
+    """The user's composite, uint8 (SIZE, SIZE, 3) on mid grey or on `ground`: cut-outs pasted bottom first, hard
+    edges."""
     canvas = np.full((SIZE, SIZE, 3), GREY, np.uint8) if ground is None else ground.copy()
     for member, (pixels, mask) in zip(members, views, strict=True):
         cut = place(mask, member.box)
@@ -322,7 +337,7 @@ def render_pasted(scene: Scene) -> np.ndarray:
     return paint_composite(scene.members, [render_reference(m) for m in scene.members], ground)
 
 
-# ---- choosing a scene ------------------------------------------------------------------------------------------------------
+# ---- choosing a scene ----------------------------------------------------------------------------
 
 
 def _member(rng: np.random.Generator, split: str, box: tuple[int, int, int, int]) -> Member:
@@ -368,7 +383,8 @@ def _ordinary(rng: np.random.Generator, split: str, tier: str) -> tuple[Member, 
 
 
 def _flexible(rng: np.random.Generator, split: str) -> tuple[Member, ...]:
-    """A large creature painted over a small one that stands on the token grid; half of the time a third one beside them."""
+    """A large creature painted over a small one that stands on the token grid; half of the time a third one beside
+    them."""
     while True:
         big = _box(rng, 88, 112)
         side = TOKEN * int(rng.integers(3, 5))

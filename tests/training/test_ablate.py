@@ -29,7 +29,9 @@ def velocity(name: str, data: LatentSet) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for key, parameter in sorted(task.network.transformer.named_parameters()):
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.08 + (1.0 if ".norm_" in key else 0.0))
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=generator) * 0.08 + (1.0 if ".norm_" in key else 0.0)
+            )
         batch, times, noise = task.inputs(1, 0)
         return task.network(batch, noise, times)
 

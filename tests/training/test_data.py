@@ -33,11 +33,17 @@ def subset(tmp_path: Path, scenes: list[world.Scene]) -> Path:
 
 
 def config(root: Path, stage: str = "sft", **more: Any) -> Any:
-    tree = {"stage": stage, "output": str(root / "out"), "batch": 3, "lora": {"rank": 4}, "model": {"layers": 1, "single_layers": 2}}
+    tree = {
+        "stage": stage,
+        "output": str(root / "out"),
+        "batch": 3,
+        "lora": {"rank": 4},
+        "model": {"layers": 1, "single_layers": 2},
+    }
     return from_dict({**tree, "data": {"kind": "imig", "path": str(root), "folders": {"imig-basic": 1}}, **more})
 
 
-# ---- the authors' format ----------------------------------------------------------------------------------------------------
+# ---- the authors' format -------------------------------------------------------------------------
 
 
 def test_scenes_come_back_from_the_authors_format(subset: Path, scenes: list[world.Scene]) -> None:
@@ -85,8 +91,11 @@ def test_composite_items_are_read_and_null_boxes_left_out(tmp_path: Path, scenes
         Image.fromarray(picture.references[k]).save(tmp_path / "references" / f"{k}.png")
         Image.fromarray(picture.masks[k]).save(tmp_path / "reference_masks" / f"{k}_mask.png")
     record = {
-        "prompt": "two", "instance": ["a", "b"], "indices": [0, 1], "bbox": [{"bbox": [1, 2, 30, 40], "score": 0.9}, None],
-    }  # fmt: skip
+        "prompt": "two",
+        "instance": ["a", "b"],
+        "indices": [0, 1],
+        "bbox": [{"bbox": [1, 2, 30, 40], "score": 0.9}, None],
+    }
     (tmp_path / imig.PROMPTS).write_text(json.dumps([record, "noise", {"prompt": "no pictures"}]))
     (item,) = imig.read_subset(tmp_path)
     assert len(item.subjects) == 1 and item.subjects[0].box.x2 == 30
@@ -136,14 +145,16 @@ def test_dpo_from_disk_has_an_unwanted_picture_of_either_kind(subset: Path) -> N
     assert (second.lose - second.target).abs().mean() < (first.lose - first.target).abs().mean()
 
 
-# ---- latents ------------------------------------------------------------------------------------------------------------------
+# ---- latents -------------------------------------------------------------------------------------
 
 
 def test_packing_is_channel_major_inside_a_token_and_undone() -> None:
     latents = torch.randn(2, 16, 6, 4)
     tokens = pack(latents)
     assert tokens.shape == (2, 6, 64)
-    assert tokens[1, 2 * 1 + 1, 5 * 4 + 1 * 2 + 0] == latents[1, 5, 2 * 1 + 1, 2 * 1 + 0]  # token (y 1, x 1), channel 5, dy 1, dx 0
+    assert (
+        tokens[1, 2 * 1 + 1, 5 * 4 + 1 * 2 + 0] == latents[1, 5, 2 * 1 + 1, 2 * 1 + 0]
+    )  # token (y 1, x 1), channel 5, dy 1, dx 0
     assert torch.equal(unpack(tokens, 2, 3), latents)
 
 
@@ -183,14 +194,16 @@ def test_the_mixture_hides_three_of_five() -> None:
     assert [len(p) for p in parts] == [2, 2, 1]
 
 
-# ---- words and autoencoder ------------------------------------------------------------------------------------------------------
+# ---- words and autoencoder -----------------------------------------------------------------------
 
 
 def test_words_know_places_and_lights_and_nothing_else() -> None:
     seen = {tuple(encode_words(f"{p[0]} {q[0]}").pooled.tolist()) for p in PLACES for q in LIGHTS}
     assert len(seen) == 16
     plain = encode_words("creatures on the shore at night")
-    framed = encode_words('Edit this picture until it shows "two cats on the BEACH, midnight". The result must look natural.')
+    framed = encode_words(
+        'Edit this picture until it shows "two cats on the BEACH, midnight". The result must look natural.'
+    )
     assert torch.equal(plain.tokens, framed.tokens) and torch.equal(plain.pooled, framed.pooled)
     assert torch.equal(encode_words("").tokens, encode_words("a meadow at noon").tokens)
     assert plain.tokens.shape == (4, 64) and plain.pooled.shape == (64,)

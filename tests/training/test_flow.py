@@ -29,7 +29,9 @@ def test_errors_are_zero_for_the_true_velocity_and_equal_weights_change_nothing(
     assert torch.allclose(flow.errors(velocity, clean, noise, torch.full((3, 4), 7.0)), plain)
     only = torch.zeros(3, 4)
     only[:, 0] = 1
-    assert torch.allclose(flow.errors(velocity, clean, noise, only), 4 * ((velocity - noise + clean) ** 2)[:, 0].mean(-1) / 4 * 1)
+    assert torch.allclose(
+        flow.errors(velocity, clean, noise, only), 4 * ((velocity - noise + clean) ** 2)[:, 0].mean(-1) / 4 * 1
+    )
 
 
 def test_dpo_loss_on_fixed_numbers() -> None:

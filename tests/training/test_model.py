@@ -1,4 +1,5 @@
-"""The network under training: batched attention is the product's attention, folding changes nothing, keys are the authors'."""
+"""The network under training: batched attention is the product's attention, folding changes nothing, keys are the
+authors'."""
 
 from __future__ import annotations
 
@@ -12,13 +13,13 @@ from torch import Tensor
 from contextgen_core import tiny
 from contextgen_core.adapter import load_adapter
 from contextgen_core.errors import InputError
+from contextgen_core.tiny_vae import NARROW, Taesd
 from contextgen_core.training import tasks, world
 from contextgen_core.training.config import from_dict
 from contextgen_core.training.latents import LatentSet, encode_scenes
 from contextgen_core.training.model import TARGETS, adapter_state, load_adapter_state
 from contextgen_core.training.muon import Muon, orthogonal
 from contextgen_core.training.tasks import TransformerTask
-from contextgen_core.tiny_vae import NARROW, Taesd
 
 
 def scenes(count: int = 8) -> list[world.Scene]:
@@ -34,9 +35,16 @@ def data() -> LatentSet:
 
 def task(data: LatentSet, stage: str = "sft", folded: bool = False, **method: Any) -> TransformerTask:
     config = from_dict(
-        {"stage": stage, "output": "unused", "batch": 2, "lora": {"rank": 4, "folded": folded}, "method": method,
-         "model": {"layers": 1, "single_layers": 2}, "seed": 5}
-    )  # fmt: skip
+        {
+            "stage": stage,
+            "output": "unused",
+            "batch": 2,
+            "lora": {"rank": 4, "folded": folded},
+            "method": method,
+            "model": {"layers": 1, "single_layers": 2},
+            "seed": 5,
+        }
+    )
     made = TransformerTask(config, data)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # away from the calm start: every path must carry weight
@@ -151,9 +159,16 @@ def test_dpo_starts_at_log_two_with_the_anchor_it_was_given(data: LatentSet, tmp
     first = task(data, kernel="batched")
     tasks.write_adapter(path, first.network.transformer, first.config)
     config = from_dict(
-        {"stage": "dpo", "output": "unused", "batch": 2, "lora": {"rank": 4}, "method": {"kernel": "batched"}, "seed": 5,
-         "model": {"layers": 1, "single_layers": 2, "adapter": str(path)}}
-    )  # fmt: skip
+        {
+            "stage": "dpo",
+            "output": "unused",
+            "batch": 2,
+            "lora": {"rank": 4},
+            "method": {"kernel": "batched"},
+            "seed": 5,
+            "model": {"layers": 1, "single_layers": 2, "adapter": str(path)},
+        }
+    )
     made = TransformerTask(config, with_lose(data))
     loss, metrics = made.model(*made.inputs(1, 0))
     assert loss.item() == pytest.approx(np.log(2), rel=1e-6)
@@ -177,9 +192,16 @@ def with_lose(data: LatentSet) -> LatentSet:
 def test_a_one_sided_adapter_keeps_its_product_and_trains_one_factor(data: LatentSet, tmp_path: Any) -> None:
     plain = task(data, kernel="batched")
     made = from_dict(
-        {"stage": "sft", "output": "unused", "batch": 2, "lora": {"rank": 128, "one_sided": True, "folded": True},
-         "method": {"kernel": "batched"}, "model": {"layers": 1, "single_layers": 2}, "seed": 5}
-    )  # fmt: skip
+        {
+            "stage": "sft",
+            "output": "unused",
+            "batch": 2,
+            "lora": {"rank": 128, "one_sided": True, "folded": True},
+            "method": {"kernel": "batched"},
+            "model": {"layers": 1, "single_layers": 2},
+            "seed": 5,
+        }
+    )
     one = TransformerTask(made, data)
     names = [n for n, p in one.network.transformer.named_parameters() if "lora_" in n and p.requires_grad]
     assert len(names) == 1 + 6 + 2 * 6  # one factor of each module

@@ -15,13 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from contextgen_core.errors import InputError
+from contextgen_core.tiny_vae import NARROW, Taesd
 from contextgen_core.training import __main__ as command
-from contextgen_core.training import checkpoint, run
+from contextgen_core.training import checkpoint, run, world
 from contextgen_core.training.config import Config, OptimizerConfig, from_dict, load
 from contextgen_core.training.latents import LatentSet, encode_scenes
 from contextgen_core.training.tasks import TransformerTask
-from contextgen_core.training import world
-from contextgen_core.tiny_vae import NARROW, Taesd
 
 
 class Line(nn.Module):
@@ -66,7 +65,13 @@ class LineTask:
 
 
 def config(output: Path, **more: Any) -> Config:
-    tree = {"stage": "base", "output": str(output), "steps": 12, "ema": 0.9, "optimizer": {"rate": 0.1, "warmup": 3, "tail": 0.5}}
+    tree = {
+        "stage": "base",
+        "output": str(output),
+        "steps": 12,
+        "ema": 0.9,
+        "optimizer": {"rate": 0.1, "warmup": 3, "tail": 0.5},
+    }
     return from_dict({**tree, "every": {"log": 4, "save": 5}, **more})
 
 
@@ -108,7 +113,9 @@ def test_the_product_is_the_average_and_the_training_weights_go_on_untouched(tmp
     made = run.Run(config(tmp_path), task)
     made.go()
     assert float((tmp_path / "finished").read_text()) != pytest.approx(float(task.model.line.weight.detach()), abs=1e-9)
-    assert float((tmp_path / "finished").read_text()) == pytest.approx(float(made.average.tensors["line.weight"]), abs=1e-8)
+    assert float((tmp_path / "finished").read_text()) == pytest.approx(
+        float(made.average.tensors["line.weight"]), abs=1e-8
+    )
 
 
 def test_metrics_are_json_lines_with_rate_and_remaining_time(tmp_path: Path) -> None:
@@ -185,7 +192,7 @@ def test_seeds_of_steps_parts_and_processes_differ() -> None:
     assert all(0 <= s < 2**63 for s in seeds)
 
 
-# ---- the real stages ------------------------------------------------------------------------------------------------------------
+# ---- the real stages -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +205,18 @@ def data() -> LatentSet:
 
 def stage(output: Path, name: str, steps: int, **more: Any) -> Config:
     model = {"layers": 1, "single_layers": 2, **more.pop("model", {})}
-    tree = {"stage": name, "output": str(output), "steps": steps, "batch": 2, "ema": 0.9, "lora": {"rank": 4}, "model": model}
-    return from_dict({**tree, "every": {"log": 1, "save": 2}, "method": {"kernel": "batched"}, "optimizer": {"rate": 1e-2}, **more})
+    tree = {
+        "stage": name,
+        "output": str(output),
+        "steps": steps,
+        "batch": 2,
+        "ema": 0.9,
+        "lora": {"rank": 4},
+        "model": model,
+    }
+    return from_dict(
+        {**tree, "every": {"log": 1, "save": 2}, "method": {"kernel": "batched"}, "optimizer": {"rate": 1e-2}, **more}
+    )
 
 
 def test_sft_then_dpo_resume_to_the_same_weights_and_the_anchor_survives(tmp_path: Path, data: LatentSet) -> None:
@@ -211,21 +228,34 @@ def test_sft_then_dpo_resume_to_the_same_weights_and_the_anchor_survives(tmp_pat
     run.Run(whole.config, whole).go()
     first = TransformerTask(stage(tmp_path / "parts", "dpo", 2, **dpo), data)
     run.Run(first.config, first).go()
-    adapter.write_bytes((tmp_path / "parts" / "adapter.safetensors").read_bytes())  # a newer file must not move the anchor
+    adapter.write_bytes(
+        (tmp_path / "parts" / "adapter.safetensors").read_bytes()
+    )  # a newer file must not move the anchor
     second = TransformerTask(stage(tmp_path / "parts", "dpo", 4, **dpo), data)
     run.Run(second.config, second).go()
     assert equal(second.extra(), whole.extra())
     assert equal(state(second), state(whole))
-    assert equal(load_file(tmp_path / "parts" / "adapter.safetensors"), load_file(tmp_path / "whole" / "adapter.safetensors"))
+    assert equal(
+        load_file(tmp_path / "parts" / "adapter.safetensors"), load_file(tmp_path / "whole" / "adapter.safetensors")
+    )
 
 
-# ---- configs --------------------------------------------------------------------------------------------------------------------
+# ---- configs -------------------------------------------------------------------------------------
 
 
 def test_overrides_replace_settings_and_keep_their_types(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("stage: sft\noutput: here\nmodel: {kind: tiny}\noptimizer: {rate: 1e-3}\n")
-    made = load(path, ["optimizer.rate=2e-4", "steps=7", "method.ica_blocks=[1, 3]", "flow.guidance=1.0", "model.weights=a.safetensors"])
+    made = load(
+        path,
+        [
+            "optimizer.rate=2e-4",
+            "steps=7",
+            "method.ica_blocks=[1, 3]",
+            "flow.guidance=1.0",
+            "model.weights=a.safetensors",
+        ],
+    )
     assert (made.optimizer.rate, made.steps, made.method.ica_blocks, made.flow.guidance) == (2e-4, 7, (1, 3), 1.0)
     assert made.model.weights == "a.safetensors"
 
@@ -264,7 +294,9 @@ def test_a_broken_config_is_one_sentence_and_status_two(
         (["nonsense"], "not of the form key=value"),
     ],
 )
-def test_missing_files_are_named(tmp_path: Path, overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_files_are_named(
+    tmp_path: Path, overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(f"stage: sft\noutput: {tmp_path}/out\n")
     assert command.main([str(path), *overrides]) == 2
@@ -274,6 +306,8 @@ def test_missing_files_are_named(tmp_path: Path, overrides: list[str], message: 
 def test_every_shipped_config_is_valid() -> None:
     folder = Path(__file__).parents[2] / "configs"
     found = sorted(folder.glob("*.yaml"))
-    assert {"kontext_sft.yaml", "kontext_dpo.yaml", "tiny_base.yaml", "tiny_sft.yaml", "tiny_dpo.yaml"} <= {p.name for p in found}
+    assert {"kontext_sft.yaml", "kontext_dpo.yaml", "tiny_base.yaml", "tiny_sft.yaml", "tiny_dpo.yaml"} <= {
+        p.name for p in found
+    }
     for path in found:
         load(path)

@@ -1,7 +1,7 @@
 """A short training run from the shipped base whose only question is: are the references read?
 
-Two scenes share composite, words and boxes; they differ in the hidden creature, which only its reference shows. So the error
-inside the hidden box can fall below that of the swapped reference in one way only.
+Two scenes share composite, words and boxes; they differ in the hidden creature, which only its reference shows. So
+the error inside the hidden box can fall below that of the swapped reference in one way only.
 """
 
 from __future__ import annotations
@@ -45,15 +45,25 @@ def errors(task: TransformerTask, data: LatentSet) -> torch.Tensor:
 def test_a_minute_of_training_lowers_the_loss_and_reads_the_references(twins: LatentSet, tmp_path: Path) -> None:
     config = from_dict(
         {
-            "stage": "sft", "output": str(tmp_path), "steps": 40, "batch": 8, "seed": 1, "model": {"weights": "shipped"},
-            "lora": {"rank": 128, "folded": True, "one_sided": True}, "optimizer": {"name": "muon", "rate": 0.02, "warmup": 2, "tail": 0.3},
-            "flow": {"mean": 1.5, "box": 0.5, "hidden": 6.0}, "method": {"kernel": "batched"}, "every": {"log": 5, "save": 0},
+            "stage": "sft",
+            "output": str(tmp_path),
+            "steps": 40,
+            "batch": 8,
+            "seed": 1,
+            "model": {"weights": "shipped"},
+            "lora": {"rank": 128, "folded": True, "one_sided": True},
+            "optimizer": {"name": "muon", "rate": 0.02, "warmup": 2, "tail": 0.3},
+            "flow": {"mean": 1.5, "box": 0.5, "hidden": 6.0},
+            "method": {"kernel": "batched"},
+            "every": {"log": 5, "save": 0},
         }
-    )  # fmt: skip
+    )
     task = TransformerTask(config, twins)
     swapped = replace(twins, references=twins.references[::-1].copy())
     before = errors(task, twins).mean()
-    assert errors(task, swapped).mean() == pytest.approx(float(before), rel=0.02)  # the base makes nothing of a reference
+    assert errors(task, swapped).mean() == pytest.approx(
+        float(before), rel=0.02
+    )  # the base makes nothing of a reference
     Run(config, task).go()
     right, wrong = errors(task, twins), errors(task, swapped)
     assert right.mean() < 0.7 * before

@@ -64,13 +64,23 @@ def test_a_hidden_creature_leaves_no_trace_in_the_composite_but_stands_in_front_
 def test_tiers_are_what_they_say() -> None:
     for index in range(10):
         apart = [m.box for m in world.scene(0, "train", index, "basic").members]
-        assert all(not (a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]) for i, a in enumerate(apart) for b in apart[:i])
+        assert all(
+            not (a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3])
+            for i, a in enumerate(apart)
+            for b in apart[:i]
+        )
         crossing = [m.box for m in world.scene(0, "train", index, "complex").members]
-        assert any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for i, a in enumerate(crossing) for b in crossing[:i])
+        assert any(
+            a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+            for i, a in enumerate(crossing)
+            for b in crossing[:i]
+        )
         for tier in world.TIERS:
             scene = world.scene(0, "train", index, tier)
             assert 2 <= len(scene.members) <= 4
-            assert all(0 <= m.box[0] < m.box[2] <= world.SIZE and 0 <= m.box[1] < m.box[3] <= world.SIZE for m in scene.members)
+            assert all(
+                0 <= m.box[0] < m.box[2] <= world.SIZE and 0 <= m.box[1] < m.box[3] <= world.SIZE for m in scene.members
+            )
 
 
 def test_neither_the_composite_nor_the_reference_is_the_answer() -> None:
@@ -122,3 +132,9 @@ def test_bootstrap_of_a_clear_gap_excludes_zero() -> None:
     mean, low, high = evaluate.bootstrap(values)
     assert mean == pytest.approx(0.6)
     assert 0.45 < low < 0.6 < high < 0.75
+
+
+def test_a_paste_is_a_copy_and_the_truth_is_not() -> None:
+    scene = world.scene(0, "test", 1, "basic")
+    assert max(evaluate.likeness_to_copy(scene, world.render(scene).target)) < 0.05
+    assert min(evaluate.likeness_to_copy(scene, world.render_pasted(scene))) > 0.95
