@@ -89,6 +89,11 @@ def test_layout_picture_outlines_every_box_in_its_colour() -> None:
     assert picture.shape == (96, 128, 3)
     for number, (x, y) in enumerate([(0, 60), (127, 90)]):
         assert tuple(picture[y, x]) == colour(number)
+    assert tuple(picture[10, 100]) == (128, 128, 128) and tuple(picture[60, 101]) != (
+        200,
+        200,
+        200,
+    )  # its tokens tinted
     large = draw_layout(scene(), 3)
     assert large.shape == (288, 384, 3)
     assert tuple(large[270, 383]) == colour(1)
