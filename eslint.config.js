@@ -1,7 +1,7 @@
 import js from "@eslint/js";
 
 const browser = [
-  "AbortController", "AbortSignal", "CanvasImageSource", "CanvasRenderingContext2D", "ClipboardEvent", "Element", "HTMLCanvasElement",
+  "AbortController", "AbortSignal", "CSS", "CanvasImageSource", "CanvasRenderingContext2D", "ClipboardEvent", "Element", "HTMLCanvasElement",
   "HTMLElement", "HTMLImageElement", "HTMLInputElement", "HTMLSelectElement", "Image", "ImageData", "KeyboardEvent", "Node",
   "PointerEvent", "ResizeObserver", "ShadowRoot", "TextEncoder", "URL", "URLSearchParams", "cancelAnimationFrame", "clearInterval",
   "document", "getComputedStyle", "requestAnimationFrame", "setInterval", "window",

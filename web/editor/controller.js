@@ -103,7 +103,7 @@ export class Controller {
   dispose() {
     this.closeLarge?.();
     this.view.dispose();
-    this.element.remove();
+    this.element.dataset.gone = "";
     this.library.dispose();
     this.store.listeners.clear();
   }

@@ -60,9 +60,14 @@ function attach(node) {
     controller.dispose();
   };
   const timer = setInterval(() => {
-    if (orphaned(node)) return end();
     const { element } = controller;
+    if (orphaned(node)) {
+      end();
+      element.remove();
+      return;
+    }
     if (document.hidden) return;
+    if (!element.isConnected) takePlace(node, element);
     if (controller.closeLarge || (element.isConnected && element.offsetParent !== null)) {
       controller.sync();
       controller.view.stage.measure();
@@ -111,6 +116,16 @@ export function graphChanged(node) {
   const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
   if (tracker?.captureCanvasState) tracker.captureCanvasState();
   else tracker?.checkState?.();
+}
+
+/**
+ * Undo in the graph makes all nodes anew, but the new renderer may keep what it drew for a node of the same id and with
+ * it the element of the node that is gone, whose place this is.
+ * @param {HostNode} node @param {HTMLElement} element
+ */
+function takePlace(node, element) {
+  const frame = document.querySelector(`[data-node-id="${CSS.escape(String(node.id))}"]`);
+  if (node.graph === app.canvas?.graph) frame?.querySelector(".contextgen-editor[data-gone]")?.replaceWith(element);
 }
 
 /** True for a node in a subgraph that is gone: the host takes such nodes away without a word. @param {HostNode} node */
