@@ -15,7 +15,7 @@ import { frontendOf, hosts, startServer } from "./server.mjs";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const found = existsSync(CHROMIUM) ? hosts() : [];
-const missing = existsSync(CHROMIUM) ? "no ComfyUI found: set COMFYUI_PATH" : `no Chromium at ${CHROMIUM}: set CHROMIUM_PATH`;
+const missing = existsSync(CHROMIUM) ? "no ComfyUI found: set COMFYUI_PATH" : `no Chromium at ${CHROMIUM}: set CHROMIUM`;
 const THREE = JSON.stringify({
   v: 1,
   canvas: { w: 1024, h: 1024 },
