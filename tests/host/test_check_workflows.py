@@ -60,7 +60,7 @@ def test_outside_the_boxes_only_the_vae_changes_the_photograph(stocked: live_ser
     prompt["41"]["inputs"]["samples"] = ["51", 0]
     put_back = pixels(pictures(stocked, stocked.run(prompt), "42")[0])
     assert np.abs(first - put_back).max() <= 1
-    # And the boxes did change: the photograph's latent decoded alone is another picture there, and hardly one elsewhere.
+    # And the boxes did change: the photograph's latent decoded alone differs there, and hardly elsewhere.
     prompt["41"]["inputs"]["samples"] = ["27", 0]
     alone = pixels(pictures(stocked, stocked.run(prompt), "42")[0])
     inside = np.zeros(first.shape[:2], bool)

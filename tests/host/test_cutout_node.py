@@ -137,7 +137,10 @@ def test_an_inverted_mask_is_named_in_the_log_and_for_the_editor(node, caplog):
 def test_the_editor_is_told_where_picture_and_mask_lie(node, checkpoint):
     told = node.ContextGenCutout.execute(image(), sam_model=checkpoint, prompts=click()).ui["contextgen_cutout"][0]
     folder = Path(folder_paths.get_temp_directory())
-    with Image.open(folder / told["picture"]["filename"]) as shown, Image.open(folder / told["mask"]["filename"]) as mask:
+    with (
+        Image.open(folder / told["picture"]["filename"]) as shown,
+        Image.open(folder / told["mask"]["filename"]) as mask,
+    ):
         assert mask.mode == "L" and mask.size == shown.size
     assert shown.size == (120, 90) == (told["width"], told["height"]) and told["picture"]["type"] == "temp"
     assert json.loads(json.dumps(told)) == told
