@@ -175,6 +175,24 @@ describe("keyboard", () => {
     expect(heard).toEqual(["Enter", "r"]);
   });
 
+  it("undo goes no further even where it does nothing: over the help, or with nothing to undo", async () => {
+    const { view } = await openView(TWO);
+    const heard = [];
+    document.addEventListener("keydown", (event) => heard.push(event.key));
+    view.help.show(true);
+    press(view.help.closeButton, "z", { ctrlKey: true });
+    expect(heard).toEqual([]);
+  });
+
+  it("the focus stays in the editor when the box that had it goes", async () => {
+    const { view, store } = await openView("");
+    press(view.stage.element, "n");
+    expect(document.activeElement).toBe(boxOf(view, "b1"));
+    press(boxOf(view, "b1"), "z", { ctrlKey: true });
+    expect(boxes(store)).toEqual([]);
+    expect(document.activeElement).toBe(view.stage.element);
+  });
+
   it("letters typed into a field stay there", async () => {
     const { view, store } = await openView(TWO);
     store.dispatch({ type: "select", ids: ["a"] });
