@@ -1,5 +1,5 @@
 /**
- * Makes the pictures of the editor in docs/images: both renderers, light and dark, and the large editor.
+ * Makes the pictures of the editor in web/docs/LayoutComposer: both renderers, light and dark, and the large editor.
  *
  *     COMFYUI_PATH=~/comfy/ComfyUI node scripts/screenshots.mjs
  */
@@ -11,7 +11,7 @@ import { drag, launch, openPage } from "../tests/browser/page.mjs";
 import { addScene, run, uploadBytes } from "../tests/browser/pictures.mjs";
 import { hosts, ROOT, startServer } from "../tests/browser/server.mjs";
 
-const OUT = path.join(ROOT, "docs", "images");
+const OUT = path.join(ROOT, "web", "docs", "LayoutComposer");
 const SAMPLES = path.join(ROOT, "assets", "samples");
 const SUBJECTS = [["astronaut", "Astronaut"], ["shuttle", "Shuttle"], ["cat", "Cat"], ["cup", "Cup"]];
 const LAYOUT = JSON.stringify({
