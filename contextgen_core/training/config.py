@@ -139,7 +139,7 @@ class Config:
     accumulate: int = 1
     seed: int = 0
     minutes: float = 0.0
-    precision: str = "no"
+    precision: str = "fp32"
     ema: float = 0.0
     threads: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -153,7 +153,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _choice("stage", self.stage, STAGES)
-        _choice("precision", self.precision, ("no", "bf16", "fp16"))
+        _choice("precision", self.precision, ("fp32", "bf16", "fp16"))
         _choice("model.kind", self.model.kind, ("tiny", "pretrained"))
         _choice("optimizer.name", self.optimizer.name, ("adamw", "prodigy", "muon"))
         _choice("dpo.lose", self.dpo.lose, ("composite", "pasted"))

@@ -56,7 +56,7 @@ class PretrainedEncoders:
         from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, T5EncoderModel
 
         source = config.model.weights
-        dtype = torch.float32 if config.precision == "no" else torch.bfloat16
+        dtype = torch.float32 if config.precision == "fp32" else torch.bfloat16
         try:
             self.vae: Any = AutoencoderKL.from_pretrained(source, subfolder="vae", torch_dtype=dtype)
             self.clip: Any = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", torch_dtype=dtype)

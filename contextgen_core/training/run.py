@@ -140,7 +140,7 @@ class Run:
         self.config, self.task = config, task
         self.output = Path(config.output)
         self.folder = self.output / "checkpoints"
-        self.accelerator = Accelerator(mixed_precision=config.precision)
+        self.accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision)
         task.model.to(self.accelerator.device)
         parameters = [p for p in task.model.parameters() if p.requires_grad]
         if not parameters:

@@ -115,7 +115,7 @@ def build_transformer(config: Config) -> Any:
     from diffusers import FluxTransformer2DModel
 
     if config.model.kind == "pretrained":
-        dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
         if not config.model.weights:
             raise InputError(
                 "model.weights is empty in the training config; give the folder or hub name of FLUX.1-Kontext-dev."

@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from contextgen_core import tiny
+from contextgen_core.adapter import load_adapter
 from contextgen_core.errors import InputError
 from contextgen_core.tiny_text import LIGHTS, PLACES, encode_words
 from contextgen_core.tiny_vae import FULL, NARROW, Taesd, compact, full_state
 from contextgen_core.training import imig, world
-from contextgen_core.training.config import from_dict
+from contextgen_core.training.config import from_dict, load
 from contextgen_core.training.latents import LatentSet, encode_scenes, make, pack, training_scenes, unpack
 from contextgen_core.training.pixels import PixelSet, arrange
+from contextgen_core.training.stages import train
 from contextgen_core.training.tasks import TransformerTask
 
 
@@ -234,3 +236,18 @@ def test_random_weights_are_the_same_twice_and_the_adapter_names_are_known() -> 
     assert all(torch.equal(v, again[k]) for k, v in first.items())
     with pytest.raises(InputError, match="no adapter 'odd'"):
         tiny.adapter_path("odd")
+
+
+def test_the_authors_configs_run_through_on_the_small_model(subset: Path, tmp_path: Path) -> None:
+    """The override that the head of each file names, one step, then DPO from the adapter that SFT left."""
+    configs = Path(__file__).parents[2] / "configs"
+    small = [
+        "model.kind=tiny", "model.weights=shipped", "model.checkpointing=false", "data.size=128", "data.reference=64",
+        "lora.rank=16", "lora.alpha=16", "precision=fp32", "flow.guidance=null", "steps=1", "batch=1", "accumulate=2",
+        f"data.path={subset.parent}",
+    ]  # fmt: skip
+    for stage, more in (("sft", []), ("dpo", [f"model.adapter={tmp_path}/sft/adapter.safetensors"])):
+        made = load(configs / f"kontext_{stage}.yaml", [*small, *more, f"output={tmp_path}/{stage}"])
+        folders = from_dict({**made.to_dict(), "data": {**made.to_dict()["data"], "folders": {"imig-basic": 1}}})
+        assert train(folders) == 1
+        assert load_adapter(tmp_path / stage / "adapter.safetensors").rank == 16

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from contextgen_core.training import flow
+from contextgen_core.training import flow, memory
 
 
 def test_the_straight_path_has_the_velocity_that_leads_from_picture_to_noise() -> None:
@@ -60,3 +60,13 @@ def test_sampling_grid_has_the_models_shift(side: int, mu: float) -> None:
     assert sigmas[0] == 1 and sigmas[-1] == 0 and len(sigmas) == 5
     half = flow.shifted_sigmas(2, tokens)[1].item()  # sigma 1/2 becomes e^mu / (e^mu + 1)
     assert half == pytest.approx(math.exp(mu) / (math.exp(mu) + 1), abs=1e-3)
+
+
+def test_the_memory_estimate_grows_with_what_it_counts() -> None:
+    small = memory.estimate(768, 512, 2, 256, 1)
+    assert small.base == pytest.approx(23.8, abs=0.1)  # 11.9 G parameters in bf16
+    assert memory.estimate(768, 512, 2, 512, 1).adapter == pytest.approx(2 * small.adapter)
+    assert memory.estimate(768, 512, 2, 256, 4).kept == pytest.approx(4 * small.kept)
+    assert memory.estimate(768, 512, 4, 256, 1).total > small.total
+    assert memory.estimate(768, 512, 2, 256, 1, shards=4).base == pytest.approx(small.base / 4)
+    assert memory.table().count("GB") >= 10
