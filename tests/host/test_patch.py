@@ -316,6 +316,22 @@ def test_a_foreign_block_replacement_is_called_inside_ours(
         assert difference(ours, specified(model, conditioned(tiny_flux.plan()))) < EXACT
 
 
+def test_rows_that_a_foreign_replacement_may_read_are_computed(model: Any) -> None:
+    """In the last block nobody of ours reads the layout's rows; a foreign replacement there might."""
+    layout = slice(40 + 48, 40 + 2 * 48)  # after 40 text and 8 x 6 noise tokens
+
+    def reading(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        out = extra["original_block"](args)
+        return {**out, "img": out["img"] + out["img"][:, layout].mean(dim=1, keepdim=True)}
+
+    def run(settings: Settings) -> torch.Tensor:
+        patched = host.install(model, settings)
+        patched.set_model_patch_replace(reading, "dit", "single_block", SINGLE - 1)
+        return sample(patched, conditioned(tiny_flux.plan()))
+
+    assert difference(run(Settings()), run(SPECIFICATION)) < EXACT
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_a_foreign_attention_override_does_our_attention(model: Any, again: bool) -> None:
     called: list[int] = []
