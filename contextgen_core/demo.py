@@ -88,7 +88,7 @@ def creatures() -> Case:
     )
     instances = tuple(Instance(f"b{n}", Box(*member.box), n) for n, member in enumerate(scene.members, 1))
     layout = Layout(world.SIZE, world.SIZE, instances)
-    adapter = next((name for name in ("dpo", "sft") if (tiny.FOLDER / tiny.ADAPTERS[name]).is_file()), None)
+    adapter = next((name for name in ("sft", "dpo") if (tiny.FOLDER / tiny.ADAPTERS[name]).is_file()), None)
     return Case("creatures", layout, references, scene.caption, adapter, picture.target)
 
 
