@@ -36,7 +36,6 @@ class Schedule:
     """One :class:`BlockPlan` per block, double blocks first. ``leave`` blocks see references; the rest do not."""
 
     blocks: tuple[BlockPlan, ...]
-    double: int
     leave: int
 
     def __getitem__(self, index: int) -> BlockPlan:
@@ -86,4 +85,4 @@ def make_schedule(
         )
         for i in range(count)
     )
-    return Schedule(blocks, double, leave)
+    return Schedule(blocks, leave)
