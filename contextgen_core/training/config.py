@@ -46,8 +46,8 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """name adamw, prodigy or muon (matrices only). The rate warms up over `warmup` steps, stays, and falls as a
-    cosine over the last `tail` share."""
+    """name adamw, prodigy or muon (what is not a matrix steps as AdamW does, at `vector_share` of the rate). The rate
+    warms up over `warmup` steps, stays, and falls as a cosine over the last `tail` share."""
 
     name: str = "adamw"
     rate: float = 1e-3
@@ -59,6 +59,7 @@ class OptimizerConfig:
     clip: float = 1.0
     bias_correction: bool = True
     safeguard_warmup: bool = True
+    vector_share: float = 0.2
 
 
 @dataclass(frozen=True)

@@ -59,15 +59,18 @@ def step_seed(seed: int, step: int, part: int, process: int) -> int:
     return value % 2**63
 
 
-def _optimizer(settings: OptimizerConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _optimizer(settings: OptimizerConfig, parameters: list[nn.Parameter], precision: str) -> torch.optim.Optimizer:
     if settings.name == "adamw":
         return torch.optim.AdamW(parameters, settings.rate, settings.betas, weight_decay=settings.weight_decay)
     if settings.name == "muon":
-        if any(p.ndim != 2 for p in parameters):
-            raise InputError(
-                "optimizer.name is muon, but not everything that trains is a matrix; use adamw for this stage."
-            )
-        return Muon(parameters, settings.rate, weight_decay=settings.weight_decay)
+        return Muon(
+            parameters,
+            settings.rate,
+            weight_decay=settings.weight_decay,
+            vector_share=settings.vector_share,
+            betas=settings.betas,
+            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        )
     from prodigyopt import Prodigy
 
     return Prodigy(
@@ -140,12 +143,15 @@ class Run:
         self.config, self.task = config, task
         self.output = Path(config.output)
         self.folder = self.output / "checkpoints"
-        self.accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision)
+        self.accelerator = Accelerator(
+            mixed_precision="no" if config.precision == "fp32" else config.precision,
+            cpu=not torch.accelerator.is_available(),  # unasked, several processes on CPUs do not find each other
+        )
         task.model.to(self.accelerator.device)
         parameters = [p for p in task.model.parameters() if p.requires_grad]
         if not parameters:
             raise InputError("Nothing trains in this stage; check lora.rank and the stage.")
-        self.model, self.optimizer = self.accelerator.prepare(task.model, _optimizer(config.optimizer, parameters))
+        self.model, self.optimizer = self.accelerator.prepare(task.model, _optimizer(config.optimizer, parameters, config.precision))
         self.parameters = parameters
         self.average = Average(task.model, config.ema)
         self.step, self.seconds = 0, 0.0

@@ -228,15 +228,27 @@ def test_muon_steps_are_nearly_orthogonal_and_point_downhill(shape: tuple[int, i
     assert (step * gradient).sum() > 0.5 * torch.linalg.svdvals(gradient).sum()
 
 
-def test_muon_finds_a_matrix_and_refuses_vectors() -> None:
-    wanted = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
-    found = torch.nn.Parameter(torch.zeros(6, 6))
-    optimizer = Muon([found], 0.05)
+def test_muon_finds_a_matrix_and_a_vector() -> None:
+    generator = torch.Generator().manual_seed(1)
+    wanted = [torch.randn(6, 6, generator=generator), torch.randn(6, generator=generator)]
+    found = [torch.nn.Parameter(torch.zeros_like(w)) for w in wanted]
+    optimizer = Muon(found, 0.05, vector_share=1.0)
     for step in range(200):
-        optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 200)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 * (1 - step / 200)
         optimizer.zero_grad()
-        (found - wanted).square().sum().backward()
+        torch.stack([(f - w).square().sum() for f, w in zip(found, wanted, strict=True)]).sum().backward()
         optimizer.step()
-    assert (found - wanted).abs().max() < 0.05
-    with pytest.raises(ValueError, match="matrices"):
-        Muon([torch.nn.Parameter(torch.zeros(3))], 0.1)
+    for f, w in zip(found, wanted, strict=True):
+        assert (f - w).abs().max() < 0.05
+
+
+def test_muon_steps_vectors_as_adam_does() -> None:
+    ours, theirs = (torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0])) for _ in range(2))
+    muon = Muon([ours], 0.1, vector_share=0.5, betas=(0.9, 0.98))
+    adam = torch.optim.Adam([theirs], 0.05, (0.9, 0.98))
+    for step in range(5):
+        for parameter, optimizer in ((ours, muon), (theirs, adam)):
+            parameter.grad = torch.tensor([0.3, -1.0, 0.1 * step])
+            optimizer.step()
+    assert (ours - theirs).abs().max() < 1e-6
