@@ -160,7 +160,7 @@ class AutoencoderTask:
         batch = self.config.batch
         pictures = crops(self.pictures, self.references, batch, np.random.default_rng(seed))
         generator = torch.Generator().manual_seed(seed)
-        most = 0.08 if self.refines else 0.3
+        most = 0.08 if self.refines else 0.2
         level = torch.rand(batch, 1, 1, 1, generator=generator) * most
         noise = torch.randn(batch, LATENT_CHANNELS, CROP // 8, CROP // 8, generator=generator) * level
         device = next(self.model.parameters()).device

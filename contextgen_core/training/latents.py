@@ -4,7 +4,7 @@ stage."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,18 +207,6 @@ def encode_scenes(
 TIER_CYCLE = ("flexible", "basic", "flexible", "complex", "flexible")
 
 
-def training_scenes(seed: int, count: int, split: str = "train") -> Iterator[world.Scene]:
-    """The training mixture: three scenes of five hide a creature."""
-    return (world.scene(seed, split, k, TIER_CYCLE[k % len(TIER_CYCLE)]) for k in range(count))
-
-
-def make(vae: Taesd, scenes: Iterable[world.Scene], chunk: int = 500, lose: bool = False) -> Iterator[LatentSet]:
-    """Renders and encodes scenes, a chunk at a time."""
-    waiting: list[world.Scene] = []
-    for scene in scenes:
-        waiting.append(scene)
-        if len(waiting) == chunk:
-            yield encode_scenes(vae, waiting, [world.render(s) for s in waiting], lose)
-            waiting = []
-    if waiting:
-        yield encode_scenes(vae, waiting, [world.render(s) for s in waiting], lose)
+def training_scenes(seed: int, count: int, split: str = "train", start: int = 0) -> Iterator[world.Scene]:
+    """The training mixture from scene `start` on: three scenes of five hide a creature."""
+    return (world.scene(seed, split, k, TIER_CYCLE[k % len(TIER_CYCLE)]) for k in range(start, start + count))

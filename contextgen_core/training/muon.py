@@ -50,7 +50,9 @@ class Muon(torch.optim.Optimizer):
             {"params": [p for p in every if p.ndim == 2], "matrices": True},
             {"params": [p for p in every if p.ndim != 2], "matrices": False},
         ]
-        super().__init__([g for g in groups if g["params"]], {"lr": rate, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__(
+            [g for g in groups if g["params"]], {"lr": rate, "momentum": momentum, "weight_decay": weight_decay}
+        )
         self.vector_share, self.betas, self.dtype = vector_share, betas, dtype
 
     @torch.no_grad()
@@ -73,7 +75,11 @@ class Muon(torch.optim.Optimizer):
         for p in parameters:
             state = self.state[p]
             if not state:
-                state["step"], state["mean"], state["square"] = torch.zeros(()), torch.zeros_like(p), torch.zeros_like(p)
+                state["step"], state["mean"], state["square"] = (
+                    torch.zeros(()),
+                    torch.zeros_like(p),
+                    torch.zeros_like(p),
+                )
             state["step"] += 1
             count = int(state["step"])
             state["mean"].lerp_(p.grad, 1 - first)

@@ -151,7 +151,9 @@ class Run:
         parameters = [p for p in task.model.parameters() if p.requires_grad]
         if not parameters:
             raise InputError("Nothing trains in this stage; check lora.rank and the stage.")
-        self.model, self.optimizer = self.accelerator.prepare(task.model, _optimizer(config.optimizer, parameters, config.precision))
+        self.model, self.optimizer = self.accelerator.prepare(
+            task.model, _optimizer(config.optimizer, parameters, config.precision)
+        )
         self.parameters = parameters
         self.average = Average(task.model, config.ema)
         self.step, self.seconds = 0, 0.0

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,13 @@ from safetensors.torch import load_file
 from .. import tiny
 from ..errors import InputError
 from ..tiny_vae import Taesd, compact
+from . import world
 from .config import Config
-from .latents import LatentSet, make, training_scenes
+from .latents import LatentSet, encode_scenes, training_scenes
 from .run import Run
 
 logger = logging.getLogger("contextgen")
+_PORTION = 500  # scenes that a worker renders at a time
 
 
 def train(config: Config) -> int:
@@ -60,14 +66,27 @@ def autoencoder(config: Config) -> Taesd:
 
 
 def make_scenes(config: Config) -> int:
-    """The stage `scenes`: renders and encodes the training mixture into data.path; returns how many scenes."""
+    """The stage `scenes`: renders and encodes the training mixture into data.path, on all cores; returns how many
+    scenes."""
     if not config.data.path:
         raise InputError("data.path is empty in the training config; give the folder for the encoded scenes.")
-    vae = autoencoder(config)
+    autoencoder(config)  # a missing file is told before anything starts
+    count = config.data.count
+    starts = range(0, count, _PORTION)
+    portions = [config] * len(starts), starts, [min(start + _PORTION, count) for start in starts]
+    workers = min(config.threads or os.cpu_count() or 1, len(starts))
     parts = []
-    for part in make(vae, training_scenes(config.data.seed, config.data.count), lose=config.dpo.lose == "pasted"):
-        parts.append(part)
-        logger.info("%d of %d scenes", sum(len(p) for p in parts), config.data.count)
+    with ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else nullcontext() as pool:
+        for part in (pool.map if pool else map)(_scenes, *portions):
+            parts.append(part)
+            logger.info("%d of %d scenes", sum(len(p) for p in parts), count)
     joined = LatentSet.join(parts)
     joined.save(Path(config.data.path))
     return len(joined)
+
+
+def _scenes(config: Config, start: int, stop: int) -> LatentSet:
+    """Scenes start..stop of the mixture, encoded."""
+    torch.set_num_threads(1)
+    scenes = list(training_scenes(config.data.seed, stop - start, start=start))
+    return encode_scenes(autoencoder(config), scenes, [world.render(s) for s in scenes], config.dpo.lose == "pasted")

@@ -15,9 +15,9 @@ from contextgen_core.adapter import load_adapter
 from contextgen_core.errors import InputError
 from contextgen_core.tiny_text import LIGHTS, PLACES, encode_words
 from contextgen_core.tiny_vae import FULL, NARROW, Taesd, compact, full_state
-from contextgen_core.training import imig, world
+from contextgen_core.training import imig, stages, world
 from contextgen_core.training.config import from_dict, load
-from contextgen_core.training.latents import LatentSet, encode_scenes, make, pack, training_scenes, unpack
+from contextgen_core.training.latents import LatentSet, encode_scenes, pack, training_scenes, unpack
 from contextgen_core.training.pixels import PixelSet, arrange
 from contextgen_core.training.stages import train
 from contextgen_core.training.tasks import TransformerTask
@@ -191,9 +191,19 @@ def test_the_weight_marks_boxes_and_the_hidden_one(scenes: list[world.Scene]) ->
 def test_the_mixture_hides_three_of_five() -> None:
     tiers = [s.tier for s in training_scenes(0, 20)]
     assert tiers.count("flexible") == 12 and set(tiers) == set(world.TIERS)
-    torch.manual_seed(0)
-    parts = list(make(Taesd(NARROW), training_scenes(0, 5), chunk=2))
-    assert [len(p) for p in parts] == [2, 2, 1]
+
+
+def test_scenes_are_the_same_however_many_processes_make_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(name: str, threads: int) -> LatentSet:
+        tree = {"stage": "scenes", "output": str(tmp_path), "data": {"path": str(tmp_path / name), "count": 7}}
+        assert stages.make_scenes(from_dict({**tree, "threads": threads})) == 7
+        return LatentSet.load(tmp_path / name)
+
+    monkeypatch.setattr(stages, "_PORTION", 4)
+    several = made("several", 2)
+    alone = made("alone", 1)
+    for name in ("target", "references", "boxes", "hidden", "words"):
+        assert np.array_equal(getattr(several, name), getattr(alone, name))
 
 
 # ---- words and autoencoder -----------------------------------------------------------------------
