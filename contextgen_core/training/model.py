@@ -158,7 +158,7 @@ class _BatchedCall:
     text: int
     references: int
     ica: tuple[int, int]
-    reads: Tensor  # (B, text + base, N * R): 0 where a base token may read a reference token in ICA blocks, else -inf
+    reads: Tensor  # (B, text + base, text + base + N * R): 0 where a base token may read in ICA blocks, else -inf
     valid: Tensor  # (B * N, 1, R): 0 where a reference token may be read, else -inf
     rotary: tuple[Tensor, Tensor]
 
@@ -177,9 +177,7 @@ class _BatchedCall:
             out = _softmax_product(q, k, None, v)
         else:
             ica = self.ica[0] <= block < self.ica[1]
-            bias = None
-            if ica:
-                bias = functional.pad(self.reads, (base, 0)).repeat_interleave(heads, 0)  # keys of the base are open
+            bias = self.reads.repeat_interleave(heads, 0) if ica else None
             rows = slice(None) if ica else slice(0, base)
             own = _softmax_product(q[:, :base], k[:, rows], bias, v[:, rows])
             out = torch.cat([own, self._references(q, k, v, heads)], dim=1)
@@ -286,23 +284,25 @@ class FlowNetwork(nn.Module):
             raise InputError(
                 "The batched kernel needs the same number of references in each picture; set method.kernel to grouped."
             )
-        if self.settings.rule is Rule.ICA_PAPER:
-            raise InputError("The batched kernel follows the official rule only; set method.kernel to grouped.")
         model = self.transformer
         double, single = len(model.transformer_blocks), len(model.single_transformer_blocks)
         schedule = make_schedule(
             double, single, rule=self.settings.rule, ica_blocks=self.settings.ica_blocks, references=n > 0
         )
-        ica = [i for i in range(double + single) if schedule[i].rule is Rule.ICA]
-        reads = np.full((len(plans), text + base, n * length), -math.inf, np.float32)
+        ica = [i for i in range(double + single) if schedule[i].rule is not Rule.CLA]
+        reads = np.full((len(plans), text + base, text + base + n * length), -math.inf, np.float32)
+        reads[:, :, : text + base] = 0
         valid = np.zeros((len(plans) * n, 1, length), np.float32)
         for b, plan in enumerate(plans):
             for k, reference in enumerate(plan.references):
                 hidden = np.where(np.frombuffer(reference.valid, np.uint8) > 0, np.float32(0), np.float32(-math.inf))
                 valid[b * n + k, 0] = hidden
                 box = reference.box if self.boxes else TokenBox(0, 0, plan.width, plan.height)
+                start = text + base + k * length
                 noise = reads[b, text : text + plan.noise_tokens].reshape(plan.height, plan.width, -1)
-                noise[box.y1 : box.y2, box.x1 : box.x2, k * length : (k + 1) * length] = hidden
+                noise[box.y1 : box.y2, box.x1 : box.x2, start : start + length] = hidden
+            if self.settings.rule is Rule.ICA_PAPER:
+                reads[b, text : text + plan.noise_tokens, text : text + base] = self._paper(plan)
         return _BatchedCall(
             leave=schedule.leave,
             base=base,
@@ -313,6 +313,20 @@ class FlowNetwork(nn.Module):
             valid=torch.from_numpy(valid).to(device),
             rotary=self._table(first, text, device),
         )
+
+    def _paper(self, plan: Plan) -> np.ndarray:
+        """The printed formula's bias of noise rows over noise and layout: a row in boxes reads the noise of those
+        boxes alone. (M, 2 M)"""
+        cover = np.zeros((len(plan.references), plan.height, plan.width), bool)
+        for k, reference in enumerate(plan.references):
+            box = reference.box if self.boxes else TokenBox(0, 0, plan.width, plan.height)
+            cover[k, box.y1 : box.y2, box.x1 : box.x2] = True
+        inside = cover.reshape(len(cover), -1).astype(np.float32)  # N M
+        shared = inside.T @ inside > 0
+        bias = np.zeros((plan.noise_tokens, 2 * plan.noise_tokens), np.float32)
+        rows = inside.any(0)
+        bias[rows] = np.where(np.pad(shared, ((0, 0), (0, plan.noise_tokens)))[rows], 0, -math.inf)
+        return bias
 
     def _table(self, plan: Plan, text: int, device: torch.device) -> tuple[Tensor, Tensor]:
         numbers = position_ids(plan)

@@ -62,7 +62,7 @@ def loss_and_gradients(made: TransformerTask, seed: int) -> tuple[float, dict[st
 
 
 @pytest.mark.parametrize("kernel", ["grouped", "batched"])
-@pytest.mark.parametrize("rule", ["official", "cla"])
+@pytest.mark.parametrize("rule", ["official", "paper", "cla"])
 def test_gradients_equal_those_of_the_dense_mask(data: LatentSet, kernel: str, rule: str) -> None:
     for seed in (1, 2):
         loss, gradients = loss_and_gradients(task(data, kernel=kernel, rule=rule), seed)
