@@ -1,9 +1,9 @@
 """`python -m contextgen_core.training.ablate`: the paper's ablations on the small model, each rule trained for itself.
 
 Every variant starts from the shipped base and trains an adapter for the same number of steps on the same scenes,
-once per seed; then all are judged on the same held-out scenes from the same noise. The table goes to
-docs/evidence.md between two marks; what is outside them stays. Runs that are already done are taken from the
-output folder, so the command can be stopped and started again.
+once per seed; the DPO runs start from the shipped SFT adapter, one for each beta and seed. All are judged on the
+same held-out scenes from the same noise. The tables go to docs/evidence.md between two marks; what is outside them
+stays. Runs that are already done are taken from the output folder, so the command can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +36,10 @@ from .tasks import TransformerTask
 logger = logging.getLogger("contextgen")
 
 START, END = "<!-- ablations: written by contextgen_core.training.ablate -->", "<!-- end of ablations -->"
+BLOCKS = tiny.CONFIG.num_layers + tiny.CONFIG.num_single_layers
+THIRD = BLOCKS // 3
+STEPS = 10  # of sampling
+MEASURES = ("random", "first", "exact")
 
 
 class Variant(NamedTuple):
@@ -45,71 +53,158 @@ class Variant(NamedTuple):
 VARIANTS = (
     Variant("official", "ICA in the middle third, official rule (the method)", {}),
     Variant("cla", "nowhere: CLA in every block, references never read", {"rule": "cla"}),
-    Variant("first", "ICA in the first third (the double blocks)", {"ica_blocks": [0, 2]}),
-    Variant("last", "ICA in the last third", {"ica_blocks": [4, 6]}),
-    Variant("everywhere", "ICA in every block", {"ica_blocks": [0, 6]}),
+    Variant("first", "ICA in the first third (the double blocks)", {"ica_blocks": [0, THIRD]}),
+    Variant("last", "ICA in the last third", {"ica_blocks": [BLOCKS - THIRD, BLOCKS]}),
+    Variant("everywhere", "ICA in every block", {"ica_blocks": [0, BLOCKS]}),
     Variant("paper", "ICA in the middle third, the formula as printed", {"rule": "paper"}),
     Variant("overlapping", "position ids of all references start at the layout's corner", {"offsets": "overlapping"}),
     Variant("unmasked", "no boxes: every noise token may read every reference", {"masks": False}),
 )
+BETAS = (5.0, 20.0, 80.0)
+
+
+class Outcome(NamedTuple):
+    """What one run's pictures are worth: judgements of creatures, and each visible one's likeness to its pasted
+    cut-out."""
+
+    judgements: list[Judgement]
+    likeness: list[float]
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps({"judgements": [tuple(j) for j in self.judgements], "likeness": self.likeness}))
+
+    @classmethod
+    def load(cls, path: Path) -> Outcome:
+        kept = json.loads(path.read_text())
+        return cls([Judgement(a, b, c, tuple(d), e, f) for a, b, c, d, e, f in kept["judgements"]], kept["likeness"])
+
+
+class Held(NamedTuple):
+    """Which held-out scenes judge: numbers of scenes with a hidden creature and without."""
+
+    hidden: int
+    ordinary: int
 
 
 def config_of(variant: Variant, seed: int, steps: int, batch: int, data: str, output: Path) -> Config:
     """The run of one variant and seed: the shipped recipe, shortened."""
-    kernel = "grouped" if variant.method.get("rule") == "paper" else "batched"
-    return from_dict(
+    return _config(
+        output / f"{variant.name}_{seed}",
+        steps,
+        batch,
+        seed,
+        data,
         {
             "stage": "sft",
-            "output": str(output / f"{variant.name}_{seed}"),
-            "steps": steps,
-            "batch": batch,
-            "seed": 100 + seed,
             "ema": 0.98,
-            "model": {"kind": "tiny", "weights": "shipped"},
-            "lora": {"rank": 128, "folded": True, "one_sided": True},
-            "optimizer": {"name": "muon", "rate": 0.01, "warmup": 10, "tail": 0.4},
-            "flow": {"mean": 0.6, "box": 1.5, "hidden": 4.0},
-            "data": {"kind": "world", "path": data},
-            "method": {"kernel": kernel, **variant.method},
-            "every": {"log": 25, "save": 0, "keep": 1},
-        }
+            "optimizer": {"name": "muon", "rate": 0.02, "warmup": 10, "tail": 0.5},
+            "flow": {"mean": 0.8, "box": 1.5, "hidden": 6.0},
+            "method": {"kernel": "batched", **variant.method},
+            "data": {"hidden_share": 0.8},
+        },
     )
 
 
-def run_variant(config: Config, test: report.TestSet, steps: int) -> list[Judgement]:
-    """Trains (or resumes) one variant and judges its pictures; the judgements are kept beside the run."""
-    kept = Path(config.output) / "judgements.json"
+def dpo_config_of(beta: float, seed: int, steps: int, pairs: str, output: Path) -> Config:
+    """DPO from the shipped SFT adapter: the shipped recipe with another beta."""
+    return _config(
+        output / f"dpo_{beta:g}_{seed}",
+        steps,
+        8,
+        seed,
+        pairs,
+        {
+            "stage": "dpo",
+            "ema": 0.8,
+            "model": {"adapter": str(tiny.adapter_path("sft"))},
+            "optimizer": {"rate": 5.0e-5, "betas": [0.9, 0.98], "warmup": 5, "tail": 0.3, "clip": 0.5},
+            "flow": {"mean": 0.6},
+            "dpo": {"beta": beta, "lose": "pasted"},
+        },
+    )
+
+
+def _config(output: Path, steps: int, batch: int, seed: int, data: str, own: dict[str, Any]) -> Config:
+    tree = {
+        "output": str(output),
+        "steps": steps,
+        "batch": batch,
+        "seed": 100 + seed,
+        "lora": {"rank": 128, "folded": True, "one_sided": True},
+        "method": {"kernel": "batched"},
+        "every": {"log": 25, "save": 0, "keep": 1},
+        **own,
+        "model": {"kind": "tiny", "weights": "shipped", **own.get("model", {})},
+        "data": {"kind": "world", "path": data, **own.get("data", {})},
+    }
+    return from_dict(tree)
+
+
+def run_one(config: Config, held: Held) -> Outcome:
+    """Trains (or resumes) one run and judges its pictures; the outcome is kept beside the run."""
+    torch.set_num_threads(1)
+    kept = Path(config.output) / "outcome.json"
     if kept.is_file():
-        return [Judgement(a, b, c, tuple(d), e, f) for a, b, c, d, e, f in json.loads(kept.read_text())]
+        return Outcome.load(kept)
     task = TransformerTask(config, LatentSet.load(Path(config.data.path)))
     run = Run(config, task)
     if run.go() < config.steps:
         raise InputError("The ablation was stopped; start the same command again to go on.")
     with run.average.applied(task.model):
-        result = report.run_mode(task.network, tiny.tiny_autoencoder(), test, "full", steps)
-    kept.write_text(json.dumps([tuple(j) for j in result.judgements]))
-    return result.judgements
+        outcome = judge(task.network, held)
+    outcome.save(kept)
+    return outcome
 
 
-def table(done: dict[str, list[list[Judgement]]]) -> str:
+def judge(network: Any, held: Held) -> Outcome:
+    """Pictures of the held-out scenes and what they are worth."""
+    vae = tiny.tiny_autoencoder()
+    test = report.test_set(vae, held.hidden, held.ordinary, seed=3)
+    result = report.run_mode(network, vae, test, "full", STEPS)
+    copies = (evaluate.likeness_to_copy(s, p) for s, p in zip(test.scenes, result.pictures, strict=True))
+    return Outcome(result.judgements, [v for values in copies for v in values])
+
+
+def table(done: dict[str, list[Outcome]]) -> str:
     """Hidden and visible creatures per variant: mean over seeds, spread between seeds, paired difference from the
     official rule."""
     lines = [
         "| variant (trained) | seeds | hidden: random | colour 1 | exact | PSNR | visible: exact | hidden random"
-        " against the method |",
-        "|---|---|---|---|---|---|---|---|",
+        " against the method | visible exact against the method |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     titles = {v.name: v.title for v in VARIANTS}
     for name, seeds in done.items():
-        hidden = [evaluate.score(j, True) for j in seeds]
-        visible = [evaluate.score(j, False) for j in seeds]
+        hidden = [evaluate.score(o.judgements, True) for o in seeds]
+        visible = [evaluate.score(o.judgements, False) for o in seeds]
+        cells = [_spread([getattr(s, measure) for s in hidden]) for measure in MEASURES]
+        cells += [_spread([s.psnr for s in hidden], 1), _spread([s.exact for s in visible])]
+        against = [_against(done, name, True, "random"), _against(done, name, False, "exact")]
+        lines.append(f"| {titles[name]} | {len(seeds)} | {' | '.join(cells + against)} |")
+    return "\n".join(lines)
+
+
+def dpo_table(done: dict[float, list[Outcome]], before: Outcome) -> str:
+    """DPO over beta: how far pictures leave the paste (flexibility) and what it costs (fidelity)."""
+    lines = [
+        "| | seeds | likeness to the pasted cut-out (0 truth, 1 copy) | visible: exact | hidden: random | colour 1 |"
+        " likeness against SFT |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for beta, seeds in {0.0: [before], **done}.items():
+        hidden = [evaluate.score(o.judgements, True) for o in seeds]
         cells = [
+            _spread([float(np.mean(o.likeness)) for o in seeds], 3),
+            _spread([evaluate.score(o.judgements, False).exact for o in seeds]),
             _spread([s.random for s in hidden]),
             _spread([s.first for s in hidden]),
-            _spread([s.exact for s in hidden]),
         ]
-        cells += [_spread([s.psnr for s in hidden], 1), _spread([s.exact for s in visible])]
-        lines.append(f"| {titles[name]} | {len(seeds)} | {' | '.join(cells)} | {_against(done, name)} |")
+        change = ""
+        if beta:
+            pairs = np.concatenate([np.subtract(o.likeness, before.likeness) for o in seeds])
+            change = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*evaluate.bootstrap(pairs))
+        name = f"DPO, beta {beta:g}" if beta else "SFT"
+        lines.append(f"| {name} | {len(seeds)} | {' | '.join(cells)} | {change} |")
     return "\n".join(lines)
 
 
@@ -118,13 +213,13 @@ def _spread(values: Sequence[float], digits: int = 2) -> str:
     return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
 
 
-def _against(done: dict[str, list[list[Judgement]]], name: str) -> str:
+def _against(done: dict[str, list[Outcome]], name: str, hidden: bool, measure: str) -> str:
     """The variant minus the official rule, over the creatures of all seeds that both have, with its 95 % interval."""
     if name == "official" or "official" not in done:
         return ""
-    first = [j for seed in done[name][: len(done["official"])] for j in seed]
-    second = [j for seed in done["official"][: len(done[name])] for j in seed]
-    mean, low, high = evaluate.gap(first, second, True, "random")
+    first = [j for seed in done[name][: len(done["official"])] for j in seed.judgements]
+    second = [j for seed in done["official"][: len(done[name])] for j in seed.judgements]
+    mean, low, high = evaluate.gap(first, second, hidden, measure)
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
@@ -139,45 +234,61 @@ def insert(document: str, text: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m contextgen_core.training.ablate", description=__doc__)
     parser.add_argument("--data", required=True, help="folder of the encoded training scenes (stage 'scenes')")
+    parser.add_argument("--pairs", help="folder of the encoded DPO pairs; without it no DPO is run")
     parser.add_argument("--variants", nargs="+", default=[v.name for v in VARIANTS], choices=[v.name for v in VARIANTS])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600, help="training steps of each run")
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--dpo-steps", type=int, default=40)
     parser.add_argument("--hidden", type=int, default=96)
     parser.add_argument("--ordinary", type=int, default=48)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
     parser.add_argument("--output", type=Path, default=Path("output/ablate"))
     parser.add_argument("--evidence", type=Path, default=Path("docs/evidence.md"))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(1)
     began = time.monotonic()
     try:
-        done = _run_all(options)
+        text = _run_all(options)
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    note = (
-        f"Each run: {options.steps} steps of {options.batch} scenes from the shipped base; judged on"
-        f" {options.hidden} scenes with a hidden"
-        f" creature and {options.ordinary} without; 10 sampling steps; {(time.monotonic() - began) / 60:.0f} min"
-        " for this table."
-        " ± is the standard deviation between seeds; brackets are 95 % paired bootstrap intervals over creatures."
-    )
+    text += f"\n\n{(time.monotonic() - began) / 60:.0f} minutes, {options.jobs} runs at a time.\n"
     document = options.evidence.read_text(encoding="utf-8") if options.evidence.is_file() else "# Evidence\n"
-    options.evidence.write_text(insert(document, f"{note}\n\n{table(done)}"), encoding="utf-8")
-    sys.stdout.write(table(done) + "\n")
+    options.evidence.write_text(insert(document, text), encoding="utf-8")
+    sys.stdout.write(text)
     return 0
 
 
-def _run_all(options: argparse.Namespace) -> dict[str, list[list[Judgement]]]:
-    test = report.test_set(tiny.tiny_autoencoder(), options.hidden, options.ordinary, seed=3)
-    done: dict[str, list[list[Judgement]]] = {}
-    for seed in range(options.seeds):
+def _run_all(options: argparse.Namespace) -> str:
+    held = Held(options.hidden, options.ordinary)
+    configs: dict[tuple[str, int], Config] = {}
+    for seed in range(options.seeds):  # seed by seed: an early end still leaves whole comparisons
         for variant in (v for v in VARIANTS if v.name in options.variants):
-            logger.info("%s, seed %d", variant.name, seed)
-            config = config_of(variant, seed, options.steps, options.batch, options.data, options.output)
-            done.setdefault(variant.name, []).append(run_variant(config, test, 10))
-    return done
+            made = config_of(variant, seed, options.steps, options.batch, options.data, options.output)
+            configs[variant.name, seed] = replace(made, precision=options.precision)
+        for beta in BETAS if options.pairs else ():
+            configs[f"{beta:g}", seed] = dpo_config_of(beta, seed, options.dpo_steps, options.pairs, options.output)
+    done: dict[str, list[Outcome]] = {}
+    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
+        outcomes = pool.map(run_one, configs.values(), [held] * len(configs))
+        for (name, seed), outcome in zip(configs, outcomes, strict=True):
+            logger.info("%s, seed %d is done", name, seed)
+            done.setdefault(name, []).append(outcome)
+    text = (
+        f"Each run: {options.steps} steps of {options.batch} scenes from the shipped base ({options.precision}); judged"
+        f" on {options.hidden} scenes with a hidden creature and {options.ordinary} without; {STEPS} sampling steps."
+        " ± is the standard deviation between seeds; brackets are 95 % paired bootstrap intervals over creatures.\n\n"
+        + table({v.name: done[v.name] for v in VARIANTS if v.name in done})
+    )
+    if options.pairs:
+        before = judge(report.shipped_network("sft"), held)
+        text += (
+            f"\n\nDPO, {options.dpo_steps} steps of 8 pairs from the shipped SFT adapter; same scenes, same noise.\n\n"
+            + dpo_table({beta: done[f"{beta:g}"] for beta in BETAS}, before)
+        )
+    return text
 
 
 if __name__ == "__main__":

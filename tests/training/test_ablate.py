@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from contextgen_core import tiny
 from contextgen_core.errors import InputError
 from contextgen_core.tiny_vae import NARROW, Taesd
 from contextgen_core.training import ablate, world
+from contextgen_core.training.ablate import Outcome
 from contextgen_core.training.evaluate import Judgement
 from contextgen_core.training.latents import LatentSet, encode_scenes
 from contextgen_core.training.tasks import TransformerTask
@@ -61,14 +63,37 @@ def test_the_document_keeps_its_own_text() -> None:
     assert ablate.insert("# Evidence\n", "new").count(ablate.START) == 1
 
 
-def test_the_table_gives_spread_and_paired_difference() -> None:
-    def judged(share: float) -> list[Judgement]:
-        return [Judgement(k, 0, True, (k < share * 40,) * 5, 10.0, float("nan")) for k in range(40)] + [
-            Judgement(k, 1, False, (True,) * 5, 15.0, float("nan")) for k in range(10)
-        ]
+def outcome(share: float, likeness: float = 0.4) -> Outcome:
+    hidden = [Judgement(k, 0, True, (k < share * 40,) * 5, 10.0, float("nan")) for k in range(40)]
+    visible = [Judgement(k, 1, False, (True,) * 5, 15.0, float("nan")) for k in range(10)]
+    return Outcome(hidden + visible, [likeness] * 10)
 
-    text = ablate.table({"official": [judged(0.8), judged(0.7)], "cla": [judged(0.2), judged(0.3)]})
+
+def test_the_table_gives_spread_and_paired_difference() -> None:
+    text = ablate.table({"official": [outcome(0.8), outcome(0.7)], "cla": [outcome(0.2), outcome(0.3)]})
     assert "0.75 ± 0.07" in text and "0.25 ± 0.07" in text
     row = next(line for line in text.splitlines() if line.startswith("| nowhere"))
     assert "-0.50 [" in row
     assert np.all(["nan" not in line.split("|")[3] for line in text.splitlines()[2:]])
+
+
+def test_the_dpo_table_sets_every_beta_against_the_adapter_it_started_from() -> None:
+    text = ablate.dpo_table({5.0: [outcome(0.8, 0.35), outcome(0.6, 0.37)]}, outcome(0.8, 0.40))
+    start, row = text.splitlines()[2:]
+    assert start.startswith("| SFT | 1 | 0.400 |") and row.startswith("| DPO, beta 5 | 2 | 0.360 ± 0.014 |")
+    assert row.split("|")[-2].strip().startswith("-0.040 [-0.0")
+
+
+def test_outcomes_survive_the_disk(tmp_path: Path) -> None:
+    made = outcome(0.5)
+    made.save(tmp_path / "outcome.json")
+    again = Outcome.load(tmp_path / "outcome.json")
+    assert again.likeness == made.likeness and [j.nearer for j in again.judgements] == [
+        j.nearer for j in made.judgements
+    ]
+
+
+def test_dpo_starts_from_the_shipped_adapter_with_its_own_beta(data: LatentSet) -> None:
+    config = ablate.dpo_config_of(7.0, 1, 3, "unused", Path("unused"))
+    assert config.stage == "dpo" and config.dpo.beta == 7.0 and config.model.adapter == str(tiny.adapter_path("sft"))
+    TransformerTask(config, data)  # the adapter's shapes fit
