@@ -29,7 +29,7 @@ class TaesdShape(NamedTuple):
 
 
 FULL = TaesdShape()
-NARROW = TaesdShape((16, 32, 48, 64), (0, 0, 1, 1), (64, 48, 32, 16), (1, 1, 1, 0))
+NARROW = TaesdShape((16, 32, 64, 64), (0, 0, 2, 2), (64, 64, 32, 16), (2, 2, 1, 1))
 
 
 class Block(nn.Module):

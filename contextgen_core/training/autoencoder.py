@@ -1,9 +1,5 @@
-"""Training the small autoencoder in two phases.
-
-`joint`: encoder and decoder learn together; latents are batch-normalised and heavily noised, so that they are easy
-to model. `decoder`: the encoder is frozen (latents already made from it stay valid) and a deeper decoder sharpens
-with little noise.
-"""
+"""Training the small autoencoder: encoder and decoder together; latents are batch-normalised and noised, so that they
+are easy to model."""
 
 from __future__ import annotations
 
@@ -12,17 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import InputError
 from ..tiny_vae import LATENT_CHANNELS, NARROW, Block, Taesd, TaesdShape, full_state
 from . import world
 from .config import Config
 
 CROP = 64  # pixels
-DEEPER = NARROW._replace(decoder_blocks=(2, 2, 1, 1))
+NOISE = 0.2  # the largest standard deviation of the noise on the normalised latents
 
 
 class NormalisedTaesd(nn.Module):
@@ -64,25 +58,6 @@ def initialise(net: NormalisedTaesd) -> None:
         last.bias.fill_(0.5)  # type: ignore[union-attr, operator]
 
 
-def deepen(state: dict[str, Tensor]) -> NormalisedTaesd:
-    """The joint phase's network with further decoder blocks that do nothing yet; encoder and statistics frozen."""
-    net = NormalisedTaesd(DEEPER)
-    for module in net.modules():
-        if isinstance(module, Block):
-            for k in (0, 2):
-                nn.init.kaiming_normal_(module.conv[k].weight, nonlinearity="relu")  # type: ignore[arg-type]
-                nn.init.zeros_(module.conv[k].bias)  # type: ignore[arg-type]
-            nn.init.zeros_(module.conv[4].weight)  # type: ignore[arg-type]
-            nn.init.zeros_(module.conv[4].bias)  # type: ignore[arg-type]
-    unknown = net.load_state_dict(state, strict=False).unexpected_keys
-    if unknown:
-        raise InputError(
-            "model.weights is not the autoencoder of the joint phase; run configs/tiny_autoencoder.yaml first."
-        )
-    net.net.taesd_encoder.requires_grad_(False)
-    return net
-
-
 def crops(pictures: np.ndarray, references: np.ndarray, batch: int, rng: np.random.Generator) -> Tensor:
     """A batch of float crops (batch, 3, CROP, CROP) in [0, 1]: three of four from pictures (N, H, W, 3), one from
     references
@@ -120,48 +95,36 @@ def psnr(net: Taesd, count: int = 48, seed: int = 0) -> float:
 
 
 class _Objective(nn.Module):
-    """L1 and L2 of the reconstruction."""
+    """L1 plus twice L2 of the reconstruction."""
 
-    def __init__(self, net: NormalisedTaesd, absolute: float, squared: float) -> None:
+    def __init__(self, net: NormalisedTaesd) -> None:
         super().__init__()
-        self.net, self.absolute, self.squared = net, absolute, squared
+        self.net = net
 
     def forward(self, pictures: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         difference = self.net(pictures, noise) - pictures
         mean_square = difference.square().mean()
-        loss = self.absolute * difference.abs().mean() + self.squared * mean_square
+        loss = difference.abs().mean() + 2 * mean_square
         return loss, {"psnr": -10 * torch.log10(mean_square.detach())}
 
 
 class AutoencoderTask:
-    """The stage `autoencoder`: joint when model.weights is empty, else the decoder phase on that file."""
+    """The stage `autoencoder`."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.refines = bool(config.model.weights)
-        if self.refines:
-            try:
-                state = load_file(config.model.weights)
-            except (OSError, ValueError, SafetensorError) as error:
-                raise InputError(
-                    f"model.weights {config.model.weights!r} cannot be read; run configs/tiny_autoencoder.yaml first."
-                ) from error
-            net = deepen(state)
-            self.model: nn.Module = _Objective(net, 0.3, 5.0).eval()  # eval: the statistics of the latents stay
-        else:
-            torch.manual_seed(config.seed)
-            net = NormalisedTaesd(NARROW)
-            initialise(net)
-            self.model = _Objective(net, 1.0, 2.0)
+        torch.manual_seed(config.seed)
+        net = NormalisedTaesd(NARROW)
+        initialise(net)
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: nn.Module = _Objective(self.net)
         self.pictures, self.references = material(config.data.seed, config.data.count)
 
     def inputs(self, seed: int, part: int) -> tuple[Any, ...]:
         batch = self.config.batch
         pictures = crops(self.pictures, self.references, batch, np.random.default_rng(seed))
         generator = torch.Generator().manual_seed(seed)
-        most = 0.08 if self.refines else 0.2
-        level = torch.rand(batch, 1, 1, 1, generator=generator) * most
+        level = torch.rand(batch, 1, 1, 1, generator=generator) * NOISE
         noise = torch.randn(batch, LATENT_CHANNELS, CROP // 8, CROP // 8, generator=generator) * level
         device = next(self.model.parameters()).device
         return pictures.to(device), noise.to(device)
@@ -173,8 +136,7 @@ class AutoencoderTask:
         return None
 
     def finish(self, output: Path) -> None:
-        """Writes what the next phase needs, and the padded TAESD that hosts load."""
-        save_file({k: v.contiguous() for k, v in self.net.state_dict().items()}, output / "narrow.safetensors")
+        """Writes the padded TAESD that hosts load."""
         padded = full_state(self.net.net.state_dict(), *self.net.statistics())
         save_file(
             {k: v.half().contiguous() for k, v in padded.items()}, output / "autoencoder.safetensors", {"format": "pt"}
