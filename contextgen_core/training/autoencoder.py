@@ -135,12 +135,14 @@ class AutoencoderTask:
     def restore_extra(self, extra: dict[str, Tensor]) -> None:
         return None
 
-    def finish(self, output: Path) -> None:
+    def finish(self, output: Path | None) -> None:
         """Writes the padded TAESD that hosts load."""
+        if output is None:
+            return
         padded = full_state(self.net.net.state_dict(), *self.net.statistics())
         save_file(
             {k: v.half().contiguous() for k, v in padded.items()}, output / "autoencoder.safetensors", {"format": "pt"}
         )
 
-    def sample(self, path: Path) -> None:
+    def sample(self, path: Path | None) -> None:
         return None

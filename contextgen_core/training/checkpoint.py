@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .shard import alike
 
 logger = logging.getLogger("contextgen")
 _MARK = "state.json"
@@ -52,7 +53,7 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         )
     with torch.no_grad():
         for name, value in own.items():
-            value.copy_(tensors[name])
+            value.copy_(alike(tensors[name], value))
 
 
 def save(folder: Path, checkpoint: Checkpoint, config: Mapping[str, Any], keep: int) -> Path:

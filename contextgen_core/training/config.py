@@ -131,7 +131,7 @@ class EveryConfig:
 @dataclass(frozen=True)
 class Config:
     """One run. batch is per process; the effective batch is batch * accumulate * processes. minutes 0 = no time
-    limit."""
+    limit; shard divides the transformer among the processes (FSDP) instead of copying it to each."""
 
     stage: str
     output: str
@@ -143,6 +143,7 @@ class Config:
     precision: str = "fp32"
     ema: float = 0.0
     threads: int = 0
+    shard: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -9,7 +9,7 @@ pixels of its box that nothing in front covers:
 - *random*, *shape*, *pattern*, *first*, *second*: it is nearer than the three of that kind (chance 25 %).
 
 *IoU*: box of what differs from the empty scene against the true box, for creatures that stand apart and are not
-camouflaged. Intervals are paired bootstraps over creatures.
+camouflaged. Intervals are paired bootstraps over creatures. :func:`find_box` looks for creatures that touch, too.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from . import world
 KINDS = ("shape", "pattern", "first", "second", "random")
 SEEN = 0.25  # a creature of which less than this share is in sight is not judged
 _THRESHOLD = 0.10  # difference from the empty scene (0..1, largest channel) that counts as found
+_THRESHOLD_AMONG_OTHERS = 0.25  # the same among other creatures: higher, because the autoencoder blurs edges
 
 
 class Judgement(NamedTuple):
@@ -67,12 +68,8 @@ def judge(scene: world.Scene, picture: np.ndarray, number: int = 0) -> list[Judg
     order = world.front_order(tuple(m.box for m in scene.members))
     out = []
     for index, member in enumerate(scene.members):
-        open_ = np.ones((world.SIZE, world.SIZE), bool)
-        for front in order[order.index(index) + 1 :]:
-            x1, y1, x2, y2 = scene.members[front].box
-            open_[y1:y2, x1:x2] &= world.cover(scene.members[front]) == 0
         x1, y1, x2, y2 = member.box
-        region = open_[y1:y2, x1:x2]
+        region = _uncovered(scene, index)[y1:y2, x1:x2]
         subject = (world.cover(member) >= 0.5) & region
         if subject.sum() < SEEN * (world.cover(member) >= 0.5).sum():
             continue
@@ -117,15 +114,59 @@ def box_iou(scene: world.Scene, index: int, image: np.ndarray) -> float:
     return 0.0 if found is None else _iou(found, box)
 
 
+def find_box(scene: world.Scene, index: int, image: np.ndarray) -> tuple[int, int, int, int] | None:
+    """Where a creature stands in a picture (float (SIZE, SIZE, 3) in 0..1), xyxy half-open; None when it is not
+    there.
+
+    Other creatures may touch it: the picture is compared with the scene drawn without this one, away from what
+    stands in front of it. It is there when its visible pixels are nearer to the scene with it than to the scene
+    without; its box is that of the rows and columns, near the asked one, in which the picture differs from the
+    scene without it. A neighbour drawn wrongly within 8 pixels counts as part of it.
+    """
+    whole, without = world.render_target(scene), world.render_target(scene, skip=(index,))
+    open_ = _uncovered(scene, index)
+    x1, y1, x2, y2 = scene.members[index].box
+    subject = np.zeros_like(open_)
+    subject[y1:y2, x1:x2] = world.cover(scene.members[index]) >= 0.5
+    subject &= open_
+    if np.square(image - whole)[subject].sum() >= np.square(image - without)[subject].sum():
+        return None
+    image = np.where(open_[..., None], image, without)
+    return _found(image, without, scene.members[index].box, _THRESHOLD_AMONG_OTHERS)
+
+
+def found_iou(scene: world.Scene, index: int, image: np.ndarray) -> float:
+    """IoU of :func:`find_box` with the asked box, 0 when nothing is found; nan where even the wanted picture does not
+    tell (camouflage, or too much of it covered)."""
+    box = scene.members[index].box
+    truth = find_box(scene, index, world.render_target(scene))
+    if truth is None or _iou(truth, box) < 0.85:
+        return float("nan")
+    found = find_box(scene, index, image)
+    return 0.0 if found is None else _iou(found, box)
+
+
+def _uncovered(scene: world.Scene, index: int) -> np.ndarray:
+    """The pixels that no creature in front of this one covers, bool (SIZE, SIZE)."""
+    order = world.front_order(tuple(m.box for m in scene.members))
+    out = np.ones((world.SIZE, world.SIZE), bool)
+    for front in order[order.index(index) + 1 :]:
+        x1, y1, x2, y2 = scene.members[front].box
+        out[y1:y2, x1:x2] &= world.cover(scene.members[front]) == 0
+    return out
+
+
 def _touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
     return a[0] < b[2] + 8 and b[0] < a[2] + 8 and a[1] < b[3] + 8 and b[1] < a[3] + 8
 
 
-def _found(image: np.ndarray, empty: np.ndarray, box: tuple[int, int, int, int]) -> tuple[int, int, int, int] | None:
+def _found(
+    image: np.ndarray, empty: np.ndarray, box: tuple[int, int, int, int], threshold: float = _THRESHOLD
+) -> tuple[int, int, int, int] | None:
     """Box of the rows and columns, near `box`, in which at least three pixels stand out."""
     margin = 8
     x1, y1 = max(box[0] - margin, 0), max(box[1] - margin, 0)
-    window = np.abs(image - empty).max(-1)[y1 : box[3] + margin, x1 : box[2] + margin] > _THRESHOLD
+    window = np.abs(image - empty).max(-1)[y1 : box[3] + margin, x1 : box[2] + margin] > threshold
     rows, cols = np.flatnonzero(window.sum(1) >= 3), np.flatnonzero(window.sum(0) >= 3)
     if not len(rows) or not len(cols):
         return None

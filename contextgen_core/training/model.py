@@ -19,6 +19,7 @@ from ..methods.contextgen import Settings
 from ..schedule import Rule, make_schedule
 from ..sequence import Plan, TokenBox, position_ids
 from .batch import Batch
+from .shard import alike
 
 # The authors' list (also OminiControl's): image stream of the double blocks, all of the single blocks, and x_embedder.
 TARGETS = (
@@ -137,7 +138,7 @@ def load_adapter_state(transformer: Any, state: dict[str, Tensor]) -> None:
                     f"The adapter's {name} has shape {tuple(state[name].shape)}, not {tuple(parameter.shape)};"
                     " set lora.rank to the adapter's rank."
                 )
-            parameter.copy_(state[name])
+            parameter.copy_(alike(state[name], parameter))
     if any(not p.requires_grad for p in own.values()) and any(p.requires_grad for p in own.values()):
         fix_one_side(transformer)  # the file's factors need not be one-sided
 

@@ -51,12 +51,14 @@ def reference_strip(picture: world.Picture) -> np.ndarray:
 
 
 def sample_sheet(
-    network: FlowNetwork, vae: Taesd, path: Path, references: bool, count: int = 6, steps: int = 10
+    network: FlowNetwork, vae: Taesd, path: Path | None, references: bool, count: int = 6, steps: int = 10
 ) -> None:
-    """Writes held-out scenes: composite, references, result, truth."""
+    """Writes held-out scenes: composite, references, result, truth. Without a path it only takes part in sampling."""
     scenes = [world.scene(0, "test", i, "flexible" if i % 3 else "complex") for i in range(count)]
     pictures = [world.render(s) for s in scenes]
     latents = sample_set(network, encode_scenes(vae, scenes, pictures), steps, references=references)
+    if path is None:
+        return
     columns = [
         np.stack([p.composite for p in pictures]),
         np.stack([reference_strip(p) for p in pictures]),

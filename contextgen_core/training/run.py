@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from . import checkpoint
+from . import checkpoint, shard
 from .config import Config, OptimizerConfig
 from .muon import Muon
 
@@ -36,8 +36,8 @@ class Task(Protocol):
     def inputs(self, seed: int, part: int) -> tuple[Any, ...]: ...
     def extra(self) -> dict[str, Tensor]: ...
     def restore_extra(self, extra: dict[str, Tensor]) -> None: ...
-    def finish(self, output: Path) -> None: ...
-    def sample(self, path: Path) -> None: ...
+    def finish(self, output: Path | None) -> None: ...  # None: only take part in making divided weights whole
+    def sample(self, path: Path | None) -> None: ...
 
 
 def rate_at(step: int, steps: int, settings: OptimizerConfig) -> float:
@@ -147,13 +147,17 @@ class Run:
             mixed_precision="no" if config.precision == "fp32" else config.precision,
             cpu=not torch.accelerator.is_available(),  # unasked, several processes on CPUs do not find each other
         )
+        if config.shard:
+            shard.check(config)
+            divided: Any = task
+            shard.divide(divided.network.transformer, self.accelerator.device, self.accelerator.num_processes)
         task.model.to(self.accelerator.device)
         parameters = [p for p in task.model.parameters() if p.requires_grad]
         if not parameters:
             raise InputError("Nothing trains in this stage; check lora.rank and the stage.")
-        self.model, self.optimizer = self.accelerator.prepare(
-            task.model, _optimizer(config.optimizer, parameters, config.precision)
-        )
+        optimizer = _optimizer(config.optimizer, parameters, config.precision)
+        self.optimizer = self.accelerator.prepare(optimizer)
+        self.model = task.model if config.shard else self.accelerator.prepare(task.model)
         self.parameters = parameters
         self.average = Average(task.model, config.ema)
         self.step, self.seconds = 0, 0.0
@@ -168,9 +172,9 @@ class Run:
         checkpoint.restore(self.task.model, loaded.tensors)
         if self.average.decay:
             for name, value in loaded.average.items():
-                self.average.tensors[name].copy_(value)
+                self.average.tensors[name].copy_(shard.alike(value, self.average.tensors[name]))
         self.task.restore_extra(loaded.extra)
-        self.optimizer.load_state_dict(loaded.optimizer)
+        shard.load_optimizer_state(self.optimizer, loaded.optimizer)
         self.step, self.seconds = loaded.step, loaded.seconds
         logger.info("resumed at step %d of %d", self.step, self.config.steps)
 
@@ -191,18 +195,24 @@ class Run:
                 if every.save and self.step % every.save == 0:
                     self.save()
                     saved = self.step
-                if every.sample and self.step % every.sample == 0 and self.accelerator.is_main_process:
-                    with self.average.applied(self.task.model):
-                        self.task.sample(self.output / "samples" / f"step_{self.step:06d}.png")
+                if every.sample and self.step % every.sample == 0:
+                    self._leave(self.task.sample, self.output / "samples" / f"step_{self.step:06d}.png")
         if saved != self.step:
             self.save()
         finished = self.step >= self.config.steps
-        if finished and self.accelerator.is_main_process:
-            with self.average.applied(self.task.model):
-                self.task.finish(self.output)
+        if finished:
+            self._leave(self.task.finish, self.output)
         self._metrics.close()
         logger.info("%s at step %d of %d", "finished" if finished else "stopped", self.step, self.config.steps)
         return self.step
+
+    def _leave(self, write: Callable[[Path | None], None], path: Path) -> None:
+        """Has the task write something made with the average weights. Where they are divided every process takes
+        part, and the main one writes."""
+        main = self.accelerator.is_main_process
+        if main or self.config.shard:
+            with self.average.applied(self.task.model):
+                write(path if main else None)
 
     def _ends(self, wanted: bool) -> bool:
         """Whether any process was asked to stop, or the time is up; the same answer on every process, at the same
@@ -234,7 +244,7 @@ class Run:
                 total[name] = total.get(name, 0.0) + float(value) / config.accumulate
         if config.optimizer.clip:
             norm = accelerator.clip_grad_norm_(self.parameters, config.optimizer.clip)
-            total["norm"] = float(norm if norm is not None else 0.0)
+            total["norm"] = float(shard.whole(norm)) if norm is not None else 0.0
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update(self.task.model, self.step)
@@ -269,16 +279,18 @@ class Run:
     def save(self) -> None:
         """Writes a checkpoint (main process)."""
         self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
+        if not (self.accelerator.is_main_process or self.config.shard):
             return
         state = checkpoint.Checkpoint(
             self.step,
             self.seconds,
-            checkpoint.training_state(self.task.model),
-            self.average.tensors,
-            self.task.extra(),
-            self.optimizer.state_dict(),
+            shard.whole_state(checkpoint.training_state(self.task.model)),
+            shard.whole_state(self.average.tensors),
+            shard.whole_state(self.task.extra()),
+            shard.optimizer_state(self.optimizer),
         )
+        if not self.accelerator.is_main_process:
+            return
         checkpoint.save(self.folder, state, self.config.to_dict(), self.config.every.keep)
 
 

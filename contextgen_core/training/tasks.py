@@ -25,6 +25,7 @@ from .config import Config, MethodConfig
 from .latents import LatentSet
 from .model import Adapter, FlowNetwork, adapter_state, add_adapter, load_adapter_state
 from .pictures import sample_sheet
+from .shard import alike, whole_state
 from .stages import autoencoder
 
 logger = logging.getLogger("contextgen")
@@ -220,28 +221,32 @@ class TransformerTask:
         if isinstance(self.model, DpoObjective):
             if not extra:
                 raise InputError("The checkpoint holds no DPO anchor; delete the output folder and start DPO again.")
-            self.model.set_anchor(extra)
+            own = adapter_state(self.network.transformer)
+            self.model.set_anchor({name: alike(value, own[name]) for name, value in extra.items()})
 
-    def finish(self, output: Path) -> None:
+    def finish(self, output: Path | None) -> None:
         """Writes the stage's product: the transformer (base) or the adapter in the authors' format."""
         transformer = self.network.transformer
-        if not self.references:
-            state = {k: v.half().contiguous() for k, v in transformer.state_dict().items()}
-            save_file(state, output / "transformer.safetensors", {"format": "pt"})
+        own = adapter_state(transformer) if self.references else transformer.state_dict()
+        state = whole_state(own)
+        if output is None:
             return
-        write_adapter(output / "adapter.safetensors", transformer, self.config)
+        if self.references:
+            write_adapter(output / "adapter.safetensors", state, self.config)
+        else:
+            halves = {k: v.half().contiguous() for k, v in state.items()}
+            save_file(halves, output / "transformer.safetensors", {"format": "pt"})
 
-    def sample(self, path: Path) -> None:
+    def sample(self, path: Path | None) -> None:
         if self.config.model.kind == "tiny":
             sample_sheet(self.network, autoencoder(self.config), path, self.references)
 
 
-def write_adapter(path: Path, transformer: Any, config: Config) -> None:
+def write_adapter(path: Path, state: dict[str, Tensor], config: Config) -> None:
     """The adapter as the authors store it, with rank and alpha in the metadata."""
     alpha = config.lora.alpha or config.lora.rank
     metadata = {"format": "pt", "rank": str(config.lora.rank), "alpha": f"{alpha:g}", "stage": config.stage}
-    state = {k: v.half().contiguous() for k, v in adapter_state(transformer).items()}
-    save_file(state, path, metadata)
+    save_file({k: v.half().contiguous() for k, v in state.items()}, path, metadata)
 
 
 def _read_adapter(path: str) -> dict[str, Tensor]:

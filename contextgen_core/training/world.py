@@ -355,7 +355,7 @@ def _box(rng: np.random.Generator, low: int, high: int) -> tuple[int, int, int, 
     return x, y, x + w, y + h
 
 
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int], gap: int = 0) -> float:
+def overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int], gap: int = 0) -> float:
     """Intersection over the smaller area; boxes grown by `gap` pixels."""
     w = min(a[2], b[2]) - max(a[0], b[0]) + gap
     h = min(a[3], b[3]) - max(a[1], b[1]) + gap
@@ -372,12 +372,12 @@ def _ordinary(rng: np.random.Generator, split: str, tier: str) -> tuple[Member, 
         boxes: list[tuple[int, int, int, int]] = []
         for _ in range(60):
             box = _box(rng, 40, high)
-            worst = max((_overlap(box, b) for b in boxes), default=0.0)
+            worst = max((overlap(box, b) for b in boxes), default=0.0)
             if worst <= (0.0 if tier == "basic" else 0.4):
                 boxes.append(box)
             if len(boxes) == count:
                 break
-        crossing = any(_overlap(a, b) > 0.1 for i, a in enumerate(boxes) for b in boxes[:i])
+        crossing = any(overlap(a, b) > 0.1 for i, a in enumerate(boxes) for b in boxes[:i])
         if len(boxes) == count and crossing == (tier == "complex"):
             return tuple(_member(rng, split, b) for b in boxes)
 
@@ -397,7 +397,7 @@ def _flexible(rng: np.random.Generator, split: str) -> tuple[Member, ...]:
             continue
         if rng.random() < 0.5:
             box = _box(rng, 40, 48)
-            if _overlap(box, small, gap=4) == 0 and _overlap(box, big) < 0.75:
+            if overlap(box, small, gap=4) == 0 and overlap(box, big) < 0.75:
                 members.append(_member(rng, split, box))
         return tuple(members)
 

@@ -127,7 +127,7 @@ def test_a_saved_adapter_gives_the_same_velocity_again_and_our_loader_reads_it(d
             if parameter.requires_grad:
                 parameter.zero_()
     path = tmp_path / "adapter.safetensors"
-    tasks.write_adapter(path, trained.network.transformer, trained.config)
+    tasks.write_adapter(path, adapter_state(trained.network.transformer), trained.config)
     read = load_adapter(path)
     assert (read.rank, read.alpha) == (4, 4)
     assert len(read.pairs) == 1 + 6 + 2 * 6
@@ -157,7 +157,7 @@ def test_random_weights_fit_diffusers_and_the_calm_start_predicts_nothing() -> N
 def test_dpo_starts_at_log_two_with_the_anchor_it_was_given(data: LatentSet, tmp_path: Any) -> None:
     path = tmp_path / "adapter.safetensors"
     first = task(data, kernel="batched")
-    tasks.write_adapter(path, first.network.transformer, first.config)
+    tasks.write_adapter(path, adapter_state(first.network.transformer), first.config)
     config = from_dict(
         {
             "stage": "dpo",
