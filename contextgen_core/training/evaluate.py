@@ -25,6 +25,7 @@ from . import world
 KINDS = ("shape", "pattern", "first", "second", "random")
 SEEN = 0.25  # a creature of which less than this share is in sight is not judged
 _THRESHOLD = 0.10  # difference from the empty scene (0..1, largest channel) that counts as found
+_MARGIN = 8  # pixels around the asked box in which a creature is looked for
 _THRESHOLD_AMONG_OTHERS = 0.25  # the same among other creatures: higher, because the autoencoder blurs edges
 
 
@@ -118,21 +119,44 @@ def find_box(scene: world.Scene, index: int, image: np.ndarray) -> tuple[int, in
     """Where a creature stands in a picture (float (SIZE, SIZE, 3) in 0..1), xyxy half-open; None when it is not
     there.
 
-    Other creatures may touch it: the picture is compared with the scene drawn without this one, away from what
-    stands in front of it. It is there when its visible pixels are nearer to the scene with it than to the scene
-    without; its box is that of the rows and columns, near the asked one, in which the picture differs from the
-    scene without it. A neighbour drawn wrongly within 8 pixels counts as part of it.
+    Other creatures may touch it: the picture is compared with the scene drawn without this one, away from what stands
+    in front. The creature is there when the scene with it, at the asked place or at most 8 pixels from it, is nearer
+    to the picture over its pixels than the scene without it; its box is that of the rows and columns, near the asked
+    one, in which the picture differs from the scene without it. A neighbour drawn wrongly within 8 pixels counts as
+    part of it.
     """
-    whole, without = world.render_target(scene), world.render_target(scene, skip=(index,))
-    open_ = _uncovered(scene, index)
-    x1, y1, x2, y2 = scene.members[index].box
-    subject = np.zeros_like(open_)
-    subject[y1:y2, x1:x2] = world.cover(scene.members[index]) >= 0.5
-    subject &= open_
-    if np.square(image - whole)[subject].sum() >= np.square(image - without)[subject].sum():
+    without, open_ = world.render_target(scene, skip=(index,)), _uncovered(scene, index)
+    member = scene.members[index]
+    x1, y1, x2, y2 = member.box
+    subject = world.cover(member) >= 0.5
+    shifts = [
+        (x, y)
+        for x in range(x1 - _MARGIN, x1 + _MARGIN + 1, 4)
+        for y in range(y1 - _MARGIN, y1 + _MARGIN + 1, 4)
+        if min(x, y) >= 0 and max(x + x2 - x1, y + y2 - y1) <= world.SIZE
+    ]
+    if not any(_nearer_with(image, without, open_, member, subject, shift, scene.light) for shift in shifts):
         return None
-    image = np.where(open_[..., None], image, without)
-    return _found(image, without, scene.members[index].box, _THRESHOLD_AMONG_OTHERS)
+    return _found(np.where(open_[..., None], image, without), without, member.box, _THRESHOLD_AMONG_OTHERS)
+
+
+def _nearer_with(
+    image: np.ndarray,
+    without: np.ndarray,
+    open_: np.ndarray,
+    member: world.Member,
+    subject: np.ndarray,
+    corner: tuple[int, int],
+    light: int,
+) -> bool:
+    """Whether a picture is nearer to the scene with the creature's box at (x, y) than to the scene without it, over
+    the pixels of the creature (subject: bool, of the box's size) that nothing covers."""
+    rows, cols = (slice(start, start + size) for start, size in zip(corner[::-1], subject.shape, strict=True))
+    drawn = without.copy()
+    world.paint(drawn, member.creature, (cols.start, rows.start, cols.stop, rows.stop), light)
+    pixels = subject & open_[rows, cols]
+    with_, else_ = (np.square(image - scene)[rows, cols][pixels].sum() for scene in (drawn, without))
+    return bool(with_ < else_)
 
 
 def found_iou(scene: world.Scene, index: int, image: np.ndarray) -> float:
@@ -164,9 +188,8 @@ def _found(
     image: np.ndarray, empty: np.ndarray, box: tuple[int, int, int, int], threshold: float = _THRESHOLD
 ) -> tuple[int, int, int, int] | None:
     """Box of the rows and columns, near `box`, in which at least three pixels stand out."""
-    margin = 8
-    x1, y1 = max(box[0] - margin, 0), max(box[1] - margin, 0)
-    window = np.abs(image - empty).max(-1)[y1 : box[3] + margin, x1 : box[2] + margin] > threshold
+    x1, y1 = max(box[0] - _MARGIN, 0), max(box[1] - _MARGIN, 0)
+    window = np.abs(image - empty).max(-1)[y1 : box[3] + _MARGIN, x1 : box[2] + _MARGIN] > threshold
     rows, cols = np.flatnonzero(window.sum(1) >= 3), np.flatnonzero(window.sum(0) >= 3)
     if not len(rows) or not len(cols):
         return None

@@ -120,6 +120,31 @@ def test_boxes_are_found_where_they_are_and_not_in_an_empty_scene() -> None:
     assert all(np.isnan(v) or v == 0 for v in (evaluate.box_iou(scene, k, empty) for k in range(2)))
 
 
+def test_creatures_that_touch_are_found_where_they_stand() -> None:
+    """Among others: in the wanted picture, not when one is left out, and elsewhere when it was moved."""
+    told = moved_too = 0
+    for index in range(6):
+        scene = world.scene(2, "test", index, "flexible" if index % 2 else "complex")
+        truth = world.render_target(scene)
+        for k, member in enumerate(scene.members):
+            assert evaluate.find_box(scene, k, world.render_target(scene, skip=(k,))) is None
+            iou = evaluate.found_iou(scene, k, truth)
+            if np.isnan(iou):
+                continue
+            told += 1
+            assert iou >= 0.85 and evaluate.found_iou(scene, k, world.render_target(scene, skip=(k,))) == 0
+            x, y, width, height = *member.box[:2], member.box[2] - member.box[0], member.box[3] - member.box[1]
+            left, top = (v - 4 if v >= 4 else v + 4 for v in (x, y))
+            moved = (left, top, left + width, top + height)
+            members = list(scene.members)
+            members[k] = member._replace(box=moved)
+            picture = world.render_target(scene._replace(members=tuple(members)))
+            found = evaluate.find_box(scene, k, picture)
+            assert found is not None
+            moved_too += evaluate._iou(found, moved) > evaluate._iou(found, member.box)
+    assert told >= 12 and moved_too >= told - 1
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(InputError, match="tier 'odd' is unknown"):
         world.scene(0, "train", 0, "odd")
