@@ -1,10 +1,17 @@
-"""The demonstration: photographs and boxes through the whole path, on the small model, without ComfyUI.
+"""The demonstration: references and boxes through the whole path, on the small model, without ComfyUI.
 
-    python -m contextgen_core.demo [--out output/demo]
+    python -m contextgen_core.demo [--out output/demo] [--case creatures]
 
-writes for every case the composite, the token grid with boxes, who sees whom, and the decoded result, and one
-``report.json``. The small model knows drawn creatures alone, so photographs show the path and not a picture; while the
-pack has no trained weights its weights are random, and the report says so.
+*creatures* is a scene of the small model's own world: four creatures, one of which the composite hides. It is made
+twice from the same noise, by the full method and by layout attention alone (CLA), which never reads a reference,
+and both pictures are scored. *photographs* shows the path: the small model knows drawn creatures alone. Every case
+leaves its composite, its token grid, who sees whom, and its result; ``report.json`` says what each part cost. While
+the pack has no trained weights its weights are random, and the report says so.
+
+    python -m contextgen_core.demo --update
+
+writes the pictures of the creatures that are kept in the repository anew: the README's first picture, the thumbnail
+of the workflow ``tiny_demo`` and the references that it loads.
 """
 
 from __future__ import annotations
@@ -12,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,22 +30,24 @@ import numpy as np
 import torch
 from PIL import Image
 
-from . import tiny
+from . import demo_pictures, tiny
 from .adapter import load_adapter
-from .compose import Scene, compose
+from .compose import compose
 from .errors import InputError
 from .layout import Box, Instance, Layout
 from .methods.contextgen import Settings
 from .prompt import wrap
 from .references import Reference, prepare, subject_from_image
 from .report import ModelSize, draw_layout, draw_visibility, measure
+from .schedule import Rule
 from .sequence import Plan, plan_from_scene
-from .training import world
+from .training import evaluate, world
 from .training.flow import shifted_sigmas
 from .training.latents import pack, to_tensor, unpack
 
-SAMPLES = Path(__file__).resolve().parent.parent / "assets" / "samples"
-STEPS = 8
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "assets" / "samples"
+STEPS = 10  # as many as the small model was measured with
 SEED = 7
 TOKENS = 64  # budget of a photograph
 ENLARGE = 4  # of the small pictures in the drawing of the token grid
@@ -45,15 +55,15 @@ ENLARGE = 4  # of the small pictures in the drawing of the token grid
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One picture to make. ``truth`` is the picture that was wanted, where it is known; ``adapter`` is sft, dpo or "
-    "none."""
+    """One picture to make. ``drawn`` is the scene that was wanted, where there is one; ``adapter`` is sft, dpo or
+    None."""
 
     name: str
     layout: Layout
     references: tuple[Reference, ...]
     prompt: str
     adapter: str | None = None
-    truth: np.ndarray | None = None
+    drawn: world.Scene | None = None
     note: str = ""
 
 
@@ -78,18 +88,58 @@ def photographs() -> Case:
     return Case("photographs", layout, tuple(references), "friends on the shore at noon", note=note)
 
 
+def four_creatures() -> world.Scene:
+    """The scene of the demonstration: chosen by a rule that looks at scenes and never at a result.
+
+    It is the first held-out scene of the flexible tier (seed 0) in which a third creature stands beside the large
+    one that hides the small one, such that
+    - the third one's box overlaps the large one's,
+    - the hidden one and the one above it share no colour (else the wanted picture itself does not show it clearly),
+    - a creature of the held-out complex scene of the same number fits in as the fourth: of 40 to 48 pixels like the
+      third, another one than the three, clear of the hidden one by 4 pixels, three quarters of it at most over the
+      large one and two fifths over the third (the tiers' own limits),
+    - a quarter of each creature is in sight, so that each can be judged.
+    """
+    for index in range(1000):
+        scene = world.scene(0, "test", index, "flexible")
+        if len(scene.members) < 3:
+            continue
+        small, big, third = scene.members
+        colours = {small.creature.first, small.creature.second} & {big.creature.first, big.creature.second}
+        if colours or not world.overlap(third.box, big.box):
+            continue
+        for member in world.scene(0, "test", index, "complex").members:
+            x1, y1, x2, y2 = member.box
+            fits = (
+                max(x2 - x1, y2 - y1) <= 48
+                and member.creature not in [m.creature for m in scene.members]
+                and not world.overlap(member.box, small.box, gap=4)
+                and world.overlap(member.box, big.box) < 0.75
+                and world.overlap(member.box, third.box) <= 0.4
+            )
+            four = scene._replace(members=(*scene.members, member))
+            if fits and len(evaluate.judge(four, world.render(four).target)) == 4:
+                return four
+    raise RuntimeError("no held-out scene satisfies the rule")
+
+
 def creatures() -> Case:
-    """Drawn creatures in four boxes: the small model's own world. Needs the trained weights to mean anything."""
-    scene = next(s for s in (world.scene(0, "test", i, "complex") for i in range(999)) if len(s.members) == 4)
+    """Four drawn creatures, one hidden by the composite: the small model's own world. Needs the trained weights to
+    mean anything."""
+    scene = four_creatures()
     picture = world.render(scene)
     references = tuple(
         Reference(member.creature.name, pixels, mask, tokens=tiny.REFERENCE_TOKENS)
         for member, pixels, mask in zip(scene.members, picture.references, picture.masks, strict=True)
     )
-    instances = tuple(Instance(f"b{n}", Box(*member.box), n) for n, member in enumerate(scene.members, 1))
+    instances = tuple(
+        Instance(f"b{n}", Box(*member.box), member.creature.name) for n, member in enumerate(scene.members, 1)
+    )
     layout = Layout(world.SIZE, world.SIZE, instances)
     adapter = next((name for name in ("sft", "dpo") if (tiny.FOLDER / tiny.ADAPTERS[name]).is_file()), None)
-    return Case("creatures", layout, references, scene.caption, adapter, picture.target)
+    hidden = next(m.creature.name for m in scene.members if m.hidden)
+    note = f"the composite hides the {hidden}: what it looks like is known from its reference alone"
+    return Case("creatures", layout, references, scene.caption, adapter, scene, note)
 
 
 def cases() -> tuple[Case, ...]:
@@ -101,7 +151,7 @@ def cases() -> tuple[Case, ...]:
 
 
 @torch.no_grad()
-def sample(case: Case, plan: Plan, pictures: Sequence[np.ndarray]) -> np.ndarray:
+def sample(case: Case, plan: Plan, pictures: Sequence[np.ndarray], rule: Rule = Rule.ICA) -> np.ndarray:
     """The picture, uint8 (H, W, 3): plain Euler on FLUX's grid, from the noise that ComfyUI draws for the same seed.
 
     pictures: the composite, then the prepared references, uint8.
@@ -121,11 +171,17 @@ def sample(case: Case, plan: Plan, pictures: Sequence[np.ndarray]) -> np.ndarray
     with ContextGenFlux(transformer) as model:
         for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
             velocity = model.velocity(
-                plan, x, conditions, text=words.tokens[None], pooled=words.pooled[None], timestep=now[None]
+                plan,
+                x,
+                conditions,
+                text=words.tokens[None],
+                pooled=words.pooled[None],
+                timestep=now[None],
+                settings=Settings(rule=rule),
             )
             x = x + (after - now) * velocity
     decoded = vae.decode(unpack(x, plan.width, plan.height))[0].clamp(0, 1)
-    return (decoded.movedim(0, -1) * 255).round().to(torch.uint8).numpy()
+    return (decoded.movedim(0, -1) * 255).to(torch.uint8).numpy()  # cut off, not rounded, as ComfyUI saves pictures
 
 
 def run(case: Case, out: Path) -> dict[str, Any]:
@@ -135,46 +191,189 @@ def run(case: Case, out: Path) -> dict[str, Any]:
     prepared = [None if r is None else prepare(r, case.layout.width, case.layout.height) for r in scene.references]
     plan = plan_from_scene(scene, prepared)
     composed = time.perf_counter()
-    result = sample(case, plan, [scene.composite, *(p.pixels for p in prepared if p is not None)])
-    sampled = time.perf_counter()
-    save(out, case, scene, plan, result)
+    conditions = [scene.composite, *(p.pixels for p in prepared if p is not None)]
+    result = sample(case, plan, conditions)
+    seconds = {"compose": composed - start, "sample": time.perf_counter() - composed}
+    pictures = {
+        "composite": scene.composite,
+        "token_grid": draw_layout(scene, ENLARGE),
+        "visibility": draw_visibility(plan, tiny.TOKENS),
+        "references": demo_pictures.row_of([r.pixels for r in case.references]) if case.drawn else None,
+        "result": result,
+    }
+    more: dict[str, Any] = {}
+    if case.drawn is not None:
+        start = time.perf_counter()
+        cla = sample(case, plan, conditions, Rule.CLA)
+        seconds["sample_cla_only"] = time.perf_counter() - start
+        wanted = world.render(case.drawn).target
+        error = np.abs(result.astype(np.float32) - wanted).mean()
+        more = {
+            "mean_difference_to_the_wanted_picture": round(float(error), 2),
+            "scores": {FULL: scores(case.drawn, result), CLA_ONLY: scores(case.drawn, cla)},
+            "how_boxes_are_found": "what differs from the scene drawn without the creature, if it is there at all",
+        }
+        pictures |= {
+            "cla_only": cla,
+            "wanted": wanted,
+            "boxes_found": demo_pictures.draw_boxes(
+                result, [m.box for m in case.drawn.members], found_boxes(case.drawn, result)
+            ),
+            "sheet": sheet(case, scene.composite, result, cla, wanted),
+        }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, pixels in pictures.items():
+        if pixels is not None:
+            Image.fromarray(pixels).save(out / f"{case.name}_{name}.png", optimize=True)
     size = ModelSize(
         tiny.CONFIG.attention_head_dim * tiny.CONFIG.num_attention_heads,
         tiny.CONFIG.num_layers,
         tiny.CONFIG.num_single_layers,
     )
-    report = {
+    return {
         "case": case.name,
         "host": "diffusers",
         "weights": "trained" if tiny.trained() else "random: the result is noise",
         "adapter": case.adapter,
         "note": case.note,
+        "prompt": case.prompt,
         "size": [case.layout.width, case.layout.height],
         "steps": STEPS,
         "seed": SEED,
-        "seconds": {"compose": round(composed - start, 2), "sample": round(sampled - composed, 2)},
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        **more,
         **measure(plan, Settings(), tiny.TOKENS, size, scene.warnings).as_json(),
         "same_layout_on_flux1_kontext": measure(plan).as_json(),
     }
-    if case.truth is not None:
-        error = np.abs(result.astype(np.float32) - case.truth).mean()
-        report["mean_difference_to_the_wanted_picture"] = round(float(error), 2)
-    return report
 
 
-def save(out: Path, case: Case, scene: Scene, plan: Plan, result: np.ndarray) -> None:
-    """The pictures of a case."""
-    out.mkdir(parents=True, exist_ok=True)
-    pictures = {
-        "composite": scene.composite,
-        "token_grid": draw_layout(scene, ENLARGE),
-        "visibility": draw_visibility(plan, tiny.TOKENS),
-        "result": result,
+# --- scores ---------------------------------------------------------------------------------------------------------
+
+FULL, CLA_ONLY = "full method", "CLA only"
+LOOKS = {"shape": "shape", "pattern": "pattern", "first_colour": "first", "second_colour": "second"}  # evaluate.KINDS
+
+
+def found_boxes(scene: world.Scene, picture: np.ndarray) -> list[demo_pictures.Rectangle | None]:
+    """Where each creature stands in a picture (uint8), None where it is not to be found."""
+    image = picture.astype(np.float32) / 255
+    return [evaluate.find_box(scene, k, image) for k in range(len(scene.members))]
+
+
+def scores(scene: world.Scene, picture: np.ndarray) -> dict[str, Any]:
+    """How well a picture (uint8) keeps each creature, by :mod:`contextgen_core.training.evaluate`; then in sums over
+    all of them, over those that the composite shows, and over those that it hides."""
+    image = picture.astype(np.float32) / 255
+    creatures = []
+    for found in evaluate.judge(scene, picture):
+        member = scene.members[found.member]
+        nearer: dict[str, bool] = dict(zip(evaluate.KINDS, found.nearer, strict=True))
+        iou = evaluate.found_iou(scene, found.member, image)
+        creatures.append(
+            {
+                "name": member.creature.name,
+                "hidden": member.hidden,
+                "exact": found.exact,
+                "random": nearer["random"],
+                **{look: nearer[kind] for look, kind in LOOKS.items()},
+                "psnr_db": round(found.psnr, 1),
+                "box_iou": None if np.isnan(iou) else round(iou, 3),
+            }
+        )
+    return {
+        "creatures": creatures,
+        "all": _sums(creatures),
+        "visible": _sums([c for c in creatures if not c["hidden"]]),
+        "hidden": _sums([c for c in creatures if c["hidden"]]),
     }
-    if case.truth is not None:
-        pictures["wanted"] = case.truth
-    for name, pixels in pictures.items():
-        Image.fromarray(pixels).save(out / f"{case.name}_{name}.png")
+
+
+def _sums(creatures: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How many of how many creatures were right; the mean of the boxes that can be told."""
+    boxes = [c["box_iou"] for c in creatures if c["box_iou"] is not None]
+    mean = round(float(np.mean(boxes)), 3) if boxes else None
+    right = {key: sum(c[key] for c in creatures) for key in ("exact", "random", *LOOKS)}
+    return {"count": len(creatures), **right, "mean_box_iou": mean}
+
+
+def sheet(case: Case, composite: np.ndarray, result: np.ndarray, cla: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """What went in and what came out, side by side under captions; pictures uint8 (128, 128, 3)."""
+    return demo_pictures.captioned(
+        [
+            ("composite", composite),
+            ("references", demo_pictures.square_of([r.pixels for r in case.references])),
+            (FULL, result),
+            (CLA_ONLY, cla),
+            ("wanted", wanted),
+        ]
+    )
+
+
+def summary(entry: dict[str, Any]) -> str:
+    """A case's part of the report for people: a few lines."""
+    seconds = sum(entry["seconds"].values())
+    lines = [
+        f"{entry['case']} on {entry['host']}: {seconds:.1f} s, {entry['kept_tokens']} of {entry['tokens']} tokens "
+        f"computed, weights {entry['weights']}"
+    ]
+    lines += [f"  {entry['note']}"] if entry["note"] else []
+    if "scores" not in entry:
+        return "\n".join(lines)
+    lines += [
+        "  looks: nearer to the creature asked for than to three that differ in this alone (by chance 1 in 4)",
+        "  box IoU: overlap of the box found in the picture with the box asked for, 0 (not found) to 1",
+    ]
+    parts = entry["scores"]
+    for number, creature in enumerate(parts[FULL]["creatures"]):
+        lines.append(f"  {creature['name']}" + (" (hidden)" if creature["hidden"] else ""))
+        for method in parts:
+            one = parts[method]["creatures"][number]
+            looks = ", ".join(f"{look.replace('_', ' ')} {'yes' if one[look] else 'no'}" for look in LOOKS)
+            lines.append(f"    {method:<12} {looks}; box IoU {_number(one['box_iou'])}")
+    for method, part in parts.items():
+        right = {who: sum(part[who][look] for look in LOOKS) for who in ("all", "hidden")}
+        every, hidden = (f"{right[who]} of {len(LOOKS) * part[who]['count']}" for who in right)
+        lines.append(
+            f"  {method + ':':<13} {every} looks right ({hidden} of the hidden creature's), "
+            f"box IoU {_number(part['all']['mean_box_iou'])} on average"
+        )
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "not to be told" if value is None else f"{value:.2f}"
+
+
+# --- pictures of the repository -------------------------------------------------------------------------------------
+
+SHEET = ROOT / "docs" / "images" / "tiny_demo.png"
+THUMBNAIL = ROOT / "workflows" / "tiny_demo.jpg"
+
+
+def sample_picture(number: int) -> Path:
+    """Where the reference of creature ``number`` (from 1) is kept, for ComfyUI's input folder."""
+    return SAMPLES / f"contextgen_creature_{number}.png"
+
+
+def update() -> list[Path]:
+    """Writes the pictures of the creatures that the repository keeps anew; returns their paths."""
+    if not tiny.trained():
+        raise InputError("The small model's weights are not in the pack, so the pictures would be noise; train it.")
+    case = creatures()
+    with tempfile.TemporaryDirectory() as folder:
+        run(case, Path(folder))
+        made = {}
+        for name in ("composite", "result", "cla_only", "sheet"):
+            with Image.open(Path(folder) / f"{case.name}_{name}.png") as picture:
+                made[name] = np.asarray(picture.convert("RGB"))
+    references = [sample_picture(n) for n in range(1, len(case.references) + 1)]
+    for path, reference in zip(references, case.references, strict=True):
+        cut_out = np.dstack([reference.pixels, reference.mask])  # white in the mask is subject, so opaque
+        Image.fromarray(cut_out, "RGBA").save(path, optimize=True)
+    Image.fromarray(made["sheet"]).save(SHEET, optimize=True)
+    strip = demo_pictures.square_of([r.pixels for r in case.references])
+    quarters = [strip, made["composite"], made["cla_only"], made["result"]]
+    Image.fromarray(demo_pictures.enlarged(demo_pictures.square_of(quarters), 2)).save(THUMBNAIL, quality=88)
+    return [*references, SHEET, THUMBNAIL]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -182,14 +381,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m contextgen_core.demo", description="Shows the whole path on the small model."
     )
     parser.add_argument("--out", type=Path, default=Path("output") / "demo", help="folder for the pictures")
+    parser.add_argument("--case", choices=["photographs", "creatures"], help="this one alone")
+    parser.add_argument("--update", action="store_true", help="write the pictures that the repository keeps anew")
     options = parser.parse_args(arguments)
     try:
-        report = {"cases": [run(case, options.out) for case in cases()]}
+        if options.update:
+            written = update()
+            sys.stdout.write("".join(f"{path.relative_to(ROOT)}: {path.stat().st_size} bytes\n" for path in written))
+            return 0
+        chosen = [case for case in cases() if options.case in (None, case.name)]
+        report = {"cases": [run(case, options.out) for case in chosen]}
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     (options.out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    sys.stdout.write(json.dumps(report) + "\n")
+    for entry in report["cases"]:
+        sys.stdout.write(summary(entry) + "\n")
+    sys.stdout.write(f"pictures and report.json in {options.out}\n")
     return 0
 
 

@@ -1,12 +1,14 @@
 """make demo: the cases of contextgen_core.demo, then the same ones in a ComfyUI through its API, where one is found.
 
-Writes output/demo/: pictures and report.json. A ComfyUI is looked for as scripts/test.py does.
+Writes output/demo/: pictures and report.json. A ComfyUI is looked for as scripts/test.py does. There the creatures are
+the workflow tiny_demo, and the photographs a prompt that is put together here.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -23,6 +25,7 @@ from PIL import Image  # noqa: E402
 from contextgen_core import demo  # noqa: E402
 
 OUT = ROOT / "output" / "demo"
+WORKFLOWS = {"creatures": ROOT / "workflows" / "api" / "tiny_demo.json"}
 
 
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
@@ -84,48 +87,59 @@ def in_comfyui(cases: list[demo.Case], host: suites.Host) -> list[dict[str, Any]
     """Runs the cases on a live server and compares each picture with the one of the diffusers host."""
     reports = []
     with live_server.running(host.path, str(host.python)) as server:
+        for picture in demo.SAMPLES.glob("contextgen_creature_*.png"):
+            shutil.copy(picture, server.base / "input")
         for case in cases:
             for number, reference in enumerate(case.references, 1):
                 picture = Image.fromarray(np.dstack([reference.pixels, reference.mask]))
                 picture.save(server.base / "input" / f"reference_{number}.png")
+            prompt, saved = api_prompt(case), {"save": "result"}
+            if case.name in WORKFLOWS:
+                prompt = json.loads(WORKFLOWS[case.name].read_text(encoding="utf-8"))
+                saved = {"42": "result", "52": "cla_only"}
             start = time.perf_counter()
-            entry = server.run(api_prompt(case))
+            entry = server.run(prompt)
             seconds = time.perf_counter() - start
-            picture = Image.open(io.BytesIO(server.images({"outputs": {"save": entry["outputs"]["save"]}})[0]))
-            name = f"{case.name}_result_comfyui.png"
-            picture.save(OUT / name)
-            other = np.asarray(Image.open(OUT / f"{case.name}_result.png"), np.int16)
-            difference = int(np.abs(np.asarray(picture.convert("RGB"), np.int16) - other).max())
+            differences = [compare(server, entry, node, f"{case.name}_{name}") for node, name in saved.items()]
             reports.append(
                 {
                     "case": case.name,
                     "host": f"ComfyUI {suites.host_version(host.path)}",
                     "seconds": {"prompt": round(seconds, 2)},
-                    "largest_pixel_difference_to_diffusers": difference,
+                    "largest_pixel_difference_to_diffusers": max(differences),
                 }
             )
     return reports
 
 
+def compare(server: live_server.Server, entry: dict[str, Any], node: str, name: str) -> int:
+    """Keeps a picture that the host saved; returns its largest difference to the one of diffusers, 0..255."""
+    picture = Image.open(io.BytesIO(server.images({"outputs": {node: entry["outputs"][node]}})[0]))
+    picture.save(OUT / f"{name}_comfyui.png")
+    other = np.asarray(Image.open(OUT / f"{name}.png"), np.int16)
+    return int(np.abs(np.asarray(picture.convert("RGB"), np.int16) - other).max())
+
+
 def main() -> int:
     start = time.perf_counter()
     cases = list(demo.cases())
-    reports = [demo.run(case, OUT) for case in cases]
+    reports = []
+    for case in cases:
+        reports.append(demo.run(case, OUT))
+        print(demo.summary(reports[-1]), flush=True)
     host = next((host for host in suites.find_hosts() if host.python), None)
     if host is None:
         print("no ComfyUI found (set COMFYUI_PATH): only the diffusers host was shown")
     else:
-        reports += in_comfyui(cases, host)
+        for entry in in_comfyui(cases, host):
+            reports.append(entry)
+            seconds, most = entry["seconds"]["prompt"], entry["largest_pixel_difference_to_diffusers"]
+            print(f"{entry['case']} on {entry['host']}: {seconds:.1f} s, differs by at most {most} of 255")
     report = {"cases": reports, "seconds": round(time.perf_counter() - start, 1)}
     (OUT / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    for entry in reports:
-        line = f"{entry['case']} on {entry['host']}: {sum(entry['seconds'].values()):.1f} s"
-        if "kept_tokens" in entry:
-            line += f", {entry['kept_tokens']} of {entry['tokens']} tokens, weights {entry['weights']}"
-        else:
-            line += f", differs by at most {entry['largest_pixel_difference_to_diffusers']} of 255"
-        print(line)
     print(f"pictures and report.json in {OUT.relative_to(ROOT)}, {report['seconds']} s in all")
+    if any(case.drawn is not None for case in cases):
+        print(f"look at {(OUT / 'creatures_sheet.png').relative_to(ROOT)} first")
     return 0
 
 
