@@ -74,7 +74,7 @@ def test_real_workflow_lacks_nothing_but_the_weights(stocked: live_server.Server
     assert missing in (WEIGHTS, WEIGHTS - {"adapter"})
 
 
-@pytest.mark.parametrize("name", ["two_subjects", "four_subjects_overlap"])
+@pytest.mark.parametrize("name", ["two_subjects", "four_subjects_overlap", "tiny_demo"])
 def test_template_is_listed_with_its_thumbnail(stocked: live_server.Server, name: str) -> None:
     assert name in stocked.json("/workflow_templates")[live_server.PACK_FOLDER]
     template = json.loads(stocked.get(f"/api/workflow_templates/{live_server.PACK_FOLDER}/{name}.json"))
