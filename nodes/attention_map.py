@@ -17,7 +17,7 @@ from ..contextgen_core.attention_map import AttentionMaps, Recorder, describe, h
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.sequence import Plan
 from . import host
-from .sockets import chosen, naming, preview, schema, to_bytes, to_image
+from .sockets import check_window, chosen, naming, preview, schema, to_bytes, to_image, window
 
 NODE = "ContextGenAttentionMap"
 TOGETHER, EACH = "all references", "each reference"
@@ -56,23 +56,13 @@ class ContextGenAttentionMap(io.ComfyNode):
                     control_after_generate=False,
                     tooltip="The sampler's seed: with it the noise is the one the picture came from.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    display_name="start percent",
-                    default=0.2,
-                    min=0.0,
-                    max=LAST,
-                    step=0.01,
-                    tooltip="First part of the sampling run to look at.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    display_name="end percent",
-                    default=0.6,
-                    min=0.0,
-                    max=LAST,
-                    step=0.01,
-                    tooltip="Last part of the sampling run to look at.",
+                *window(
+                    "First part of the sampling run to look at.",
+                    "Last part of the sampling run to look at.",
+                    start=0.2,
+                    end=0.6,
+                    last=LAST,
+                    optional=False,
                 ),
                 io.Int.Input(
                     "looks",
@@ -120,10 +110,7 @@ class ContextGenAttentionMap(io.ComfyNode):
     ) -> io.NodeOutput:
         chosen(NODE, "scale", scale, [TOGETHER, EACH])
         plan = _plan(model, positive)
-        if start_percent > end_percent:
-            raise InputError(
-                f"{NODE}, start_percent: it is {start_percent:g} and end_percent {end_percent:g}; start before the end."
-            )
+        check_window(NODE, start_percent, end_percent)
         recorder = Recorder()
         bar = comfy.utils.ProgressBar(looks)
         for percent in np.linspace(start_percent, end_percent, looks).tolist():

@@ -10,8 +10,8 @@ from comfy_api.latest import io
 
 from ..contextgen_core import cutout as core
 from . import sam_model as sams
-from .cutout_work import AUTOMATIC, FORMS, NODE, SOURCES, as_dict, cut, for_editor, requests, thumbnail
-from .sockets import BOX_TYPES, BoundingBox, chosen, naming, preview, schema, to_image
+from .cutout_work import AUTOMATIC, NODE, SOURCES, as_dict, cut, for_editor, requests, thumbnail
+from .sockets import BOX_TYPES, FORMS, BoundingBox, boxes_format_input, chosen, naming, preview, schema, to_image
 
 log = logging.getLogger("contextgen")
 
@@ -127,13 +127,8 @@ class ContextGenCutout(io.ComfyNode):
                     tooltip="Boxes around subjects from any detector or editor, in pixels of the picture: one "
                     "cut-out for each. Needs a SAM model.",
                 ),
-                io.Combo.Input(
-                    "boxes_format",
-                    display_name="boxes format",
-                    options=list(FORMS),
-                    default="auto",
-                    optional=True,
-                    tooltip="What bare rows of four numbers (BBOX) mean. Boxes with named sides need no format.",
+                boxes_format_input(
+                    "What bare rows of four numbers (BBOX) mean. Boxes with named sides need no format."
                 ),
                 io.Boolean.Input(
                     "invert_mask",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,14 +14,13 @@ from ..contextgen_core.errors import InputError
 from ..contextgen_core.geometry import Box
 from ..contextgen_core.interop import boxes_from_any
 from . import sam_model as sams
-from .sockets import naming, preview, to_bytes
+from .sockets import FORMS, naming, preview, to_bytes
 
 NODE = "ContextGenCutout"
 AUTOMATIC, SAM, PLAIN, MASK = "automatic", "SAM model", "plain background", "mask or alpha"
 SOURCES = [AUTOMATIC, SAM, PLAIN, MASK]
 MAX_CUTOUTS = 64
 EDITOR_SIDE = 1024
-FORMS: dict[str, Literal["xywh", "xyxy"] | None] = {"auto": None, "xywh": "xywh", "xyxy": "xyxy"}
 
 
 class Request(NamedTuple):

@@ -15,8 +15,18 @@ from ..contextgen_core.interop import LabelledBox, boxes_from_any
 from ..contextgen_core.pairing import WAYS, Pairing, boxes_to_masks, by_appearance, by_label, by_order
 from ..contextgen_core.references import Reference
 from . import vision
-from .cutout_work import FORMS
-from .sockets import BOX_TYPES, BoundingBox, References, chosen, naming, schema, to_bytes
+from .sockets import (
+    BOX_TYPES,
+    FORMAT_HELP,
+    FORMS,
+    BoundingBox,
+    References,
+    boxes_format_input,
+    chosen,
+    naming,
+    schema,
+    to_bytes,
+)
 
 NODE = "ContextGenPairBoxes"
 
@@ -50,14 +60,7 @@ class ContextGenPairBoxes(io.ComfyNode):
                     "first box for the first reference. Appearance: the pairs that look most alike; needs a CLIP "
                     "vision model.",
                 ),
-                io.Combo.Input(
-                    "boxes_format",
-                    display_name="boxes format",
-                    options=list(FORMS),
-                    default="auto",
-                    optional=True,
-                    tooltip="Only for bare rows of four numbers (BBOX): x y width height, or the two corners.",
-                ),
+                boxes_format_input(FORMAT_HELP),
                 io.ClipVision.Input(
                     "clip_vision", display_name="clip vision", optional=True, tooltip="Any model of Load CLIP Vision."
                 ),

@@ -11,7 +11,7 @@ from ..contextgen_core.errors import InputError
 from ..contextgen_core.methods.contextgen import Settings
 from ..contextgen_core.schedule import Rule, default_ica_blocks
 from . import host
-from .sockets import chosen, schema
+from .sockets import check_window, chosen, schema, window
 
 NODE = host.NODE
 AUTOMATIC = -1
@@ -46,26 +46,9 @@ class ContextGenPatchModel(io.ComfyNode):
                     tooltip="official: what the released weights were trained with. paper: the printed formula. "
                     "cla: the layout alone, references are never read.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    display_name="start percent",
-                    optional=True,
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the sampling run after which references are read at all.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    display_name="end percent",
-                    optional=True,
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the sampling run until which references are read at all. Steps without them "
-                    "are faster.",
+                *window(
+                    "Share of the sampling run after which references are read at all.",
+                    "Share of the sampling run until which references are read at all. Steps without them are faster.",
                 ),
                 io.Int.Input(
                     "ica_first",
@@ -119,10 +102,7 @@ class ContextGenPatchModel(io.ComfyNode):
         kernel: str = "auto",
         round_ids: bool = False,
     ) -> io.NodeOutput:
-        if start_percent > end_percent:
-            raise InputError(
-                f"{NODE}, start_percent: it is {start_percent:g} and end_percent {end_percent:g}; start before the end."
-            )
+        check_window(NODE, start_percent, end_percent)
         settings = Settings(
             rule=Rule(chosen(NODE, "rule", rule, RULES)),
             ica_blocks=_ica_blocks(model, ica_first, ica_last),

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.masks import looks_inverted
 from ..contextgen_core.references import Reference
-from .sockets import References, cutout, naming, preview, schema, to_bytes
+from .sockets import References, cutout, naming, preview, schema, to_bytes, window
 
 log = logging.getLogger("contextgen")
 
@@ -74,25 +74,9 @@ class ReferenceBundle(io.ComfyNode):
                     step=0.05,
                     tooltip="How much its box listens to it: 1 = exactly as trained, 0 = not at all.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    display_name="start percent",
-                    optional=True,
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the sampling run after which the reference is read.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    display_name="end percent",
-                    optional=True,
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the sampling run until which the reference is read.",
+                *window(
+                    "Share of the sampling run after which the reference is read.",
+                    "Share of the sampling run until which the reference is read.",
                 ),
                 References.Input(
                     "references",

@@ -22,8 +22,18 @@ from ..contextgen_core.score import Answers, Expected, Scored, judge, summarise
 from ..contextgen_core.score_file import read_answers
 from ..contextgen_core.score_report import as_json, chart, instance_table, table
 from . import vision
-from .cutout_work import FORMS
-from .sockets import BOX_TYPES, LayoutType, chosen, naming, schema, to_bytes, to_image
+from .sockets import (
+    BOX_TYPES,
+    FORMAT_HELP,
+    FORMS,
+    LayoutType,
+    boxes_format_input,
+    chosen,
+    naming,
+    schema,
+    to_bytes,
+    to_image,
+)
 
 NODE = "ContextGenScore"
 CATEGORY = "ContextGen/check"
@@ -59,14 +69,7 @@ class ContextGenScore(io.ComfyNode):
                     "where both sides have one: a "
                     "box labelled 'red cup' takes detections labelled 'cup'.",
                 ),
-                io.Combo.Input(
-                    "boxes_format",
-                    display_name="boxes format",
-                    options=list(FORMS),
-                    default="auto",
-                    optional=True,
-                    tooltip="Only for bare rows of four numbers (BBOX): x y width height, or the two corners.",
-                ),
+                boxes_format_input(FORMAT_HELP),
                 io.Float.Input(
                     "threshold",
                     default=0.5,

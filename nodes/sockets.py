@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import folder_paths
 import numpy as np
@@ -23,6 +23,7 @@ CATEGORY = "ContextGen"
 References = io.Custom("CONTEXTGEN_REFERENCES")  # tuple[Reference, ...]
 LayoutType = io.Custom("CONTEXTGEN_LAYOUT")  # Scene
 BoundingBox = io.Custom("BOUNDING_BOX")  # the host's own: one list of {x, y, width, height} per frame
+FORMS: dict[str, Literal["xywh", "xyxy"] | None] = {"auto": None, "xywh": "xywh", "xyxy": "xyxy"}  # of bare rows
 BOX_TYPES = [io.Custom(name) for name in ("BOUNDING_BOX", "BOUNDING_BOXES", "BBOX", "SEGS", "JSON", "ARRAY", "STRING")]
 
 _NAMED = re.compile(r"[A-Z][A-Za-z]+, \w+: ")
@@ -52,6 +53,48 @@ def chosen(node: str, name: str, value: str, options: Sequence[str]) -> str:
         raise InputError(f"{node}, {name}: it is {str(value)[:40]!r}; choose one of {', '.join(options)}.")
     return value
 
+
+# --- inputs that several nodes have ---------------------------------------------------------------------------------
+
+
+def window(
+    starts: str, ends: str, *, start: float = 0.0, end: float = 1.0, last: float = 1.0, optional: bool = True
+) -> list[Any]:
+    """The inputs start_percent and end_percent, shares 0..last of the sampling run, with their two tooltips."""
+    return [
+        io.Float.Input(
+            f"{name}_percent",
+            display_name=f"{name} percent",
+            optional=optional,
+            default=default,
+            min=0.0,
+            max=last,
+            step=0.01,
+            tooltip=tooltip,
+        )
+        for name, default, tooltip in (("start", start, starts), ("end", end, ends))
+    ]
+
+
+def check_window(node: str, start: float, end: float) -> None:
+    """Raises InputError where the window ends before it starts."""
+    if start > end:
+        raise InputError(f"{node}, start_percent: it is {start:g} and end_percent {end:g}; start before the end.")
+
+
+def boxes_format_input(tooltip: str) -> Any:
+    """The input that says how bare rows of four numbers are meant."""
+    return io.Combo.Input(
+        "boxes_format",
+        display_name="boxes format",
+        options=list(FORMS),
+        default="auto",
+        optional=True,
+        tooltip=tooltip,
+    )
+
+
+FORMAT_HELP = "Only for bare rows of four numbers (BBOX): x y width height, or the two corners."
 
 # --- tensors --------------------------------------------------------------------------------------------------------
 
