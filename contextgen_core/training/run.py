@@ -176,7 +176,7 @@ class Run:
         self.task.restore_extra(loaded.extra)
         shard.load_optimizer_state(self.optimizer, loaded.optimizer)
         self.step, self.seconds = loaded.step, loaded.seconds
-        logger.info("resumed at step %d of %d", self.step, self.config.steps)
+        self._tell("resumed", self.step)
 
     def go(self) -> int:
         """Trains to the last step, the time limit or a signal; saves in each case."""
@@ -203,8 +203,12 @@ class Run:
         if finished:
             self._leave(self.task.finish, self.output)
         self._metrics.close()
-        logger.info("%s at step %d of %d", "finished" if finished else "stopped", self.step, self.config.steps)
+        self._tell("finished" if finished else "stopped", self.step)
         return self.step
+
+    def _tell(self, what: str, step: int) -> None:
+        if self.accelerator.is_main_process:
+            logger.info("%s at step %d of %d", what, step, self.config.steps)
 
     def _leave(self, write: Callable[[Path | None], None], path: Path) -> None:
         """Has the task write something made with the average weights. Where they are divided every process takes

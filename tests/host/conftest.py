@@ -9,6 +9,7 @@ import asyncio
 import importlib.util
 import inspect
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -107,3 +108,11 @@ def server() -> Iterator[Any]:
 
     with live_server.running(HOST) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def stocked(server: Any) -> Any:
+    """The server with the sample pictures in its input folder."""
+    for picture in (ROOT / "assets" / "samples").glob("*.png"):
+        shutil.copy(picture, server.base / "input")
+    return server

@@ -12,37 +12,19 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import live_server
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from workflow_files import ROOT, load, pictures
 
-ROOT = Path(__file__).resolve().parents[2]
-API = ROOT / "workflows" / "api"
 TEMPLATES = ["cutout_to_result", "boxes_from_detector", "insert_into_photo", "four_seeds_best"]
 WEIGHTS = {"unet_name", "clip_name1", "clip_name2", "vae_name", "adapter", "sam_model", "clip_name"}
 
 sys.path.append(str(ROOT / "tests" / "support"))
 from sam_tiny import tiny_state  # noqa: E402
-
-
-def load(name: str) -> dict[str, Any]:
-    return json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def stocked(server: live_server.Server) -> live_server.Server:
-    for picture in (ROOT / "assets" / "samples").glob("*.png"):
-        shutil.copy(picture, server.base / "input")
-    return server
-
-
-def pictures(server: live_server.Server, entry: dict[str, Any], node: str) -> list[Image.Image]:
-    found = server.images({"outputs": {node: entry["outputs"][node]}})
-    return [Image.open(io.BytesIO(one)).convert("RGB") for one in found]
 
 
 def pixels(picture: Image.Image) -> np.ndarray:
@@ -153,13 +135,3 @@ def test_real_workflow_lacks_nothing_but_the_weights(stocked: live_server.Server
     # Older hosts do not check the choices of these nodes, and run what does not need the other weights.
     with pytest.raises(live_server.PromptError, match="sam_vit_b_01ec64.pth"):
         stocked.wait(accepted)
-
-
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_template_is_listed_and_says_the_same_as_its_headless_twin(stocked: live_server.Server, name: str) -> None:
-    assert name in stocked.json("/workflow_templates")[live_server.PACK_FOLDER]
-    template = json.loads(stocked.get(f"/api/workflow_templates/{live_server.PACK_FOLDER}/{name}.json"))
-    types = sorted(node["type"] for node in template["nodes"] if node["type"] not in ("MarkdownNote", "Note"))
-    assert types == sorted(node["class_type"] for node in load(name).values())
-    thumbnail = stocked.get(f"/api/workflow_templates/{live_server.PACK_FOLDER}/{name}.jpg")
-    assert Image.open(io.BytesIO(thumbnail)).width >= 256

@@ -3,8 +3,6 @@ from the same seed, to one step of 255. Both hosts equal to it are equal to each
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import shutil
 import subprocess
@@ -15,8 +13,8 @@ import live_server
 import numpy as np
 import pytest
 from PIL import Image
+from workflow_files import ROOT, load, pictures
 
-ROOT = Path(__file__).resolve().parents[2]
 SAVED = {"42": "result", "52": "cla_only"}  # SaveImage nodes, and the demonstration's names of what they save
 SEEN = {"30": "composite"}
 
@@ -30,15 +28,9 @@ def interpreter() -> Path:
     return found
 
 
-def workflow() -> dict[str, Any]:
-    return json.loads((ROOT / "workflows" / "api" / "tiny_demo.json").read_text(encoding="utf-8"))
-
-
 @pytest.fixture(scope="module")
-def entry(server: live_server.Server) -> dict[str, Any]:
-    for picture in (ROOT / "assets" / "samples").glob("contextgen_creature_*.png"):
-        shutil.copy(picture, server.base / "input")
-    return server.run(workflow())
+def entry(stocked: live_server.Server) -> dict[str, Any]:
+    return stocked.run(load("tiny_demo"))
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +45,8 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pixels(server: live_server.Server, entry: dict[str, Any], node: str) -> np.ndarray:
-    (picture,) = server.images({"outputs": {node: entry["outputs"][node]}})
-    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"), np.int16)
+    (picture,) = pictures(server, entry, node)
+    return np.asarray(picture, np.int16)
 
 
 @pytest.mark.parametrize(("node", "name"), [*SEEN.items(), *SAVED.items()])
@@ -73,6 +65,23 @@ def test_the_two_branches_differ_by_the_references_alone(server: live_server.Ser
     """From the same noise: equal but for what the references say."""
     full, cla = (pixels(server, entry, node) for node in SAVED)
     assert np.abs(full - cla).max() > 16
-    samplers = [node["inputs"] for node in workflow().values() if node["class_type"] == "KSampler"]
+    samplers = [node["inputs"] for node in load("tiny_demo").values() if node["class_type"] == "KSampler"]
     assert len(samplers) == 2
     assert {key for key in samplers[0] if samplers[0][key] != samplers[1][key]} == {"model"}
+
+
+def test_the_host_s_own_lora_loader_paints_the_same_with_the_trainer_s_file(
+    stocked: live_server.Server, entry: dict[str, Any]
+) -> None:
+    """The adapter as the trainer writes it, without any node of ours between it and the host."""
+    folder = stocked.base / "models" / "loras"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "contextgen_core" / "weights" / "tiny_contextgen_sft.safetensors", folder)
+    prompt = load("tiny_demo")
+    inputs = {"model": ["1", 0], "lora_name": "tiny_contextgen_sft.safetensors", "strength_model": 1.0}
+    prompt["4"] = {"class_type": "LoraLoaderModelOnly", "inputs": inputs}
+    other = stocked.run(prompt)
+    assert np.abs(pixels(stocked, other, "42") - pixels(stocked, entry, "42")).max() <= 1
+    bare = {**prompt, "5": {**prompt["5"], "inputs": {**prompt["5"]["inputs"], "model": ["1", 0]}}}
+    without = stocked.run(bare)
+    assert np.abs(pixels(stocked, without, "42") - pixels(stocked, entry, "42")).max() > 16

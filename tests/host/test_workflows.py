@@ -4,43 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
-from pathlib import Path
 from typing import Any
 
 import live_server
 import pytest
 from PIL import Image
+from workflow_files import API, ROOT, load, pictures
 
-ROOT = Path(__file__).resolve().parents[2]
-API = ROOT / "workflows" / "api"
 WEIGHTS = {"unet_name", "clip_name1", "clip_name2", "vae_name", "adapter"}
-
-
-def load(name: str) -> dict[str, Any]:
-    return json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def stocked(server: live_server.Server) -> live_server.Server:
-    """The server with the sample photographs in its input folder."""
-    for picture in (ROOT / "assets" / "samples").glob("*.png"):
-        shutil.copy(picture, server.base / "input")
-    return server
-
-
-def saved(server: live_server.Server, entry: dict[str, Any], node: str = "42") -> list[Image.Image]:
-    pictures = server.images({"outputs": {node: entry["outputs"][node]}})
-    return [Image.open(io.BytesIO(picture)) for picture in pictures]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in API.glob("tiny_*.json")))
 def test_small_workflow_runs_and_saves_pictures(stocked: live_server.Server, name: str) -> None:
     prompt = load(name)
     entry = stocked.run(prompt)
-    pictures = saved(stocked, entry)
+    saved = pictures(stocked, entry)
     layout, conditioning = prompt["30"]["inputs"], prompt["32"]["inputs"]
-    assert [picture.size for picture in pictures] == [(layout["width"], layout["height"])] * conditioning["batch_size"]
+    assert [picture.size for picture in saved] == [(layout["width"], layout["height"])] * conditioning["batch_size"]
 
 
 def test_a_run_can_be_repeated_and_the_layout_matters(stocked: live_server.Server) -> None:
@@ -49,7 +29,7 @@ def test_a_run_can_be_repeated_and_the_layout_matters(stocked: live_server.Serve
     def picture(change: dict[str, Any]) -> bytes:
         # Another file name makes the host run the sampler's consumers again; other seeds would hide the point.
         changed = {key: {**node, "inputs": {**node["inputs"], **change.get(key, {})}} for key, node in prompt.items()}
-        return saved(stocked, stocked.run(changed))[0].tobytes()
+        return pictures(stocked, stocked.run(changed))[0].tobytes()
 
     first = picture({"42": {"filename_prefix": "first"}})
     layout = json.loads(prompt["30"]["inputs"]["layout"])
@@ -74,8 +54,8 @@ def test_real_workflow_lacks_nothing_but_the_weights(stocked: live_server.Server
     assert missing in (WEIGHTS, WEIGHTS - {"adapter"})
 
 
-@pytest.mark.parametrize("name", ["two_subjects", "four_subjects_overlap", "tiny_demo"])
-def test_template_is_listed_with_its_thumbnail(stocked: live_server.Server, name: str) -> None:
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "workflows").glob("*.json")))
+def test_template_is_listed_and_says_the_same_as_its_headless_twin(stocked: live_server.Server, name: str) -> None:
     assert name in stocked.json("/workflow_templates")[live_server.PACK_FOLDER]
     template = json.loads(stocked.get(f"/api/workflow_templates/{live_server.PACK_FOLDER}/{name}.json"))
     types = sorted(node["type"] for node in template["nodes"] if node["type"] not in ("MarkdownNote", "Note"))
