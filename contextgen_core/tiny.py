@@ -53,8 +53,8 @@ class TinyConfig:
 
     patch_size: int = 1
     in_channels: int = 64
-    num_layers: int = 2
-    num_single_layers: int = 4
+    num_layers: int = 3
+    num_single_layers: int = 6
     attention_head_dim: int = 128
     num_attention_heads: int = 1
     joint_attention_dim: int = WIDTH

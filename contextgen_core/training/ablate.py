@@ -60,7 +60,7 @@ VARIANTS = (
     Variant("overlapping", "position ids of all references start at the layout's corner", {"offsets": "overlapping"}),
     Variant("unmasked", "no boxes: every noise token may read every reference", {"masks": False}),
 )
-BETAS = (5.0, 20.0, 80.0)
+BETAS = (20.0, 100.0, 500.0)
 
 
 class Outcome(NamedTuple):

@@ -30,8 +30,8 @@ class ModelConfig:
     adapter: str = ""
     autoencoder: str = ""
     checkpointing: bool = False
-    layers: int = 2
-    single_layers: int = 4
+    layers: int = 3
+    single_layers: int = 6
 
 
 @dataclass(frozen=True)

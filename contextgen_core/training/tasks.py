@@ -104,11 +104,15 @@ class DpoObjective(nn.Module):
         """The adapter carries the anchor's weights inside this context; nothing else of the model changes."""
         transformer = self.network.transformer
         own = {name: value.clone() for name, value in adapter_state(transformer).items()}
-        load_adapter_state(transformer, self._anchor)
+        self._load(self._anchor)
         try:
             yield
         finally:
-            load_adapter_state(transformer, own)
+            self._load(own)
+
+    def _load(self, state: dict[str, Tensor]) -> None:
+        load_adapter_state(self.network.transformer, state)
+        torch.clear_autocast_cache()  # under autocast the next pass would go on with the copies of the other weights
 
 
 def build_transformer(config: Config) -> Any:

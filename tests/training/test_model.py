@@ -154,7 +154,8 @@ def test_random_weights_fit_diffusers_and_the_calm_start_predicts_nothing() -> N
     assert np.isfinite(model.x_embedder.weight.detach().numpy()).all()
 
 
-def test_dpo_starts_at_log_two_with_the_anchor_it_was_given(data: LatentSet, tmp_path: Any) -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_dpo_starts_at_log_two_with_the_anchor_it_was_given(data: LatentSet, tmp_path: Any, autocast: bool) -> None:
     path = tmp_path / "adapter.safetensors"
     first = task(data, kernel="batched")
     tasks.write_adapter(path, adapter_state(first.network.transformer), first.config)
@@ -170,16 +171,27 @@ def test_dpo_starts_at_log_two_with_the_anchor_it_was_given(data: LatentSet, tmp
         }
     )
     made = TransformerTask(config, with_lose(data))
-    loss, metrics = made.model(*made.inputs(1, 0))
+    generator = torch.Generator().manual_seed(3)
+
+    def step() -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return made.model(*made.inputs(1, 0))
+
+    def move(trained: bool, by: float) -> None:
+        with torch.no_grad():
+            for parameter in made.network.transformer.parameters():
+                if parameter.requires_grad == trained:
+                    parameter.add_(torch.randn(parameter.shape, generator=generator) * by)
+
+    move(False, 0.08)  # away from the calm start, whose output is zero whatever the adapter
+    loss, metrics = step()
     assert loss.item() == pytest.approx(np.log(2), rel=1e-6)
     loss.backward()
-    with torch.no_grad():
-        for parameter in made.network.transformer.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) * 0.1)
+    move(True, 0.1)
     moved = {k: v.clone() for k, v in adapter_state(made.network.transformer).items()}
-    again, later = made.model(*made.inputs(1, 0))
+    _, later = step()
     assert later["anchor_win"] == metrics["anchor_win"]  # the anchor stayed while the policy moved
+    assert abs(later["win"] - later["anchor_win"]) > 1e-3  # under autocast, too
     assert all(torch.equal(v, adapter_state(made.network.transformer)[k]) for k, v in moved.items())
 
 

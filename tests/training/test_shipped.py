@@ -58,7 +58,7 @@ def test_velocity_errors_are_the_recorded_ones(test_set: report.TestSet, rule: s
 
 def test_references_lower_the_error_on_hidden_creatures_and_only_there() -> None:
     recorded = json.loads(RECORD.read_text())
-    assert recorded["official"][0] < 0.85 * recorded["cla"][0]
+    assert recorded["official"][0] < 0.7 * recorded["cla"][0]
     assert recorded["official"][1] == pytest.approx(recorded["cla"][1], rel=0.15)
 
 
@@ -70,13 +70,13 @@ def test_hidden_creatures_come_from_their_references(test_set: report.TestSet) -
     for mode in ("full", "cla"):
         scores[mode] = evaluate.score(report.run_mode(network, vae, test_set, mode, steps=6).judgements, True)
     assert scores["full"].count == 10
-    assert scores["full"].random >= 0.6
-    assert scores["full"].random - scores["cla"].random >= 0.2
-    assert scores["full"].psnr > scores["cla"].psnr + 0.5
+    assert scores["full"].random >= 0.8
+    assert scores["full"].random - scores["cla"].random >= 0.4
+    assert scores["full"].psnr > scores["cla"].psnr + 1
 
 
 def test_the_autoencoder_keeps_what_it_measured() -> None:
-    assert autoencoder.psnr(tiny.tiny_autoencoder(), count=12) > 26.5
+    assert autoencoder.psnr(tiny.tiny_autoencoder(), count=12) > 29
 
 
 def test_everything_together_is_small_and_trained() -> None:
@@ -88,7 +88,7 @@ def test_everything_together_is_small_and_trained() -> None:
 @pytest.mark.parametrize("name", sorted(tiny.ADAPTERS))
 def test_the_adapters_are_in_the_official_format_on_all_official_modules(name: str) -> None:
     adapter = load_adapter(tiny.adapter_path(name))
-    assert len(adapter.pairs) == 1 + 2 * 6 + 4 * 6
+    assert len(adapter.pairs) == 1 + 6 * (tiny.CONFIG.num_layers + tiny.CONFIG.num_single_layers)
     assert not adapter.ignored
     assert (adapter.rank, adapter.alpha) == (128, 128)
 
