@@ -261,18 +261,21 @@ def found_boxes(scene: world.Scene, picture: np.ndarray) -> list[demo_pictures.R
 
 def scores(scene: world.Scene, picture: np.ndarray) -> dict[str, Any]:
     """How well a picture (uint8) keeps each creature, by :mod:`contextgen_core.training.evaluate`; then in sums over
-    all of them, over those that the composite shows, and over those that it hides."""
+    all of them, over those that the composite shows, and over those that it hides. A creature that is not there has no
+    looks: none of them counts as right."""
     image = picture.astype(np.float32) / 255
     creatures = []
     for found in evaluate.judge(scene, picture):
         member = scene.members[found.member]
-        nearer: dict[str, bool] = dict(zip(evaluate.KINDS, found.nearer, strict=True))
         iou = evaluate.found_iou(scene, found.member, image)
+        there = iou != 0
+        nearer = {kind: there and right for kind, right in zip(evaluate.KINDS, found.nearer, strict=True)}
         creatures.append(
             {
                 "name": member.creature.name,
                 "hidden": member.hidden,
-                "exact": found.exact,
+                "there": there,
+                "exact": there and found.exact,
                 "random": nearer["random"],
                 **{look: nearer[kind] for look, kind in LOOKS.items()},
                 "psnr_db": round(found.psnr, 1),
@@ -328,7 +331,8 @@ def summary(entry: dict[str, Any]) -> str:
         for method in parts:
             one = parts[method]["creatures"][number]
             looks = ", ".join(f"{look.replace('_', ' ')} {'yes' if one[look] else 'no'}" for look in LOOKS)
-            lines.append(f"    {method:<12} {looks}; box IoU {_number(one['box_iou'])}")
+            said = f"{looks}; box IoU {_number(one['box_iou'])}" if one["there"] else "not there"
+            lines.append(f"    {method:<12} {said}")
     for method, part in parts.items():
         right = {who: sum(part[who][look] for look in LOOKS) for who in ("all", "hidden")}
         every, hidden = (f"{right[who]} of {len(LOOKS) * part[who]['count']}" for who in right)

@@ -117,7 +117,7 @@ def dpo_config_of(beta: float, seed: int, steps: int, pairs: str, output: Path) 
             "stage": "dpo",
             "ema": 0.8,
             "model": {"adapter": str(tiny.adapter_path("sft"))},
-            "optimizer": {"rate": 5.0e-5, "betas": [0.9, 0.98], "warmup": 5, "tail": 0.3, "clip": 0.5},
+            "optimizer": {"rate": 2.0e-5, "betas": [0.9, 0.98], "warmup": 5, "tail": 0.3, "clip": 0.5},
             "flow": {"mean": 0.6},
             "dpo": {"beta": beta, "lose": "pasted"},
         },
@@ -240,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=600, help="training steps of each run")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--dpo-steps", type=int, default=40)
+    parser.add_argument("--dpo-steps", type=int, default=20)
     parser.add_argument("--hidden", type=int, default=96)
     parser.add_argument("--ordinary", type=int, default=48)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
@@ -266,10 +266,12 @@ def _run_all(options: argparse.Namespace) -> str:
     configs: dict[tuple[str, int], Config] = {}
     for seed in range(options.seeds):  # seed by seed: an early end still leaves whole comparisons
         for variant in (v for v in VARIANTS if v.name in options.variants):
-            made = config_of(variant, seed, options.steps, options.batch, options.data, options.output)
-            configs[variant.name, seed] = replace(made, precision=options.precision)
+            configs[variant.name, seed] = config_of(
+                variant, seed, options.steps, options.batch, options.data, options.output
+            )
         for beta in BETAS if options.pairs else ():
             configs[f"{beta:g}", seed] = dpo_config_of(beta, seed, options.dpo_steps, options.pairs, options.output)
+    configs = {key: replace(config, precision=options.precision) for key, config in configs.items()}
     done: dict[str, list[Outcome]] = {}
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
         outcomes = pool.map(run_one, configs.values(), [held] * len(configs))

@@ -78,7 +78,8 @@ def fix_one_side(transformer: nn.Module) -> None:
         up: Tensor = layer.lora_B["contextgen"].weight  # (out, r)
         rank, inputs = down.shape
         outputs = up.shape[0]
-        change = up @ down
+        with torch.autocast(up.device.type, enabled=False):  # DPO comes here in the middle of a step
+            change = up @ down
         if inputs <= rank:
             down.copy_(torch.eye(rank, inputs))
             up.zero_()

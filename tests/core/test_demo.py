@@ -88,7 +88,7 @@ def test_the_summary_says_what_is_right() -> None:
     assert "16 of 16 looks right (4 of 4 of the hidden creature's)" in lines[-2]
     hidden = lines.index(f"  {scene.members[0].creature.name} (hidden)")
     assert "shape yes, pattern yes, first colour yes, second colour yes" in lines[hidden + 1]
-    assert lines[hidden + 2].endswith("box IoU 0.00")
+    assert lines[hidden + 2].endswith("not there") and "(0 of 4 of the hidden creature's)" in lines[-1]
 
 
 def test_the_photographs_overlap_and_stay_inside() -> None:
