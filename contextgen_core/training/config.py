@@ -46,7 +46,7 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """name adamw, prodigy or muon (what is not a matrix steps as AdamW does, at `vector_share` of the rate). The rate
+    """name adamw, prodigy or muon (what is not a matrix steps as Adam's does, at `vector_share` of the rate). The rate
     warms up over `warmup` steps, stays, and falls as a cosine over the last `tail` share."""
 
     name: str = "adamw"

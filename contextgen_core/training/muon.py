@@ -2,7 +2,7 @@
 github.com/KellerJordan/Muon).
 
 Adam changes a small network along few directions at first; an orthogonal step moves along all of them, which at
-this size learns to read references in far fewer samples. What is not a matrix is left to AdamW (`groups`). The
+this size learns to read references in far fewer samples. What is not a matrix steps as Adam's does. The
 iteration runs in the dtype that it is given: bfloat16 where the machine has units for it.
 """
 
@@ -30,7 +30,8 @@ def orthogonal(matrix: Tensor, rounds: int = 5, dtype: torch.dtype = torch.float
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters with two dimensions; the others of the model step as AdamW does, at `vector_share` of the rate.
+    """For parameters with two dimensions; the others of the model step as Adam's do, at `vector_share` of the rate and
+    without decay.
 
     rate is the spectral norm of a step on a square matrix; tall ones step further."""
 
