@@ -2,8 +2,9 @@
 
 Every variant starts from the shipped base and trains an adapter for the same number of steps on the same scenes,
 once per seed; the DPO runs start from the shipped SFT adapter, one for each beta and seed. All are judged on the
-same held-out scenes from the same noise. The tables go to docs/evidence.md between two marks; what is outside them
-stays. Runs that are already done are taken from the output folder, so the command can be stopped and started again.
+same held-out scenes from the same noise. The tables and a picture go to docs/evidence.md between two marks; what is
+outside them stays. Runs that are already done are taken from the output folder, so the command can be stopped and
+started again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -23,10 +23,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
 from .. import tiny
+from ..demo_pictures import captioned
 from ..errors import InputError
-from . import evaluate, report
+from . import evaluate, pictures, report
 from .config import Config, from_dict
 from .evaluate import Judgement
 from .latents import LatentSet
@@ -165,6 +167,24 @@ def judge(network: Any, held: Held) -> Outcome:
     return Outcome(result.judgements, [v for values in copies for v in values])
 
 
+def sheet(runs: dict[str, Config], count: int = 6) -> np.ndarray:
+    """The first held-out scenes with a hidden creature as each trained run paints them, from the same noise:
+    composite, references, one column a run, truth; uint8 (H, W, 3)."""
+    vae = tiny.tiny_autoencoder()
+    test = report.test_set(vae, count, 0, seed=3)
+    columns = [
+        ("composite", [p.composite for p in test.rendered]),
+        ("references", [pictures.reference_strip(p) for p in test.rendered]),
+    ]
+    for name, config in runs.items():
+        adapter = str(Path(config.output) / "adapter.safetensors")
+        trained = replace(config, model=replace(config.model, adapter=adapter))
+        network = TransformerTask(trained, LatentSet.load(Path(config.data.path))).network
+        columns.append((name, list(report.run_mode(network, vae, test, "full", STEPS).pictures)))
+    columns.append(("truth", [p.target for p in test.rendered]))
+    return captioned([(title, np.concatenate(column)) for title, column in columns], times=1)
+
+
 def table(done: dict[str, list[Outcome]]) -> str:
     """Hidden and visible creatures per variant: mean over seeds, spread between seeds, paired difference from the
     official rule."""
@@ -246,15 +266,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
     parser.add_argument("--output", type=Path, default=Path("output/ablate"))
     parser.add_argument("--evidence", type=Path, default=Path("docs/evidence.md"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/images/ablations.png"))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    began = time.monotonic()
     try:
-        text = _run_all(options)
+        text = _run_all(options) + "\n"
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    text += f"\n\n{(time.monotonic() - began) / 60:.0f} minutes, {options.jobs} runs at a time.\n"
     document = options.evidence.read_text(encoding="utf-8") if options.evidence.is_file() else "# Evidence\n"
     options.evidence.write_text(insert(document, text), encoding="utf-8")
     sys.stdout.write(text)
@@ -284,6 +303,11 @@ def _run_all(options: argparse.Namespace) -> str:
         " ± is the standard deviation between seeds; brackets are 95 % paired bootstrap intervals over creatures.\n\n"
         + table({v.name: done[v.name] for v in VARIANTS if v.name in done})
     )
+    first = {name: config for (name, seed), config in configs.items() if seed == 0 and config.stage == "sft"}
+    options.picture.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet(first)).quantize(256, dither=Image.Dither.NONE).save(options.picture, optimize=True)
+    place = os.path.relpath(options.picture, options.evidence.parent).replace(os.sep, "/")
+    text += f"\n\n![What each trained variant paints, seed 0]({place})"
     if options.pairs:
         before = judge(report.shipped_network("sft"), held)
         text += (

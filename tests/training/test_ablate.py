@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from contextgen_core import tiny
 from contextgen_core.errors import InputError
 from contextgen_core.tiny_vae import NARROW, Taesd
-from contextgen_core.training import ablate, world
+from contextgen_core.training import ablate, report, world
 from contextgen_core.training.ablate import Outcome
 from contextgen_core.training.evaluate import Judgement
 from contextgen_core.training.latents import LatentSet, encode_scenes
@@ -97,3 +98,22 @@ def test_dpo_starts_from_the_shipped_adapter_with_its_own_beta(data: LatentSet) 
     config = ablate.dpo_config_of(7.0, 1, 3, "unused", Path("unused"))
     assert config.stage == "dpo" and config.dpo.beta == 7.0 and config.model.adapter == str(tiny.adapter_path("sft"))
     TransformerTask(config, data)  # the adapter's shapes fit
+
+
+def test_a_run_is_judged_once_and_painted_with_its_own_adapter(data: LatentSet, tmp_path: Path) -> None:
+    data.save(tmp_path / "scenes")
+    held = ablate.Held(1, 0)
+    configs = {}
+    for name in ("official", "cla"):
+        variant = next(v for v in ablate.VARIANTS if v.name == name)
+        configs[name] = ablate.config_of(variant, 0, 1, 2, str(tmp_path / "scenes"), tmp_path)
+    first = ablate.run_one(configs["official"], held)
+    assert any(j.hidden for j in first.judgements)
+    assert ablate.run_one(configs["official"], held).judgements[0].nearer == first.judgements[0].nearer  # from the disk
+    shutil.copytree(tmp_path / "official_0", tmp_path / "cla_0")
+    painted = ablate.sheet(configs, count=1)
+    columns = np.split(painted[-world.SIZE :], [134 * k for k in range(1, 5)], axis=1)  # 6 pixels between two columns
+    own = [c[:, : world.SIZE].astype(int) for c in columns]
+    assert len(own) == 5 and all(c.shape == (world.SIZE, world.SIZE, 3) for c in own)
+    assert np.array_equal(own[4], world.render(report.test_set(tiny.tiny_autoencoder(), 1, 0, 3).scenes[0]).target)
+    assert np.abs(own[2] - own[3]).max() > 0  # same adapter, other rule

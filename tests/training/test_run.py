@@ -57,10 +57,11 @@ class LineTask:
     def restore_extra(self, extra: dict[str, Tensor]) -> None:
         pass
 
-    def finish(self, output: Path) -> None:
+    def finish(self, output: Path | None) -> None:
+        assert output is not None
         (output / "finished").write_text(f"{float(self.model.line.weight.detach()):.9f}")
 
-    def sample(self, path: Path) -> None:
+    def sample(self, path: Path | None) -> None:
         pass
 
 
