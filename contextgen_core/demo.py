@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from . import demo_pictures, tiny
+from . import sheets, tiny
 from .adapter import load_adapter
 from .compose import compose
 from .errors import InputError
@@ -198,7 +198,7 @@ def run(case: Case, out: Path) -> dict[str, Any]:
         "composite": scene.composite,
         "token_grid": draw_layout(scene, ENLARGE),
         "visibility": draw_visibility(plan, tiny.TOKENS),
-        "references": demo_pictures.row_of([r.pixels for r in case.references]) if case.drawn else None,
+        "references": sheets.row_of([r.pixels for r in case.references]) if case.drawn else None,
         "result": result,
     }
     more: dict[str, Any] = {}
@@ -216,7 +216,7 @@ def run(case: Case, out: Path) -> dict[str, Any]:
         pictures |= {
             "cla_only": cla,
             "wanted": wanted,
-            "boxes_found": demo_pictures.draw_boxes(
+            "boxes_found": sheets.draw_boxes(
                 result, [m.box for m in case.drawn.members], found_boxes(case.drawn, result)
             ),
             "sheet": sheet(case, scene.composite, result, cla, wanted),
@@ -253,7 +253,7 @@ FULL, CLA_ONLY = "full method", "CLA only"
 LOOKS = {"shape": "shape", "pattern": "pattern", "first_colour": "first", "second_colour": "second"}  # evaluate.KINDS
 
 
-def found_boxes(scene: world.Scene, picture: np.ndarray) -> list[demo_pictures.Rectangle | None]:
+def found_boxes(scene: world.Scene, picture: np.ndarray) -> list[sheets.Rectangle | None]:
     """Where each creature stands in a picture (uint8), None where it is not to be found."""
     image = picture.astype(np.float32) / 255
     return [evaluate.find_box(scene, k, image) for k in range(len(scene.members))]
@@ -300,10 +300,10 @@ def _sums(creatures: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def sheet(case: Case, composite: np.ndarray, result: np.ndarray, cla: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """What went in and what came out, side by side under captions; pictures uint8 (128, 128, 3)."""
-    return demo_pictures.captioned(
+    return sheets.captioned(
         [
             ("composite", composite),
-            ("references", demo_pictures.square_of([r.pixels for r in case.references])),
+            ("references", sheets.square_of([r.pixels for r in case.references])),
             (FULL, result),
             (CLA_ONLY, cla),
             ("wanted", wanted),
@@ -374,9 +374,9 @@ def update() -> list[Path]:
         cut_out = np.dstack([reference.pixels, reference.mask])  # white in the mask is subject, so opaque
         Image.fromarray(cut_out, "RGBA").save(path, optimize=True)
     Image.fromarray(made["sheet"]).save(SHEET, optimize=True)
-    strip = demo_pictures.square_of([r.pixels for r in case.references])
+    strip = sheets.square_of([r.pixels for r in case.references])
     quarters = [strip, made["composite"], made["cla_only"], made["result"]]
-    Image.fromarray(demo_pictures.enlarged(demo_pictures.square_of(quarters), 2)).save(THUMBNAIL, quality=88)
+    Image.fromarray(sheets.enlarged(sheets.square_of(quarters), 2)).save(THUMBNAIL, quality=88)
     return [*references, SHEET, THUMBNAIL]
 
 

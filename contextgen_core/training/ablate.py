@@ -26,8 +26,8 @@ import torch
 from PIL import Image
 
 from .. import tiny
-from ..demo_pictures import captioned
 from ..errors import InputError
+from ..sheets import captioned
 from . import evaluate, pictures, report
 from .config import Config, from_dict
 from .evaluate import Judgement

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import tiny
 from ..errors import InputError
 
 STAGES = ("scenes", "autoencoder", "base", "sft", "dpo")
@@ -30,8 +31,8 @@ class ModelConfig:
     adapter: str = ""
     autoencoder: str = ""
     checkpointing: bool = False
-    layers: int = 3
-    single_layers: int = 6
+    layers: int = tiny.CONFIG.num_layers
+    single_layers: int = tiny.CONFIG.num_single_layers
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ class EveryConfig:
 @dataclass(frozen=True)
 class Config:
     """One run. batch is per process; the effective batch is batch * accumulate * processes. minutes 0 = no time
-    limit; shard divides the transformer among the processes (FSDP) instead of copying it to each."""
+    limit; threads: of each process (0 = all), and of the stage `scenes` the number of processes; shard divides the
+    transformer among the processes (FSDP) instead of copying it to each."""
 
     stage: str
     output: str

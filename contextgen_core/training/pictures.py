@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..sheets import enlarged, square_of
 from ..tiny_vae import Taesd
 from . import world
 from .latents import encode_scenes
@@ -37,17 +38,12 @@ def sheet(columns: Sequence[np.ndarray], scale: int = 1) -> np.ndarray:
         line = np.concatenate(parts[:-1], axis=1)
         rows += [line, np.full((4, line.shape[1], 3), 255, np.uint8)]
     out = np.concatenate(rows[:-1])
-    return out.repeat(scale, 0).repeat(scale, 1)
+    return enlarged(out, scale)
 
 
 def reference_strip(picture: world.Picture) -> np.ndarray:
     """Up to four references in a square of the picture's size."""
-    out = np.full((world.SIZE, world.SIZE, 3), 255, np.uint8)
-    side = world.REFERENCE_SIZE
-    for k, reference in enumerate(picture.references):
-        y, x = k // 2 * side, k % 2 * side
-        out[y : y + side, x : x + side] = reference
-    return out
+    return square_of(picture.references)
 
 
 def sample_sheet(

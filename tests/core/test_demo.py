@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contextgen_core import demo, demo_pictures, tiny
+from contextgen_core import demo, sheets, tiny
 from contextgen_core.compose import compose
 from contextgen_core.report import colour
 from contextgen_core.training import world
@@ -128,7 +128,7 @@ def test_one_creature_is_hidden_in_the_composite_and_in_sight_in_the_wanted_pict
 
 def test_boxes_are_drawn_where_they_are_asked_and_where_they_are_found() -> None:
     grey = np.full((64, 64, 3), 128, np.uint8)
-    drawn = demo_pictures.draw_boxes(grey, [(8, 8, 40, 40), (20, 20, 60, 60)], [(10, 10, 38, 42), None], times=2)
+    drawn = sheets.draw_boxes(grey, [(8, 8, 40, 40), (20, 20, 60, 60)], [(10, 10, 38, 42), None], times=2)
     assert drawn.shape[1] == 128 and drawn.shape[0] > 128
     first, second = colour(0), colour(1)
     full = (drawn[30:80, 20] == first).all(-1)  # left edge of the box found
@@ -142,10 +142,10 @@ def test_boxes_are_drawn_where_they_are_asked_and_where_they_are_found() -> None
 def test_the_sheet_shows_the_pictures_as_they_are() -> None:
     rng = np.random.default_rng(1)
     pictures = [rng.integers(0, 255, (16, 16, 3), dtype=np.uint8) for _ in range(3)]
-    sheet = demo_pictures.captioned([(str(n), picture) for n, picture in enumerate(pictures)], times=2)
-    left = 2 * (32 + demo_pictures.GAP)
+    sheet = sheets.captioned([(str(n), picture) for n, picture in enumerate(pictures)], times=2)
+    left = 2 * (32 + sheets.GAP)
     assert (sheet[-32:, left:] == pictures[2].repeat(2, 0).repeat(2, 1)).all()
-    square = demo_pictures.square_of(pictures)
+    square = sheets.square_of(pictures)
     assert (square[16:, :16] == pictures[2]).all() and (square[16:, 16:] == 255).all()
 
 
@@ -203,7 +203,7 @@ def test_update_writes_the_pictures_that_the_repository_keeps(
     assert "docs/images/tiny_demo.png" in capsys.readouterr().out.replace("\\", "/")
     sheet, thumbnail = read(demo.SHEET), read(demo.THUMBNAIL)
     composite = compose(demo.creatures().layout, demo.creatures().references).composite
-    assert (sheet[-256:, :256] == demo_pictures.enlarged(composite, 2)).all()
+    assert (sheet[-256:, :256] == sheets.enlarged(composite, 2)).all()
     assert thumbnail.shape == (512, 512, 3)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from contextgen_core import tiny
 from contextgen_core.errors import InputError
+from contextgen_core.sheets import GAP
 from contextgen_core.tiny_vae import NARROW, Taesd
 from contextgen_core.training import ablate, report, world
 from contextgen_core.training.ablate import Outcome
@@ -112,7 +113,7 @@ def test_a_run_is_judged_once_and_painted_with_its_own_adapter(data: LatentSet, 
     assert ablate.run_one(configs["official"], held).judgements[0].nearer == first.judgements[0].nearer  # from the disk
     shutil.copytree(tmp_path / "official_0", tmp_path / "cla_0")
     painted = ablate.sheet(configs, count=1)
-    columns = np.split(painted[-world.SIZE :], [134 * k for k in range(1, 5)], axis=1)  # 6 pixels between two columns
+    columns = np.split(painted[-world.SIZE :], [(world.SIZE + GAP) * k for k in range(1, 5)], axis=1)
     own = [c[:, : world.SIZE].astype(int) for c in columns]
     assert len(own) == 5 and all(c.shape == (world.SIZE, world.SIZE, 3) for c in own)
     assert np.array_equal(own[4], world.render(report.test_set(tiny.tiny_autoencoder(), 1, 0, 3).scenes[0]).target)

@@ -1,4 +1,4 @@
-"""The demonstration's pictures: references in a strip, boxes asked and found, and the sheet that shows all."""
+"""Pictures put together for people: several in a row, a square or under captions, boxes asked and found drawn in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def enlarged(picture: np.ndarray, times: int) -> np.ndarray:
     return picture.repeat(times, 0).repeat(times, 1)
 
 
-def square_of(pictures: Sequence[np.ndarray]) -> np.ndarray:
+def square_of(pictures: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Up to four pictures of equal size, two in a row, white where there is none: uint8 (2 H, 2 W, 3)."""
     height, width = pictures[0].shape[:2]
     out = np.full((2 * height, 2 * width, 3), 255, np.uint8)
