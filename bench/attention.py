@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from workload import TEXT, interleaved, make_plan
 
-from contextgen_core.attention import choose_kernel, compile_programs, run
+from contextgen_core.attention.run import choose_kernel, compile_programs, run
 from contextgen_core.errors import InputError
-from contextgen_core.methods.contextgen import Settings, arrange, references_read
-from contextgen_core.schedule import Rule
-from contextgen_core.sequence import Plan, TokenSequence
+from contextgen_core.methods.contextgen.schedule import Rule
+from contextgen_core.methods.contextgen.sequence import Plan, TokenSequence
+from contextgen_core.methods.contextgen.settings import Settings, arrange, references_read
 
 WIDTH = 128
 BLOCKS = (1, 4)  # CLA, then ICA with references that are still needed, ICA for the last time, CLA without them

@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.nn import functional
 from workload import TEXT, arithmetic, kept_tokens, make_plan
 
-from contextgen_core.attention import choose_kernel, compile_programs, run
+from contextgen_core.attention.lse import attend_lse
+from contextgen_core.attention.run import choose_kernel, compile_programs, run
 from contextgen_core.errors import InputError
-from contextgen_core.kernels.lse import attend_lse
-from contextgen_core.methods.contextgen import Arrangement, Settings, arrange, image_ids, references_read
-from contextgen_core.sequence import Plan
+from contextgen_core.methods.contextgen.sequence import Plan
+from contextgen_core.methods.contextgen.settings import Arrangement, Settings, arrange, image_ids, references_read
 
 HEAD = 128
 AXES = (16, 56, 56)

@@ -64,9 +64,9 @@ def _randomise(module: torch.nn.Module) -> None:
 def diffusers_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
     from diffusers import FluxTransformer2DModel
 
+    from contextgen_core.attention.program import compile_programs
     from contextgen_core.hosts.diffusers import ContextGenFlux
-    from contextgen_core.kernels.program import compile_programs
-    from contextgen_core.methods.contextgen import Settings
+    from contextgen_core.methods.contextgen.settings import Settings
 
     torch.set_default_dtype(dtype)
     model = FluxTransformer2DModel(**diffusers_config(shape)).requires_grad_(False).eval()

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path and "contextgen_core" not in sys.modules:
     sys.path.append(str(ROOT))  # behind everything else: the folder nodes must hide nobody's module
 
-from contextgen_core.sequence import Plan, ReferenceTokens, TokenBox, active_references  # noqa: E402
+from contextgen_core.layout.tokens import TokenBox  # noqa: E402
+from contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens, active_references  # noqa: E402
 
 TEXT = 512
 REFERENCE_SIDES = ((384, 256), (512, 384), (768, 512), (1024, 768))  # the authors' size rule, canvas to reference

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from .errors import InputError
-from .geometry import Box
+from .layout.box import Box
 
 SELECTED = 128
 MAX_RADIUS = 256

@@ -11,7 +11,8 @@ import comfy.lora
 import folder_paths
 from comfy_api.latest import io
 
-from ..contextgen_core.adapter import (
+from ..contextgen_core.errors import InputError
+from ..contextgen_core.lora.adapter import (
     Adapter,
     flux_shapes,
     host_state_dict,
@@ -20,8 +21,7 @@ from ..contextgen_core.adapter import (
     match,
     to_diffusers,
 )
-from ..contextgen_core.errors import InputError
-from ..contextgen_core.tiny import ADAPTERS, FOLDER, adapter_path
+from ..contextgen_core.tiny.model import ADAPTERS, FOLDER, adapter_path
 from . import host
 from .sockets import naming, schema
 

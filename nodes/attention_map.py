@@ -13,9 +13,9 @@ import torch
 from comfy_api.latest import io
 from PIL import Image, ImageDraw, ImageFont
 
-from ..contextgen_core.attention_map import AttentionMaps, Recorder, describe, heat, scaled
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.sequence import Plan
+from ..contextgen_core.methods.contextgen.attention_map import AttentionMaps, Recorder, describe, heat, scaled
+from ..contextgen_core.methods.contextgen.sequence import Plan
 from . import host
 from .sockets import check_window, chosen, naming, preview, schema, to_bytes, to_image, window
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..contextgen_core.compose import Scene
+from ..contextgen_core.composite.compose import Scene
+from ..contextgen_core.composite.references import PreparedReference, prepare
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.references import PreparedReference, prepare
-from ..contextgen_core.sequence import plan_from_scene
+from ..contextgen_core.methods.contextgen.sequence import plan_from_scene
 from . import host
 from .sockets import LayoutType, naming, schema, to_image
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..contextgen_core import cutout as core
+from ..contextgen_core.cutout import cutout as core
 from . import sam_model as sams
 from .cutout_work import AUTOMATIC, NODE, SOURCES, as_dict, cut, for_editor, requests, thumbnail
 from .sockets import BOX_TYPES, FORMS, BoundingBox, boxes_format_input, chosen, naming, preview, schema, to_image

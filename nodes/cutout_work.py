@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..contextgen_core import cutout as core
+from ..contextgen_core.cutout import cutout as core
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.geometry import Box
-from ..contextgen_core.interop import boxes_from_any
+from ..contextgen_core.layout.box import Box
+from ..contextgen_core.layout.foreign_boxes import boxes_from_any
 from . import sam_model as sams
 from .sockets import FORMS, naming, preview, to_bytes
 

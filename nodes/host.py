@@ -27,9 +27,11 @@ import comfy.model_base
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ..contextgen_core.attention import Program, choose_kernel, compile_programs, run
+from ..contextgen_core.attention.run import Program, choose_kernel, compile_programs, run
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.methods.contextgen import (
+from ..contextgen_core.methods.contextgen.schedule import Rule
+from ..contextgen_core.methods.contextgen.sequence import Plan, TokenSequence, active_references
+from ..contextgen_core.methods.contextgen.settings import (
     Arrangement,
     Settings,
     arrange,
@@ -37,8 +39,6 @@ from ..contextgen_core.methods.contextgen import (
     references_read,
     windows,
 )
-from ..contextgen_core.schedule import Rule
-from ..contextgen_core.sequence import Plan, TokenSequence, active_references
 from .host_memory import prepare_sampling
 
 log = logging.getLogger("contextgen")

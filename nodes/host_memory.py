@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ..contextgen_core.methods.contextgen import Settings, references_read
-from ..contextgen_core.sequence import Plan
+from ..contextgen_core.methods.contextgen.sequence import Plan
+from ..contextgen_core.methods.contextgen.settings import Settings, references_read
 
 Options = dict[str, Any]
 LATENTS = "reference_latents"

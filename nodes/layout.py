@@ -12,10 +12,11 @@ import torch
 from comfy_api.latest import io
 from PIL import Image
 
-from ..contextgen_core.compose import FITS, ORDERS, Scene, compose
-from ..contextgen_core.interop import BoxFormat
-from ..contextgen_core.layout import MAX_CANVAS, MIN_CANVAS, Instance, LabelledBox, Layout, boxes_from_any
-from ..contextgen_core.references import TOKEN, Reference
+from ..contextgen_core.composite.compose import FITS, ORDERS, Scene, compose
+from ..contextgen_core.composite.references import Reference
+from ..contextgen_core.layout.foreign_boxes import BoxFormat
+from ..contextgen_core.layout.layout import MAX_CANVAS, MIN_CANVAS, Instance, LabelledBox, Layout, boxes_from_any
+from ..contextgen_core.layout.tokens import TOKEN
 from .sockets import (
     BOX_TYPES,
     BoundingBox,

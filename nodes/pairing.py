@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
+from ..contextgen_core.composite.references import Reference
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.interop import LabelledBox, boxes_from_any
-from ..contextgen_core.pairing import WAYS, Pairing, boxes_to_masks, by_appearance, by_label, by_order
-from ..contextgen_core.references import Reference
+from ..contextgen_core.layout.foreign_boxes import LabelledBox, boxes_from_any
+from ..contextgen_core.layout.pairing import WAYS, Pairing, boxes_to_masks, by_appearance, by_label, by_order
 from . import vision
 from .sockets import (
     BOX_TYPES,

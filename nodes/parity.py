@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from ..contextgen_core.adapter import load_adapter
-from ..contextgen_core.parity import load_case, pack, settings_from
+from ..contextgen_core.commands.parity import load_case, pack, settings_from
+from ..contextgen_core.lora.adapter import load_adapter
 from .adapter import apply_adapter
 from .host import attach_plan, install
 from .host_model import build_flux

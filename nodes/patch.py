@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..contextgen_core.attention import KERNELS
+from ..contextgen_core.attention.run import KERNELS
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.methods.contextgen import Settings
-from ..contextgen_core.schedule import Rule, default_ica_blocks
+from ..contextgen_core.methods.contextgen.schedule import Rule, default_ica_blocks
+from ..contextgen_core.methods.contextgen.settings import Settings
 from . import host
 from .sockets import check_window, chosen, schema, window
 

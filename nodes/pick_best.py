@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.score import CRITERIA, Scored, merit, rank
+from ..contextgen_core.score.figures import CRITERIA, Scored, merit, rank
 from .score import CATEGORY, Scores
 from .sockets import naming, schema
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
+from ..contextgen_core.composite.references import Reference
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.masks import looks_inverted
-from ..contextgen_core.references import Reference
 from .sockets import References, cutout, naming, preview, schema, to_bytes, window
 
 log = logging.getLogger("contextgen")

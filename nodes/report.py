@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 from PIL import Image
 
-from ..contextgen_core.compose import Scene
-from ..contextgen_core.methods.contextgen import Settings
-from ..contextgen_core.report import TEXT_TOKENS, ModelSize, draw_layout, measure
-from ..contextgen_core.sequence import plan_from_scene
+from ..contextgen_core.composite.compose import Scene
+from ..contextgen_core.methods.contextgen.report import TEXT_TOKENS, ModelSize, draw_layout, measure
+from ..contextgen_core.methods.contextgen.sequence import plan_from_scene
+from ..contextgen_core.methods.contextgen.settings import Settings
 from . import host
 from .conditioning import prepared_references
 from .sockets import LayoutType, naming, preview, schema, to_image

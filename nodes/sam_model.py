@@ -10,8 +10,8 @@ import comfy.model_management
 import comfy.model_patcher
 import folder_paths
 
+from ..contextgen_core.cutout.sam import Segmenter
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.sam import Segmenter
 
 FOLDER = "sams"
 NONE = "none"

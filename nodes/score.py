@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..contextgen_core.bounded_json import parse
-from ..contextgen_core.colour import colour_right
-from ..contextgen_core.compose import Scene
-from ..contextgen_core.cutout import fit_mask
+from ..contextgen_core.composite.compose import Scene
+from ..contextgen_core.cutout.cutout import fit_mask
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.geometry import Box
-from ..contextgen_core.interop import boxes_from_any
-from ..contextgen_core.pairing import boxes_to_masks
-from ..contextgen_core.score import Answers, Expected, Scored, judge, summarise
-from ..contextgen_core.score_file import read_answers
-from ..contextgen_core.score_report import as_json, chart, instance_table, table
+from ..contextgen_core.input.bounded_json import parse
+from ..contextgen_core.layout.box import Box
+from ..contextgen_core.layout.foreign_boxes import boxes_from_any
+from ..contextgen_core.layout.pairing import boxes_to_masks
+from ..contextgen_core.score.colour import colour_right
+from ..contextgen_core.score.figures import Answers, Expected, Scored, judge, summarise
+from ..contextgen_core.score.results_file import read_answers
+from ..contextgen_core.score.table import as_json, chart, instance_table, table
 from . import vision
 from .sockets import (
     BOX_TYPES,

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.prompt import DEFAULT_TEMPLATE, describe, wrap
+from ..contextgen_core.methods.contextgen.prompt import DEFAULT_TEMPLATE, describe, wrap
 from .sockets import naming, schema
 
 NODE = "ContextGenTextEncode"

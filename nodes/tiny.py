@@ -10,7 +10,7 @@ import comfy.sd
 import torch
 from comfy_api.latest import io
 
-from ..contextgen_core.tiny import encode_words, tiny_autoencoder_state, tiny_transformer_state
+from ..contextgen_core.tiny.model import encode_words, tiny_autoencoder_state, tiny_transformer_state
 from .host_model import build_flux
 from .sockets import schema
 

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.geometry import Box
-from ..contextgen_core.score import cosine, masked_average
+from ..contextgen_core.layout.box import Box
+from ..contextgen_core.score.figures import cosine, masked_average
 
 GREY = 128
 MAX_PREFIX = 8  # class and register tokens before the patches

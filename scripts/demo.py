@@ -22,7 +22,7 @@ import numpy as np  # noqa: E402
 import test as suites  # noqa: E402  scripts/test.py
 from PIL import Image  # noqa: E402
 
-from contextgen_core import demo  # noqa: E402
+from contextgen_core.commands import demo  # noqa: E402
 
 OUT = ROOT / "output" / "demo"
 WORKFLOWS = {"creatures": ROOT / "workflows" / "api" / "tiny_demo.json"}

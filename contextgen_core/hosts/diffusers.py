@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..adapter import Adapter, to_diffusers
-from ..attention import Attend, Program, choose_kernel, compile_programs, run, sdpa
+from ..attention.run import Attend, Program, choose_kernel, compile_programs, run, sdpa
 from ..errors import InputError
-from ..methods.contextgen import Arrangement, Settings, arrange, image_ids, references_read
-from ..sequence import Plan, TokenSequence
+from ..lora.adapter import Adapter, to_diffusers
+from ..methods.contextgen.sequence import Plan, TokenSequence
+from ..methods.contextgen.settings import Arrangement, Settings, arrange, image_ids, references_read
 
 Plans = Plan | Sequence[Plan]
 Rotary = tuple[Tensor, Tensor]  # cos and sin, (1 or B, S, D)

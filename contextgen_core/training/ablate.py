@@ -25,14 +25,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .. import tiny
 from ..errors import InputError
-from ..sheets import captioned
-from . import evaluate, pictures, report
+from ..pictures import captioned
+from ..tiny import model as tiny
+from . import report
 from .config import Config, from_dict
-from .evaluate import Judgement
 from .latents import LatentSet
 from .run import Run
+from .small_world import evaluate, pictures
+from .small_world.evaluate import Judgement
 from .tasks import TransformerTask
 
 logger = logging.getLogger("contextgen")

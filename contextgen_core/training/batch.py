@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..sequence import Plan
+from ..methods.contextgen.sequence import Plan
 
 
 @dataclass(frozen=True, eq=False)

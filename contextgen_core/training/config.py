@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import tiny
 from ..errors import InputError
+from ..tiny import model as tiny
 
 STAGES = ("scenes", "autoencoder", "base", "sft", "dpo")
 

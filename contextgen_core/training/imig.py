@@ -27,8 +27,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..layout import Box
-from . import world
+from ..layout.box import Box
+from .small_world import world
 
 PROMPTS = "filtered_prompts.json"
 MOST_BYTES = 2**30  # of the prompt file

@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..composite.references import token_mask
 from ..errors import InputError
-from ..layout import Box
-from ..references import token_mask
-from ..sequence import TOKEN, Plan, ReferenceTokens, TokenBox, token_box
-from ..tiny_text import encode_words
-from ..tiny_vae import Taesd
-from . import world
+from ..layout.box import Box
+from ..layout.tokens import TOKEN, TokenBox, token_box
+from ..methods.contextgen.sequence import Plan, ReferenceTokens
+from ..tiny.autoencoder import Taesd
+from ..tiny.text import encode_words
 from .batch import Batch
 from .config import Config
+from .small_world import world
 
 GRID = world.SIZE // TOKEN  # tokens along one side of the picture
 REFERENCE_GRID = world.REFERENCE_SIZE // TOKEN

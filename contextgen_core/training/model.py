@@ -15,9 +15,10 @@ from torch.nn import functional
 
 from ..errors import InputError
 from ..hosts.diffusers import ContextGenFlux
-from ..methods.contextgen import Settings
-from ..schedule import Rule, make_schedule
-from ..sequence import Plan, TokenBox, position_ids
+from ..layout.tokens import TokenBox
+from ..methods.contextgen.schedule import Rule, make_schedule
+from ..methods.contextgen.sequence import Plan, position_ids
+from ..methods.contextgen.settings import Settings
 from .batch import Batch
 from .shard import alike
 

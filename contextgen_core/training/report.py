@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .. import tiny
 from ..errors import InputError
-from ..methods.contextgen import Settings
-from ..schedule import Rule
-from ..tiny_vae import Taesd
-from . import evaluate, pictures, world
-from .evaluate import Judgement, Score
+from ..methods.contextgen.schedule import Rule
+from ..methods.contextgen.settings import Settings
+from ..tiny import model as tiny
+from ..tiny.autoencoder import Taesd
 from .latents import LatentSet, encode_scenes, unpack
 from .model import Adapter, FlowNetwork, add_adapter, load_adapter_state
 from .sampling import sample_set
+from .small_world import evaluate, pictures, world
+from .small_world.evaluate import Judgement, Score
 
 logger = logging.getLogger("contextgen")
 

@@ -14,13 +14,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from .. import tiny
 from ..errors import InputError
-from ..tiny_vae import Taesd, compact
-from . import world
+from ..tiny import model as tiny
+from ..tiny.autoencoder import Taesd, compact
 from .config import Config
 from .latents import LatentSet, encode_scenes, training_scenes
 from .run import Run
+from .small_world import world
 
 logger = logging.getLogger("contextgen")
 _PORTION = 500  # scenes that a worker renders at a time
@@ -33,7 +33,7 @@ def train(config: Config) -> int:
     if config.stage == "scenes":
         return make_scenes(config)
     if config.stage == "autoencoder":
-        from .autoencoder import AutoencoderTask
+        from .small_world.autoencoder import AutoencoderTask
 
         return Run(config, AutoencoderTask(config)).go()
     from .tasks import TransformerTask
@@ -47,7 +47,7 @@ def open_data(config: Config) -> Any:
         raise InputError("data.path is empty in the training config; give the folder of the data.")
     if config.data.kind == "world":
         return LatentSet.load(Path(config.data.path))
-    from .pixels import PixelSet
+    from .small_world.pixels import PixelSet
 
     return PixelSet(config)
 

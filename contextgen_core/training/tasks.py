@@ -15,17 +15,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .. import tiny
 from ..errors import InputError
-from ..methods.contextgen import Settings
-from ..schedule import Rule
+from ..methods.contextgen.schedule import Rule
+from ..methods.contextgen.settings import Settings
+from ..tiny import model as tiny
 from . import flow
 from .batch import Batch
 from .config import Config, MethodConfig
 from .latents import LatentSet
 from .model import Adapter, FlowNetwork, adapter_state, add_adapter, load_adapter_state
-from .pictures import sample_sheet
 from .shard import alike, whole_state
+from .small_world.pictures import sample_sheet
 from .stages import autoencoder
 
 logger = logging.getLogger("contextgen")

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from contextgen_core import adapter as adapters
-from contextgen_core.adapter import Adapter, LowRank
 from contextgen_core.errors import InputError
+from contextgen_core.lora import adapter as adapters
+from contextgen_core.lora.adapter import Adapter, LowRank
 
 ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracle" / "transformer_00007.safetensors"
 WIDTH = 8

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from plans import crowd, plans, sequence_of
 from torch import Tensor
 
-from contextgen_core import attention
-from contextgen_core.attention import KERNELS, choose_kernel, compile_programs, run
-from contextgen_core.kernels.lse import attend_lse, merge_lse
-from contextgen_core.schedule import Rule, Schedule, make_schedule
-from contextgen_core.sequence import Plan, ReferenceTokens, TokenBox, TokenSequence
-from contextgen_core.visibility import dense_mask
+from contextgen_core.attention import run as attention
+from contextgen_core.attention.lse import attend_lse, merge_lse
+from contextgen_core.attention.run import KERNELS, choose_kernel, compile_programs, run
+from contextgen_core.layout.tokens import TokenBox
+from contextgen_core.methods.contextgen.schedule import Rule, Schedule, make_schedule
+from contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens, TokenSequence
+from contextgen_core.methods.contextgen.visibility import dense_mask
 
 CPU = torch.device("cpu")
 EXACT = [name for name in KERNELS if name not in ("auto", "dense", "flex", "varlen")]

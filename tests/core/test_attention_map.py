@@ -9,10 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import crowd, plans, sequence_of
 
-from contextgen_core.attention_map import AttentionMaps, Recorder, describe, heat, reference_mass, scaled
 from contextgen_core.errors import InputError
-from contextgen_core.schedule import Rule
-from contextgen_core.visibility import dense_mask, key_weights
+from contextgen_core.methods.contextgen.attention_map import (
+    AttentionMaps,
+    Recorder,
+    describe,
+    heat,
+    reference_mass,
+    scaled,
+)
+from contextgen_core.methods.contextgen.schedule import Rule
+from contextgen_core.methods.contextgen.visibility import dense_mask, key_weights
 
 
 def dense_mass(sequence, rule, q, k) -> torch.Tensor:

@@ -9,9 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from contextgen_core.schedule import make_schedule
-from contextgen_core.sequence import TokenSequence, active_references
-from contextgen_core.visibility import dense_mask
+from contextgen_core.methods.contextgen.schedule import make_schedule
+from contextgen_core.methods.contextgen.sequence import TokenSequence, active_references
+from contextgen_core.methods.contextgen.visibility import dense_mask
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 

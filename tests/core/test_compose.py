@@ -18,11 +18,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contextgen_core.compose import FITS, automatic_order, compose, paste_rect
+from contextgen_core.composite.compose import FITS, automatic_order, compose, paste_rect
+from contextgen_core.composite.placement import bilinear
+from contextgen_core.composite.references import GREY, Reference
 from contextgen_core.errors import InputError
-from contextgen_core.layout import Box, Instance, Layout
-from contextgen_core.placement import bilinear
-from contextgen_core.references import GREY, Reference
+from contextgen_core.layout.box import Box
+from contextgen_core.layout.layout import Instance, Layout
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 RED, GREEN, BLUE = (250, 0, 0), (0, 250, 0), (0, 0, 250)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from sam_tiny import picture, tiny_state
 
-from contextgen_core import sam
-from contextgen_core.cutout import Cleaning, Prompts, by_model, finish, fit_mask, plain, rgba
+from contextgen_core.cutout import sam
+from contextgen_core.cutout.cutout import Cleaning, Prompts, by_model, finish, fit_mask, plain, rgba
+from contextgen_core.cutout.sam import Point, Segmenter
 from contextgen_core.errors import InputError
-from contextgen_core.geometry import Box
-from contextgen_core.sam import Point, Segmenter
+from contextgen_core.layout.box import Box
 
 
 @pytest.fixture(scope="module")

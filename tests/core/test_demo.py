@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contextgen_core import demo, sheets, tiny
-from contextgen_core.compose import compose
-from contextgen_core.report import colour
-from contextgen_core.training import world
+from contextgen_core import pictures as sheets
+from contextgen_core.commands import demo
+from contextgen_core.composite.compose import compose
+from contextgen_core.methods.contextgen.report import colour
+from contextgen_core.tiny import model as tiny
+from contextgen_core.training.small_world import world
 
 ROOT = Path(__file__).resolve().parents[2]
 

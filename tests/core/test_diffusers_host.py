@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 from contextgen_core.errors import InputError
 from contextgen_core.hosts.diffusers import ContextGenFlux
-from contextgen_core.methods.contextgen import Settings
-from contextgen_core.sequence import Plan, TokenBox, reference_tokens
+from contextgen_core.layout.tokens import TokenBox
+from contextgen_core.methods.contextgen.sequence import Plan, reference_tokens
+from contextgen_core.methods.contextgen.settings import Settings
 from tests.support.plans import crowd
 
 TEXT = 12

@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from plans import crowd, plans, sequence_of
 from torch import Tensor
 
-from contextgen_core import attention
-from contextgen_core.attention import choose_kernel, compile_programs, run
+from contextgen_core.attention import run as attention
+from contextgen_core.attention import varlen
+from contextgen_core.attention.flex import BLOCK, block_kinds, token_marks
+from contextgen_core.attention.lse import attend_lse
+from contextgen_core.attention.run import choose_kernel, compile_programs, run
 from contextgen_core.errors import InputError
-from contextgen_core.kernels import varlen
-from contextgen_core.kernels.flex import BLOCK, block_kinds, token_marks
-from contextgen_core.kernels.lse import attend_lse
-from contextgen_core.schedule import Rule, make_schedule
-from contextgen_core.sequence import Plan, ReferenceTokens, TokenBox
-from contextgen_core.visibility import dense_mask
+from contextgen_core.layout.tokens import TokenBox
+from contextgen_core.methods.contextgen.schedule import Rule, make_schedule
+from contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens
+from contextgen_core.methods.contextgen.visibility import dense_mask
 
 CPU = torch.device("cpu")
 SCHEDULE = make_schedule(0, 4, ica_blocks=(0, 2))

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contextgen_core.errors import InputError
-from contextgen_core.layout import (
+from contextgen_core.layout.box import Box
+from contextgen_core.layout.layout import (
     MAX_INSTANCES,
     MAX_JSON_BYTES,
-    Box,
     Instance,
     LabelledBox,
     Layout,

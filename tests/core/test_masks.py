@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from contextgen_core import masks
 from contextgen_core.errors import InputError
-from contextgen_core.geometry import Box
+from contextgen_core.layout.box import Box
 
 bit_pictures = arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contextgen_core.errors import InputError
-from contextgen_core.geometry import Box
-from contextgen_core.interop import LabelledBox
-from contextgen_core.matching import assign, iou_matrix, same_label
-from contextgen_core.pairing import boxes_to_masks, by_appearance, by_label, by_order, masks_to_boxes
+from contextgen_core.layout.box import Box
+from contextgen_core.layout.foreign_boxes import LabelledBox
+from contextgen_core.layout.matching import assign, iou_matrix, same_label
+from contextgen_core.layout.pairing import boxes_to_masks, by_appearance, by_label, by_order, masks_to_boxes
 
 
 def found(*labels: str, scores: tuple[float | None, ...] = ()) -> list[LabelledBox]:

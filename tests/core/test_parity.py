@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from contextgen_core import parity
+from contextgen_core.commands import parity
 from contextgen_core.hosts.comfy_process import find_comfy
-from contextgen_core.schedule import Rule
+from contextgen_core.methods.contextgen.schedule import Rule
 
 ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracle"
 CASES = sorted(ORACLE.glob("*.npz")) if ORACLE.is_dir() else []

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextgen_core import prompt
 from contextgen_core.errors import InputError
+from contextgen_core.methods.contextgen import prompt
 
 
 @pytest.mark.parametrize("start", ["a photo of ", "An Image of ", " A PICTURE OF  "])

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from contextgen_core.errors import InputError
-from contextgen_core.references import (
+from contextgen_core.composite.references import (
     GREY,
     Reference,
     budget_size,
@@ -23,6 +22,7 @@ from contextgen_core.references import (
     subject_from_image,
     token_mask,
 )
+from contextgen_core.errors import InputError
 
 ORACLE = Path(__file__).parents[3] / "shared" / "oracle"  # golden cases, where the checkout has them beside it
 

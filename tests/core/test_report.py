@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from contextgen_core.compose import compose
-from contextgen_core.layout import Box, Instance, Layout
-from contextgen_core.methods.contextgen import Settings, arrange, references_read
-from contextgen_core.references import Reference
-from contextgen_core.report import ModelSize, colour, draw_layout, draw_visibility, measure
-from contextgen_core.schedule import Rule
-from contextgen_core.sequence import Plan, ReferenceTokens, TokenBox
-from contextgen_core.visibility import dense_mask
+from contextgen_core.composite.compose import compose
+from contextgen_core.composite.references import Reference
+from contextgen_core.layout.box import Box
+from contextgen_core.layout.layout import Instance, Layout
+from contextgen_core.layout.tokens import TokenBox
+from contextgen_core.methods.contextgen.report import ModelSize, colour, draw_layout, draw_visibility, measure
+from contextgen_core.methods.contextgen.schedule import Rule
+from contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens
+from contextgen_core.methods.contextgen.settings import Settings, arrange, references_read
+from contextgen_core.methods.contextgen.visibility import dense_mask
 
 PETA = 1e15
 

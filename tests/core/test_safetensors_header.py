@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from contextgen_core.adapter import load_adapter
 from contextgen_core.errors import InputError
-from contextgen_core.safetensors_header import MAX_HEADER_BYTES, MAX_TENSORS, read_header
+from contextgen_core.lora.adapter import load_adapter
+from contextgen_core.lora.header import MAX_HEADER_BYTES, MAX_TENSORS, read_header
 
 KEY = "transformer.x_embedder.lora_A.weight"
 GOOD = save({KEY: torch.ones(2, 4), KEY.replace("_A", "_B"): torch.ones(8, 2)}, {"format": "pt"})

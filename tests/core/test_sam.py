@@ -13,10 +13,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from sam_tiny import TINY, import_segment_anything, picture, tiny_state
 
-from contextgen_core import sam, sam_check
+from contextgen_core.commands import sam_check
+from contextgen_core.cutout import sam
+from contextgen_core.cutout.sam import Point, Segmenter, Shape, build, read_checkpoint, read_shape
 from contextgen_core.errors import InputError
-from contextgen_core.geometry import Box
-from contextgen_core.sam import Point, Segmenter, Shape, build, read_checkpoint, read_shape
+from contextgen_core.layout.box import Box
 
 SHAPE = Shape(**TINY)
 

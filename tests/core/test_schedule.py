@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contextgen_core.errors import InputError
-from contextgen_core.schedule import Rule, Schedule, make_schedule
+from contextgen_core.methods.contextgen.schedule import Rule, Schedule, make_schedule
 
 
 def rules(schedule: Schedule) -> list[Rule]:

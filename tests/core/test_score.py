@@ -9,23 +9,23 @@ import sys
 import numpy as np
 import pytest
 
-from contextgen_core.colour import COLOURS, colour_right, colour_share, named_colour, to_hsv
+from contextgen_core.commands.score import main
 from contextgen_core.errors import InputError
-from contextgen_core.geometry import Box
-from contextgen_core.interop import LabelledBox
-from contextgen_core.score import (
+from contextgen_core.layout.box import Box
+from contextgen_core.layout.foreign_boxes import LabelledBox
+from contextgen_core.score.colour import COLOURS, colour_right, colour_share, named_colour, to_hsv
+from contextgen_core.score.figures import (
     Answers,
     Expected,
     by_level,
     cosine,
     judge,
-    main,
     masked_average,
     merit,
     rank,
     summarise,
 )
-from contextgen_core.score_report import chart, instance_table, table
+from contextgen_core.score.table import chart, instance_table, table
 
 LEFT, RIGHT = Box(0, 0, 100, 100), Box(200, 0, 300, 100)
 THIRD = Box(50, 0, 150, 100)  # IoU 1/3 with LEFT

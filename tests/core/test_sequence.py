@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 from plans import golden, golden_names, plans, sequence_of
 
 from contextgen_core.errors import InputError
-from contextgen_core.layout import Box
-from contextgen_core.sequence import (
-    Plan,
-    ReferenceTokens,
-    TokenBox,
-    active_references,
-    position_ids,
-    token_box,
-)
+from contextgen_core.layout.box import Box
+from contextgen_core.layout.tokens import TokenBox, token_box
+from contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens, active_references, position_ids
 
 coordinates = st.floats(-100, 400, allow_nan=False)
 

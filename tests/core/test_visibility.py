@@ -8,11 +8,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from plans import crowd, golden, golden_names, plans, sequence_of
 
-from contextgen_core.schedule import BlockPlan, Rule
-from contextgen_core.sequence import Plan, ReferenceTokens, Span, TokenBox, TokenSequence
-from contextgen_core.visibility import (
+from contextgen_core.attention.groups import Group, Span
+from contextgen_core.layout.tokens import TokenBox
+from contextgen_core.methods.contextgen.schedule import BlockPlan, Rule
+from contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens, TokenSequence
+from contextgen_core.methods.contextgen.visibility import (
     MAX_COMBINATIONS,
-    Group,
     combinations,
     dense_mask,
     key_weights,

@@ -103,7 +103,7 @@ def test_clicks_cut_out_on_a_server(host_path: Path, tmp_path: Path) -> None:
     with _server_with_sam(host_path, tmp_path) as server:
         folder = server.base / "models" / "sams"
         folder.mkdir()
-        sam = importlib.import_module("contextgen_pack.contextgen_core.sam")
+        sam = importlib.import_module("contextgen_pack.contextgen_core.cutout.sam")
         torch.save(tiny_state(sam, seed=3), folder / "tiny.pth")
         shutil.copy(ROOT / "assets" / "samples" / "contextgen_photo.png", server.base / "input")
         whole = load("cutout_to_result")

@@ -37,7 +37,7 @@ def checkpoint(models: ModuleType) -> str:
     models.register_folder()
     folder = Path(folder_paths.get_folder_paths("sams")[0])
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(tiny_state(importlib.import_module(f"{PACK}.contextgen_core.sam")), folder / "sam_tiny.pth")
+    torch.save(tiny_state(importlib.import_module(f"{PACK}.contextgen_core.cutout.sam")), folder / "sam_tiny.pth")
     (folder / "readme.txt").write_text("not a model")
     folder_paths.filename_list_cache.pop("sams", None)
     return "sam_tiny.pth"
@@ -94,7 +94,7 @@ def test_a_changed_file_is_read_again(models, checkpoint):
     model = models.load(checkpoint)
     path = Path(folder_paths.get_full_path("sams", checkpoint))
     before = path.read_bytes()
-    torch.save(tiny_state(importlib.import_module(f"{PACK}.contextgen_core.sam"), seed=1), path)
+    torch.save(tiny_state(importlib.import_module(f"{PACK}.contextgen_core.cutout.sam"), seed=1), path)
     assert models.load(checkpoint) is not model and len(models._kept) == 1
     path.write_bytes(before)
 

@@ -76,7 +76,7 @@ def test_the_host_s_own_lora_loader_paints_the_same_with_the_trainer_s_file(
     """The adapter as the trainer writes it, without any node of ours between it and the host."""
     folder = stocked.base / "models" / "loras"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "contextgen_core" / "weights" / "tiny_contextgen_sft.safetensors", folder)
+    shutil.copy(ROOT / "contextgen_core" / "tiny" / "weights" / "tiny_contextgen_sft.safetensors", folder)
     prompt = load("tiny_demo")
     inputs = {"model": ["1", 0], "lora_name": "tiny_contextgen_sft.safetensors", "strength_model": 1.0}
     prompt["4"] = {"class_type": "LoraLoaderModelOnly", "inputs": inputs}

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from contextgen_core.sequence import Plan, ReferenceTokens, TokenBox, TokenSequence, active_references, token_box
+from contextgen_core.layout.tokens import TokenBox, token_box
+from contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens, TokenSequence, active_references
 
 ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracle"
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from contextgen_core import tiny
 from contextgen_core.errors import InputError
-from contextgen_core.sheets import GAP
-from contextgen_core.tiny_vae import NARROW, Taesd
-from contextgen_core.training import ablate, report, world
+from contextgen_core.pictures import GAP
+from contextgen_core.tiny import model as tiny
+from contextgen_core.tiny.autoencoder import NARROW, Taesd
+from contextgen_core.training import ablate, report
 from contextgen_core.training.ablate import Outcome
-from contextgen_core.training.evaluate import Judgement
 from contextgen_core.training.latents import LatentSet, encode_scenes
+from contextgen_core.training.small_world import world
+from contextgen_core.training.small_world.evaluate import Judgement
 from contextgen_core.training.tasks import TransformerTask
 
 

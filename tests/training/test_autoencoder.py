@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from contextgen_core.tiny_vae import FULL, VAE_SCALE, VAE_SHIFT, Taesd, compact
-from contextgen_core.training import autoencoder, run
+from contextgen_core.tiny.autoencoder import FULL, VAE_SCALE, VAE_SHIFT, Taesd, compact
+from contextgen_core.training import run
 from contextgen_core.training.config import from_dict
+from contextgen_core.training.small_world import autoencoder
 
 
 def test_training_lowers_the_error_and_leaves_the_full_form_with_normalised_latents(tmp_path: Path) -> None:

@@ -10,15 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from contextgen_core import tiny
-from contextgen_core.adapter import load_adapter
 from contextgen_core.errors import InputError
-from contextgen_core.tiny_vae import NARROW, Taesd
-from contextgen_core.training import tasks, world
+from contextgen_core.lora.adapter import load_adapter
+from contextgen_core.tiny import model as tiny
+from contextgen_core.tiny.autoencoder import NARROW, Taesd
+from contextgen_core.training import tasks
 from contextgen_core.training.config import from_dict
 from contextgen_core.training.latents import LatentSet, encode_scenes
 from contextgen_core.training.model import TARGETS, adapter_state, load_adapter_state
 from contextgen_core.training.muon import Muon, orthogonal
+from contextgen_core.training.small_world import world
 from contextgen_core.training.tasks import TransformerTask
 
 

@@ -14,11 +14,12 @@ import yaml
 from safetensors.torch import load_file
 
 from contextgen_core.errors import InputError
-from contextgen_core.tiny_vae import NARROW, Taesd
+from contextgen_core.tiny.autoencoder import NARROW, Taesd
 from contextgen_core.training import __main__ as command
-from contextgen_core.training import shard, world
+from contextgen_core.training import shard
 from contextgen_core.training.config import from_dict
 from contextgen_core.training.latents import encode_scenes
+from contextgen_core.training.small_world import world
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNER = """

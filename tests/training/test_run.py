@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from contextgen_core.errors import InputError
-from contextgen_core.tiny_vae import NARROW, Taesd
+from contextgen_core.tiny.autoencoder import NARROW, Taesd
 from contextgen_core.training import __main__ as command
-from contextgen_core.training import checkpoint, run, world
+from contextgen_core.training import checkpoint, run
 from contextgen_core.training.config import Config, OptimizerConfig, from_dict, load
 from contextgen_core.training.latents import LatentSet, encode_scenes
+from contextgen_core.training.small_world import world
 from contextgen_core.training.tasks import TransformerTask
 
 

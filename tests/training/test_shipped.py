@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from contextgen_core import tiny
-from contextgen_core.adapter import load_adapter
-from contextgen_core.schedule import Rule
-from contextgen_core.training import autoencoder, evaluate, flow, report, world
+from contextgen_core.lora.adapter import load_adapter
+from contextgen_core.methods.contextgen.schedule import Rule
+from contextgen_core.tiny import model as tiny
+from contextgen_core.training import flow, report
 from contextgen_core.training.model import FlowNetwork
+from contextgen_core.training.small_world import autoencoder, evaluate, world
 
 RECORD = Path(__file__).with_name("shipped_scores.json")
 RULES = {"official": Rule.ICA, "paper": Rule.ICA_PAPER, "cla": Rule.CLA}

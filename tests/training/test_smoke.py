@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from contextgen_core import tiny
-from contextgen_core.training import flow, world
+from contextgen_core.tiny import model as tiny
+from contextgen_core.training import flow
 from contextgen_core.training.config import from_dict
 from contextgen_core.training.latents import LatentSet, encode_scenes
 from contextgen_core.training.run import Run
+from contextgen_core.training.small_world import world
 from contextgen_core.training.tasks import TransformerTask
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contextgen_core.errors import InputError
-from contextgen_core.training import evaluate, world
+from contextgen_core.training.small_world import evaluate, world
 
 
 def digest(picture: world.Picture) -> str:

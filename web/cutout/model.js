@@ -1,5 +1,5 @@
 /**
- * The clicks of ContextGen Cutout: their JSON, as contextgen_core/cutout.py reads it, and what can be done to them.
+ * The clicks of ContextGen Cutout: their JSON, as contextgen_core/cutout/cutout.py reads it, and what can be done to them.
  * Plain immutable data; coordinates in pixels of the picture.
  *
  * @typedef {{x: number, y: number, keep: boolean}} Point

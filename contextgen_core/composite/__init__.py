@@ -1,0 +1,1 @@
+"""References and how they are placed, ordered and pasted into one picture."""

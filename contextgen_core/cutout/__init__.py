@@ -1,0 +1,1 @@
+"""Cutting a subject out of a photograph."""

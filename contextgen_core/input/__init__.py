@@ -1,0 +1,1 @@
+"""Checks of numbers, text and JSON from outside."""

@@ -1,0 +1,1 @@
+"""Boxes, instances and layouts: parsing, validation, pairing, the token grid."""

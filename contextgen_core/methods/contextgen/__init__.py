@@ -1,0 +1,1 @@
+"""ContextGen (ICLR 2026)."""

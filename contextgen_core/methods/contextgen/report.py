@@ -1,0 +1,280 @@
+"""What a layout costs and looks like: tokens, FLOP, memory, the token grid, who sees whom.
+
+FLOP of one step: linear layers count 24 D^2 per token and block, attention 4 D per query-key pair, with D the model's
+width. "Dense" is the authors' form, every token of every reference against every other in all blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ...layout.tokens import TOKEN, token_box
+from .schedule import Rule
+from .sequence import Plan, TokenSequence
+from .settings import Settings, arrange, references_read, windows
+from .visibility import dense_mask, query_groups
+
+if TYPE_CHECKING:
+    from ...composite.compose import Scene
+
+TEXT_TOKENS = 512
+BYTES = 2  # half precision
+# Tensors of (tokens x width) alive at once in a single block: input, modulated input, q, k, v, MLP (4), attention,
+# the concatenation of the two (5) and the output.
+ALIVE = 17
+MAX_PICTURED = 6144  # tokens; a visibility picture is square in them
+
+GRID_LINE = (255, 255, 255, 72)
+# Okabe and Ito's colours, told apart by most colour-blind eyes.
+PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+
+
+class ModelSize(NamedTuple):
+    """Width and number of blocks; the default is FLUX.1."""
+
+    width: int = 3072
+    double: int = 19
+    single: int = 38
+
+
+class Part(NamedTuple):
+    """A part of the sequence: all its tokens, and how many of them are computed with."""
+
+    name: str
+    tokens: int
+    kept: int
+
+
+class Cost(NamedTuple):
+    """One step of one picture, in FLOP and bytes."""
+
+    linear: int
+    attention: int
+    memory: int
+
+    @property
+    def step(self) -> int:
+        return self.linear + self.attention
+
+
+@dataclass(frozen=True)
+class Report:
+    """The tokens and the cost of a plan; ``ours`` against ``dense``, both per step."""
+
+    parts: tuple[Part, ...]
+    ours: Cost
+    dense: Cost
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        return sum(part.tokens for part in self.parts)
+
+    @property
+    def kept(self) -> int:
+        return sum(part.kept for part in self.parts)
+
+    def as_json(self) -> dict[str, object]:
+        """For report files: plain numbers and lists."""
+        costs = {
+            name: {
+                "linear_flop": c.linear,
+                "attention_flop": c.attention,
+                "step_flop": c.step,
+                "memory_bytes": c.memory,
+            }
+            for name, c in (("ours", self.ours), ("dense", self.dense))
+        }
+        return {
+            "tokens_per_part": {part.name: part.tokens for part in self.parts},
+            "kept_tokens_per_part": {part.name: part.kept for part in self.parts},
+            "tokens": self.tokens,
+            "kept_tokens": self.kept,
+            **costs,
+            "attention_saving": _ratio(self.dense.attention, self.ours.attention),
+            "step_saving": _ratio(self.dense.step, self.ours.step),
+            "warnings": list(self.warnings),
+        }
+
+    def as_text(self) -> str:
+        """For people: a few lines."""
+        wide = max(len(part.name) for part in self.parts)
+        lines = [f"{part.name:<{wide}}  {part.tokens:>6} tokens  {part.kept:>6} kept" for part in self.parts]
+        lines += [
+            f"{'all':<{wide}}  {self.tokens:>6} tokens  {self.kept:>6} kept",
+            "",
+            f"attention per step: {_flop(self.ours.attention)}, dense {_flop(self.dense.attention)} "
+            f"({_ratio(self.dense.attention, self.ours.attention)}x less)",
+            f"whole step:         {_flop(self.ours.step)}, dense {_flop(self.dense.step)} "
+            f"({_ratio(self.dense.step, self.ours.step)}x less)",
+            f"activations (estimate): {_bytes(self.ours.memory)}, dense {_bytes(self.dense.memory)} with its masks",
+        ]
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
+
+
+def measure(
+    plan: Plan,
+    settings: Settings | None = None,
+    text: int = TEXT_TOKENS,
+    model: ModelSize | None = None,
+    warnings: Sequence[str] = (),
+) -> Report:
+    """Counts the tokens and the cost of a step that reads every reference it may ever read.
+
+    Query-key pairs are those of the query groups that are executed, so the counts are exact.
+    """
+    settings, model = settings or Settings(), model or ModelSize()
+    blocks = (model.double, model.single)
+    sequence, schedule = arrange(plan, settings, references_read(plan, settings), text, blocks)
+    base = sequence.base_span.stop
+    tokens = pairs = most = 0
+    for number in range(len(schedule)):
+        block = schedule[number]
+        length = sequence.length if block.references else base
+        groups = query_groups(sequence, block)
+        tokens += length
+        pairs += (
+            length**2 if groups is None else sum(g.queries.size * sum(k.index.size for k in g.keys) for g in groups)
+        )
+        most = max(most, length)
+    full = text + plan.image_tokens
+    spans = sequence.reference_spans
+    parts = [Part("text", text, text), Part("noise", plan.noise_tokens, plan.noise_tokens)]
+    parts.append(Part("layout", plan.noise_tokens, plan.noise_tokens))
+    for number, reference in enumerate(plan.references):
+        kept = spans[number].size if number in spans else 0
+        parts.append(Part(f"{number + 1} {reference.name}", reference.tokens, kept))
+    notes = list(warnings)
+    if windows(plan, settings):
+        notes.append("some references are read in a part of the run only; the other steps cost less than shown.")
+    return Report(
+        tuple(parts),
+        _cost(model.width, tokens, pairs, most * model.width * BYTES * ALIVE),
+        # two boolean masks, and the additive copy that the kernel makes of one
+        _cost(
+            model.width,
+            full * len(schedule),
+            full**2 * len(schedule),
+            full * model.width * BYTES * ALIVE + full**2 * (2 + BYTES),
+        ),
+        tuple(notes),
+    )
+
+
+def _cost(width: int, tokens: int, pairs: int, memory: int) -> Cost:
+    return Cost(24 * width**2 * tokens, 4 * width * pairs, memory)
+
+
+def _ratio(dense: int, ours: int) -> float:
+    return round(dense / ours, 2) if ours else 1.0
+
+
+def _flop(count: int) -> str:
+    for unit, scale in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count / 1e6:.3g} MFLOP"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def colour(number: int) -> tuple[int, int, int]:
+    return PALETTE[number % len(PALETTE)]
+
+
+@lru_cache(maxsize=4)
+def _font(height: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    return ImageFont.load_default(height)
+
+
+def draw_layout(scene: Scene, enlarge: int = 1) -> np.ndarray:
+    """The composite under its token grid, with boxes, their tokens and their painting order: uint8 (H, W, 3).
+
+    Each box is outlined in its own colour; the tokens that belong to it are tinted. Labels read "order name", where
+    1 is painted first, that is at the bottom. ``enlarge`` repeats every pixel of small pictures, so that labels fit.
+    """
+    layout = scene.layout.scaled_to(scene.layout.width * enlarge, scene.layout.height * enlarge)
+    cell = TOKEN * enlarge
+    picture = Image.fromarray(scene.composite.repeat(enlarge, 0).repeat(enlarge, 1)).convert("RGBA")
+    tint = _tinted_tokens(scene, cell, picture.size)
+    draw = ImageDraw.Draw(tint)
+    for x in range(0, layout.width, cell):
+        draw.line((x, 0, x, layout.height), fill=GRID_LINE)
+    for y in range(0, layout.height, cell):
+        draw.line((0, y, layout.width, y), fill=GRID_LINE)
+    picture.alpha_composite(tint)
+    draw = ImageDraw.Draw(picture)
+    thickness = max(2, min(layout.width, layout.height) // 256)
+    font = _font(max(12, min(layout.width, layout.height) // 36))
+    order = {index: position for position, index in enumerate(scene.painted, 1)}
+    for number, instance in enumerate(layout.instances):
+        box = instance.box.clipped(layout.width, layout.height)
+        corners = (box.x1, box.y1, max(box.x1, box.x2 - 1), max(box.y1, box.y2 - 1))
+        draw.rectangle(corners, outline=colour(number), width=thickness)
+        reference = scene.references[number]
+        name = reference.name if reference is not None else instance.label or "text only"
+        label = f"{order[number]} {name}" if number in order else name
+        _label(draw, label[:40], (box.x1 + thickness, box.y1 + thickness), colour(number), font)
+    return np.array(picture.convert("RGB"))
+
+
+def _tinted_tokens(scene: Scene, cell: int, size: tuple[int, int]) -> Image.Image:
+    """The tokens of each box in its colour, on transparent ground; where boxes overlap, the tints add up."""
+    tint = Image.new("RGBA", size, (0, 0, 0, 0))
+    for number, instance in enumerate(scene.layout.instances):
+        box = token_box(instance.box, scene.layout.width // TOKEN, scene.layout.height // TOKEN)
+        if not box.empty:
+            layer = Image.new("RGBA", size, (0, 0, 0, 0))
+            corners = (box.x1 * cell, box.y1 * cell, box.x2 * cell - 1, box.y2 * cell - 1)
+            ImageDraw.Draw(layer).rectangle(corners, fill=(*colour(number), 56))
+            tint.alpha_composite(layer)
+    return tint
+
+
+def _label(
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    at: tuple[float, float],
+    fill: tuple[int, int, int],
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+) -> None:
+    x1, y1, x2, y2 = draw.textbbox(at, text, font=font)
+    draw.rectangle((x1 - 3, y1 - 3, x2 + 3, y2 + 3), fill=(*fill, 255))
+    draw.text(at, text, fill=(0, 0, 0), font=font)
+
+
+def draw_visibility(plan: Plan, text: int, side: int = 512) -> np.ndarray:
+    """Who sees whom in the layers that attend by identity, uint8 (side, side, 3): row = query, column = key.
+
+    White: the parts that see each other in every layer (text, noise, layout); colour n: what sees reference n; black:
+    hidden. Text, noise, layout and references stand in this order, thin lines between them. Raises ValueError for
+    sequences of more than 6144 tokens.
+    """
+    sequence = TokenSequence(plan, text, references_read(plan, Settings()), pruned=False)
+    if sequence.length > MAX_PICTURED:
+        raise ValueError(f"{sequence.length} tokens are too many for a picture; at most {MAX_PICTURED}")
+    mask = dense_mask(sequence, Rule.ICA)
+    shades = np.zeros((sequence.length, 3), np.uint8)
+    shades[: sequence.base_span.stop] = 255
+    for number, span in sequence.reference_spans.items():
+        shades[slice(*span)] = colour(number)
+    picture = Image.fromarray(mask[..., None] * shades[None]).resize((side, side), Image.Resampling.BOX)
+    draw = ImageDraw.Draw(picture)
+    edges = [sequence.noise_span.start, sequence.layout_span.start, sequence.base_span.stop]
+    edges += [span.stop for span in sequence.reference_spans.values()]
+    for edge in edges:
+        at = round(edge * side / sequence.length)
+        draw.line((at, 0, at, side), fill=(128, 128, 128))
+        draw.line((0, at, side, at), fill=(128, 128, 128))
+    return np.array(picture)

@@ -1,0 +1,1 @@
+"""Figures of how well pictures follow their layout, and files of results."""

@@ -1,0 +1,7 @@
+"""``python -m contextgen_core.score``."""
+
+import sys
+
+from ..commands.score import main
+
+sys.exit(main())

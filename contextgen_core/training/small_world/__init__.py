@@ -1,0 +1,1 @@
+"""The drawn world: its scenes, models and evaluation."""
