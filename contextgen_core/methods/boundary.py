@@ -1,0 +1,246 @@
+"""What a method says and what hosts carry out: the boundary between the two.
+
+A method (ContextGen, LAMIC, InstanceAssemble, ...) decides what is bound to a box and by which rule. A host (diffusers,
+ComfyUI) runs a model. Neither knows the other: a method describes one forward pass as a :class:`Forward`, and every
+host carries that out, whichever method speaks.
+
+The life of a picture::
+
+    prepare(scene, options)            once, before the graph runs: plan, pictures and phrases
+    check(plan, settings, backbone)    once a run: one sentence for what cannot work
+    moment(plan, settings, run)        each step: what of the place in the run matters (a few numbers)
+    forward(plan, settings, call)      once for each distinct moment, text length, device and dtype; remembered for the run
+
+Tokens of the joint sequence stand in the order ``phrases | text | noise | condition pictures``. Phrases are a method's
+further text tokens; condition pictures travel as the host's reference latents. Numbers of tokens are never remembered
+from call to call.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..attention.groups import Group, Span
+
+if TYPE_CHECKING:
+    from ..backbones.record import Backbone
+    from ..composite.compose import Scene
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scene as one method takes it.
+
+    plan      hashable numbers and bytes (:meth:`Method.plan_tuple` makes nested tuples of it for the conditioning)
+    pictures  what the VAE encodes, in the plan's order: uint8 (h, w, 3), sides multiples of 16
+    phrases   what the text encoder encodes, in the plan's order; their vectors travel beside the plan, not in it
+    negative  whether the method acts on the negative conditioning, too
+    warnings  sentences for the user, none of which stops the run
+    """
+
+    plan: Any
+    pictures: tuple[np.ndarray, ...] = ()
+    phrases: tuple[str, ...] = ()
+    negative: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class RunPosition(Protocol):
+    """Where in the sampling run a call stands."""
+
+    def within(self, start: float, end: float) -> bool:
+        """Whether the call lies between two shares 0..1 of the run, ends included."""
+        ...
+
+    def before_step(self, ratio: float) -> bool:
+        """Whether the call comes before step ``int(ratio * steps)`` of this run, by the run's own sigmas."""
+        ...
+
+
+class BlockCounts(NamedTuple):
+    """Blocks of a model: those with separate text and image streams, and those with one joint stream."""
+
+    double: int
+    single: int
+
+    @property
+    def all(self) -> int:
+        return self.double + self.single
+
+
+@dataclass(frozen=True)
+class ForwardCall:
+    """All that decides a forward pass besides plan and settings; hashable.
+
+    moment     what :meth:`Method.moment` said
+    text       text tokens of the conditioning, the method's phrases not counted
+    phrases    further text tokens of each phrase, in the plan's order; () where phrases have no tokens
+    blocks     of the model
+    watched    blocks whose whole result somebody else reads: no row may be left out there
+    noise      (rows, columns) of the noise in tokens
+    """
+
+    moment: Hashable
+    text: int
+    blocks: BlockCounts
+    noise: tuple[int, int]
+    phrases: tuple[int, ...] = ()
+    watched: frozenset[int] = frozenset()
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+
+
+class Segment(NamedTuple):
+    """Tokens whose block computations differ from the rest's.
+
+    span      of the joint sequence
+    timestep  their own timestep 0..1 for the modulation, None: the current one
+    guidance  their own embedded guidance, None: the user's
+    adapter   whether the method's adapter acts on them
+    """
+
+    span: Span
+    timestep: float | None = None
+    guidance: float | None = None
+    adapter: bool = True
+
+
+@dataclass
+class BlockWork:
+    """What a step after a block sees. Tensors may be replaced or, in the noise rows, written in place.
+
+    number   of the block, double blocks first
+    double   whether text and image are separate streams here
+    image    (B, tokens, D): image tokens; in single blocks the joint tokens, text first
+    text     (B, T, D) in double blocks, else None
+    noise    where the noise stands in ``image``
+    vec      (B, D) the modulation's conditioning vector
+    rope     rope of the joint sequence in the host's own form
+    rope_of  position ids (n, axes) or (B, n, axes) float32 -> rope of those tokens, same form
+    block    the block's weights as functions (:mod:`contextgen_core.backbones`)
+    modules  the method's extra weights, or None
+    vectors  what the conditioning carries beside the plan, by name, each with the batch first
+    positive for each row of the batch whether it belongs to the positive conditioning
+    state    of this one forward pass: starts empty, lives from block to block
+    ran      whether the block itself was computed (a patch may have skipped it)
+    """
+
+    number: int
+    double: bool
+    image: Tensor
+    text: Tensor | None
+    noise: Span
+    vec: Tensor
+    rope: Any
+    rope_of: Callable[[Tensor], Any]
+    block: Any
+    modules: Any
+    vectors: Mapping[str, Tensor]
+    positive: Sequence[bool]
+    state: dict[str, Any] = field(default_factory=dict)
+    ran: bool = True
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of a forward pass.
+
+    groups  who sees whom over the joint tokens that enter this block; None: everyone sees everyone. Rows in no group
+            get zero attention: only rows that nobody reads may be left out
+    leave   joint tokens that go on after this block; None: all. Those behind them go for good
+    after   a step on the block's result
+    """
+
+    groups: tuple[Group, ...] | None = None
+    leave: int | None = None
+    after: Callable[[BlockWork], None] | None = None
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward pass as a method wants it.
+
+    blocks      one :class:`Block` for each of the model's
+    sequence    whether the method decides about tokens at all (ids, kept, groups); at most one method of a model does
+    conditions  image tokens of the condition pictures, in the order of the reference latents; the noise not counted
+    ids         position ids of the image tokens that are kept, float32 (n, 3), noise first; None: the family's own
+    kept        which image tokens go in, sorted indices; None: all
+    text_ids    position ids of phrases and text, float32 (phrases + text, 3); None: the family's own
+    segments    tokens computed differently from the rest; () lets the model's own blocks do all the work
+    """
+
+    blocks: tuple[Block, ...]
+    sequence: bool = True
+    conditions: int = 0
+    ids: Tensor | None = None
+    kept: np.ndarray | None = None
+    text_ids: Tensor | None = None
+    segments: tuple[Segment, ...] = ()
+
+
+class Method(ABC):
+    """One method. Instances have no state: everything lives in plan, settings and call.
+
+    name   its key in registries, conditionings and commands, like "contextgen"
+    label  its name in sentences, like "ContextGen"
+    node   id of the node that puts it on a model
+    source id of the node that puts its plan into a conditioning
+    """
+
+    name: str
+    label: str
+    node: str
+    source: str
+
+    @abstractmethod
+    def prepare(self, scene: Scene, options: Any = None) -> Prepared:
+        """The scene as this method takes it. Raises InputError for what it cannot take."""
+
+    @abstractmethod
+    def plan_tuple(self, plan: Any) -> tuple[object, ...]:
+        """The plan as nested tuples of str, int, float and bytes: what may travel in a conditioning."""
+
+    @abstractmethod
+    def plan_from(self, value: object) -> Any:
+        """Inverse of :meth:`plan_tuple`. Raises InputError for anything that it cannot have given."""
+
+    @abstractmethod
+    def sizes(self, plan: Any) -> tuple[tuple[int, int], tuple[tuple[int, int], ...]]:
+        """(rows, columns) in tokens: of the noise, and of each condition picture in order."""
+
+    @abstractmethod
+    def default_settings(self) -> Any:
+        """Settings as the authors run it."""
+
+    def check(self, plan: Any, settings: Any, backbone: Backbone) -> None:
+        """Raises InputError for what this family of models cannot do, before sampling."""
+
+    def moment(self, plan: Any, settings: Any, run: RunPosition | None) -> Hashable:
+        """What of the place in the run decides the forward pass; ``run`` None: as if everything were active.
+
+        None as a result means that the method does nothing in this call.
+        """
+        return ()
+
+    def timed(self, plan: Any, settings: Any) -> bool:
+        """Whether :meth:`moment` depends on the place in the run at all."""
+        return False
+
+    def kernel(self, settings: Any) -> str:
+        """The attention kernel the settings ask for (:mod:`contextgen_core.attention`)."""
+        return getattr(settings, "kernel", "auto")
+
+    def computed_tokens(self, plan: Any, settings: Any) -> int:
+        """Condition tokens that one picture computes with at most: for the host's estimate of memory."""
+        return sum(rows * columns for rows, columns in self.sizes(plan)[1])
+
+    @abstractmethod
+    def forward(self, plan: Any, settings: Any, call: ForwardCall) -> Forward:
+        """The forward pass of a call."""
