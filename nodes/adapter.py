@@ -103,10 +103,8 @@ class ContextGenDPOLoRALoader(io.ComfyNode):
         if sft_adapter != NONE:
             with naming(NODE, "sft_adapter"):
                 loaded = interpolate(load_adapter(_path(sft_adapter)), loaded, flexibility)
-        try:
-            host.flux_of(model)
-        except InputError as error:
-            raise InputError(str(error).replace(host.NODE, NODE, 1)) from None
+        with naming(NODE, "model"):
+            host.family_of(model)
         patched, lines = apply_adapter(model, loaded, adapter, strength)
         if sft_adapter != NONE:
             lines.append(f"flexibility {flexibility:g} between {sft_adapter} (0) and {adapter} (1)")
@@ -135,7 +133,7 @@ def _path(name: str) -> Path:
 
 def apply_adapter(model: Any, adapter: Adapter, name: str, strength: float) -> tuple[Any, list[str]]:
     """A clone of the model with the adapter's patches, and the report's lines."""
-    params = host.flux_of(model).params
+    params = model.model.diffusion_model.params
     shapes = flux_shapes(
         params.hidden_size,
         params.depth,

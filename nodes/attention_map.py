@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.methods.contextgen.attention_map import AttentionMaps, Recorder, describe, heat, scaled
+from ..contextgen_core.methods.contextgen.method import CONTEXTGEN
 from ..contextgen_core.methods.contextgen.sequence import Plan
 from . import host
 from .sockets import check_window, chosen, naming, preview, schema, to_bytes, to_image, window
@@ -141,11 +142,7 @@ def look(
     the run. Returns the model's guess of the finished latent.
     """
     comfy.model_management.throw_exception_if_processing_interrupted()
-    watched = model.clone()
-    watched.model_options["transformer_options"] = {
-        **watched.model_options["transformer_options"],
-        host.PROBE_KEY: probe,
-    }
+    watched = host.watched(model, probe)
     samples = comfy.sample.fix_empty_latent_channels(watched, samples)
     sigma = float(watched.get_model_object("model_sampling").percent_to_sigma(percent))
     return comfy.sample.sample_custom(
@@ -163,11 +160,11 @@ def look(
 
 
 def _plan(model: Any, positive: list[Any]) -> Plan:
-    if host.settings_of(model) is None:
+    if host.settings_of(model, CONTEXTGEN) is None:
         raise InputError(
             f"{NODE}, model: it does not follow layouts; take the model that comes out of ContextGen Patch Model."
         )
-    plans = [plan for plan in (host.plan_of(values) for _, values in positive) if plan is not None]
+    plans = [plan for plan in (host.plan_of(values, CONTEXTGEN) for _, values in positive) if plan is not None]
     if len(plans) != 1:
         raise InputError(
             f"{NODE}, positive: it holds {len(plans)} layouts; connect what comes out of ContextGen Conditioning."

@@ -8,12 +8,13 @@ from comfy_api.latest import io
 
 from ..contextgen_core.attention.run import KERNELS
 from ..contextgen_core.errors import InputError
+from ..contextgen_core.methods.contextgen.method import CONTEXTGEN
 from ..contextgen_core.methods.contextgen.schedule import Rule, default_ica_blocks
 from ..contextgen_core.methods.contextgen.settings import Settings
 from . import host
-from .sockets import check_window, chosen, schema, window
+from .sockets import check_window, chosen, naming, schema, window
 
-NODE = host.NODE
+NODE = CONTEXTGEN.node
 AUTOMATIC = -1
 MAX_BLOCK = 511
 RULES = tuple(rule.value for rule in (Rule.ICA, Rule.ICA_PAPER, Rule.CLA))
@@ -111,12 +112,13 @@ class ContextGenPatchModel(io.ComfyNode):
             kernel=chosen(NODE, "kernel", kernel, KERNELS),
             round_ids=round_ids,
         )
-        return io.NodeOutput(host.install(model, settings))
+        return io.NodeOutput(host.install(model, CONTEXTGEN, settings))
 
 
 def _ica_blocks(model: Any, first: int, last: int) -> tuple[int, int] | None:
     """The half-open block range, None for the authors'."""
-    double, single = host.block_counts(model)
+    with naming(NODE, "model"):
+        double, single = host.family_of(model).counts
     if first == AUTOMATIC and last == AUTOMATIC:
         return None
     trained = default_ica_blocks(double, single)
@@ -124,8 +126,9 @@ def _ica_blocks(model: Any, first: int, last: int) -> tuple[int, int] | None:
     stop = trained[1] if last == AUTOMATIC else last + 1
     if not start < stop <= double + single:
         raise InputError(
-            f"{NODE}, ica_first: the range {start} to {stop - 1} does not fit a model with {double + single} blocks; "
-            f"choose "
-            f"0 <= first <= last <= {double + single - 1}, or -1 for the trained range."
+            f"the range {start} to {stop - 1} does not fit a model with {double + single} blocks; choose"
+            f" 0 <= first <= last <= {double + single - 1}, or -1 for the trained range.",
+            NODE,
+            "ica_first",
         )
     return start, stop

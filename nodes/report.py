@@ -7,12 +7,12 @@ from typing import Any
 from comfy_api.latest import io
 from PIL import Image
 
+from ..contextgen_core import prepare
 from ..contextgen_core.composite.compose import Scene
+from ..contextgen_core.methods.contextgen.method import CONTEXTGEN
 from ..contextgen_core.methods.contextgen.report import TEXT_TOKENS, ModelSize, draw_layout, measure
-from ..contextgen_core.methods.contextgen.sequence import plan_from_scene
 from ..contextgen_core.methods.contextgen.settings import Settings
 from . import host
-from .conditioning import prepared_references
 from .sockets import LayoutType, naming, preview, schema, to_image
 from .text import TEMPLATE_KEY
 
@@ -55,11 +55,11 @@ class ContextGenReport(io.ComfyNode):
         settings, size = Settings(), ModelSize()
         if model is not None:
             with naming(NODE, "model"):
-                params = host.flux_of(model).params
-            settings = host.settings_of(model) or settings
-            size = ModelSize(params.hidden_size, params.depth, params.depth_single_blocks)
+                backbone = host.family_of(model).backbone
+            settings = host.settings_of(model, CONTEXTGEN) or settings
+            size = ModelSize(backbone.width, backbone.double, backbone.single)
         with naming(NODE, "layout"):
-            plan = plan_from_scene(layout, prepared_references(layout))
+            plan = prepare(layout, CONTEXTGEN.name).plan
         text = conditioning[0][0].shape[1] if conditioning else TEXT_TOKENS
         lines = [measure(plan, settings, text, size, layout.warnings).as_text(), "", *_notes(model, conditioning)]
         overlay = draw_layout(layout)
@@ -70,7 +70,7 @@ class ContextGenReport(io.ComfyNode):
 
 def _notes(model: Any, conditioning: list[Any] | None) -> list[str]:
     notes = []
-    if model is not None and host.settings_of(model) is None:
+    if model is not None and host.settings_of(model, CONTEXTGEN) is None:
         notes.append("warning: the model has not gone through ContextGen Patch Model, so a layout has no effect on it.")
     if conditioning:
         template = conditioning[0][1].get(TEMPLATE_KEY)

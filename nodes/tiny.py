@@ -11,7 +11,7 @@ import torch
 from comfy_api.latest import io
 
 from ..contextgen_core.tiny.model import encode_words, tiny_autoencoder_state, tiny_transformer_state
-from .host_model import build_flux
+from .host import build_flux
 from .sockets import schema
 
 NODE = "ContextGenTinyModel"

@@ -27,25 +27,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from .. import pictures as sheets
 from ..composite.compose import compose
-from ..composite.references import Reference, prepare, subject_from_image
+from ..composite.references import Reference, subject_from_image
 from ..errors import InputError
 from ..layout.box import Box
 from ..layout.layout import Instance, Layout
 from ..lora.adapter import load_adapter
+from ..methods.boundary import Prepared
 from ..methods.contextgen.prompt import wrap
 from ..methods.contextgen.report import ModelSize, draw_layout, draw_visibility, measure
 from ..methods.contextgen.schedule import Rule
-from ..methods.contextgen.sequence import Plan, plan_from_scene
 from ..methods.contextgen.settings import Settings
 from ..tiny import model as tiny
-from ..training.flow import shifted_sigmas
-from ..training.latents import pack, to_tensor, unpack
 from ..training.small_world import evaluate, world
+from ..verbs import DiffusersModel, prepare, sample
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "assets" / "samples"
@@ -152,61 +150,44 @@ def cases() -> tuple[Case, ...]:
 # --- one case -------------------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def sample(case: Case, plan: Plan, pictures: Sequence[np.ndarray], rule: Rule = Rule.ICA) -> np.ndarray:
-    """The picture, uint8 (H, W, 3): plain Euler on FLUX's grid, from the noise that ComfyUI draws for the same seed.
+def small_model(adapter: str | None) -> DiffusersModel:
+    """The small model on diffusers; ``adapter`` is sft, dpo or None."""
+    from ..hosts.diffusers import load_transformer, merge_adapter
 
-    pictures: the composite, then the prepared references, uint8.
-    """
-    from ..hosts.diffusers import ContextGenFlux, load_transformer, merge_adapter
-
-    made = tiny.tiny_transformer_state()
-    transformer = load_transformer(dict(made.config), made.state)
-    if case.adapter:
-        merge_adapter(transformer, load_adapter(tiny.adapter_path(case.adapter)))
+    state = tiny.tiny_transformer_state()
+    transformer = load_transformer(dict(state.config), state.state)
+    if adapter:
+        merge_adapter(transformer, load_adapter(tiny.adapter_path(adapter)))
     vae = tiny.tiny_autoencoder()
-    conditions = torch.cat([pack(vae.encode(to_tensor(picture)[None])) for picture in pictures], dim=1)
+    return DiffusersModel(transformer, vae.encode, vae.decode, guided=False)
+
+
+def paint(case: Case, prepared: Prepared, rule: Rule = Rule.ICA) -> np.ndarray:
+    """The picture of a case, uint8 (H, W, 3)."""
     words = tiny.encode_words(wrap(case.prompt))
-    noise = torch.randn((1, 16, 2 * plan.height, 2 * plan.width), generator=torch.manual_seed(SEED))
-    x = pack(noise)
-    sigmas = shifted_sigmas(STEPS, plan.noise_tokens)
-    with ContextGenFlux(transformer) as model:
-        for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
-            velocity = model.velocity(
-                plan,
-                x,
-                conditions,
-                text=words.tokens[None],
-                pooled=words.pooled[None],
-                timestep=now[None],
-                settings=Settings(rule=rule),
-            )
-            x = x + (after - now) * velocity
-    decoded = vae.decode(unpack(x, plan.width, plan.height))[0].clamp(0, 1)
-    return (decoded.movedim(0, -1) * 255).to(torch.uint8).numpy()  # cut off, not rounded, as ComfyUI saves pictures
+    model, settings = small_model(case.adapter), Settings(rule=rule)
+    return sample(model, prepared, words.tokens[None], words.pooled[None], steps=STEPS, seed=SEED, settings=settings)[0]
 
 
 def run(case: Case, out: Path) -> dict[str, Any]:
     """Makes one case and its pictures in ``out``; returns its part of the report."""
     start = time.perf_counter()
     scene = compose(case.layout, case.references)
-    prepared = [None if r is None else prepare(r, case.layout.width, case.layout.height) for r in scene.references]
-    plan = plan_from_scene(scene, prepared)
+    prepared = prepare(scene)
     composed = time.perf_counter()
-    conditions = [scene.composite, *(p.pixels for p in prepared if p is not None)]
-    result = sample(case, plan, conditions)
+    result = paint(case, prepared)
     seconds = {"compose": composed - start, "sample": time.perf_counter() - composed}
     pictures = {
         "composite": scene.composite,
         "token_grid": draw_layout(scene, ENLARGE),
-        "visibility": draw_visibility(plan, tiny.TOKENS),
+        "visibility": draw_visibility(prepared.plan, tiny.TOKENS),
         "references": sheets.row_of([r.pixels for r in case.references]) if case.drawn else None,
         "result": result,
     }
     more: dict[str, Any] = {}
     if case.drawn is not None:
         start = time.perf_counter()
-        cla = sample(case, plan, conditions, Rule.CLA)
+        cla = paint(case, prepared, Rule.CLA)
         seconds["sample_cla_only"] = time.perf_counter() - start
         wanted = world.render(case.drawn).target
         error = np.abs(result.astype(np.float32) - wanted).mean()
@@ -244,8 +225,8 @@ def run(case: Case, out: Path) -> dict[str, Any]:
         "seed": SEED,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         **more,
-        **measure(plan, Settings(), tiny.TOKENS, size, scene.warnings).as_json(),
-        "same_layout_on_flux1_kontext": measure(plan).as_json(),
+        **measure(prepared.plan, Settings(), tiny.TOKENS, size, scene.warnings).as_json(),
+        "same_layout_on_flux1_kontext": measure(prepared.plan).as_json(),
     }
 
 

@@ -1,55 +1,113 @@
-"""The method on diffusers' ``FluxTransformer2DModel``: for training, the embedded demo and parity runs.
+"""The methods on diffusers' ``FluxTransformer2DModel``: for training, the demo, ``sample`` and parity.
 
-Nothing of diffusers is copied: every block gets an attention processor of ours, and one forward hook lets the
-references leave. All state of a call travels in ``joint_attention_kwargs``, so gradient checkpointing, which runs
-a block a second time during the backward pass, sees the same state again.
+Nothing of diffusers is copied: every block gets an attention processor of ours, and a forward hook lets tokens leave
+and steps follow. All state of a call travels in ``joint_attention_kwargs``, so gradient checkpointing, which runs a
+block a second time during the backward pass, sees the same state again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..attention.run import Attend, Program, choose_kernel, compile_programs, run, sdpa
+from ..attention import Attend, Memo, Span, run, sdpa
+from ..backbones.flux import shift
+from ..backbones.record import Backbone
 from ..errors import InputError
 from ..lora.adapter import Adapter, to_diffusers
-from ..methods.contextgen.sequence import Plan, TokenSequence
-from ..methods.contextgen.settings import Arrangement, Settings, arrange, image_ids, references_read
+from ..methods.boundary import BlockCounts, BlockWork, Bound, RunPosition
+from .passes import Pass, PassRequest, active, plan_pass, run_afters
 
-Plans = Plan | Sequence[Plan]
 Rotary = tuple[Tensor, Tensor]  # cos and sin, (1 or B, S, D)
+Streams = tuple[Tensor, Tensor]  # text (B, T, D) and image (B, S - T, D)
+STATE = "layout"  # in joint_attention_kwargs
 
 
-@dataclass(frozen=True)
-class _Call:
-    """Everything the blocks of one forward pass need. ``programs`` has one tuple per distinct plan of the batch."""
-
-    leave: int  # the references leave after this many blocks
-    base: int  # image tokens that stay: noise and layout
-    programs: tuple[tuple[Program, ...], ...]
-    rotary: Rotary
-    attend: Attend
+class PassState(Protocol):
+    """What the blocks of one forward pass ask for; it travels in ``joint_attention_kwargs``."""
 
     def rotate(self, x: Tensor) -> Tensor:
-        cos, sin = (table[:, None, : x.shape[2]] for table in self.rotary)  # B 1 S D
-        pairs = x.unflatten(-1, (-1, 2))
-        turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
-        return (x.float() * cos + turned.float() * sin).to(x.dtype)
+        """Position by rope: (B, H, S, D), text first."""
+        ...
 
     def attention(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if len(self.programs) == 1:
-            return run(self.programs[0][block], q, k, v, self.attend)
+        """(B, H, S, D) three times -> (B, S, H * D)."""
+        ...
+
+    def after(self, block: int, module: Any, streams: Streams, arguments: Mapping[str, Any]) -> Streams:
+        """What goes on after a block, which got ``arguments``."""
+        ...
+
+
+def rotate(x: Tensor, rotary: Rotary) -> Tensor:
+    """Position by rope: (B, H, S, D) with the tables of at least S tokens."""
+    cos, sin = (table[:, None, : x.shape[2]] for table in rotary)  # B 1 S D
+    pairs = x.unflatten(-1, (-1, 2))
+    turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
+    return (x.float() * cos + turned.float() * sin).to(x.dtype)
+
+
+@dataclass
+class _State:
+    """One forward pass. ``passes`` has one entry for each picture of the batch, or one for all."""
+
+    passes: tuple[Pass, ...]
+    blocks: BlockCounts
+    rotary: Rotary
+    rope_of: Callable[[Tensor], Rotary]
+    attend: Attend
+    noise: int  # tokens
+    vectors: Mapping[str, Tensor]
+    modules: Mapping[str, Any]
+    positive: Sequence[bool]
+    states: list[dict[str, Any]]
+
+    def rotate(self, x: Tensor) -> Tensor:
+        return rotate(x, self.rotary)
+
+    def attention(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if len(self.passes) == 1:
+            return run(self.passes[0].programs[block], q, k, v, self.attend)
         out = q.new_zeros((q.shape[0], q.shape[2], q.shape[1] * q.shape[3]))
-        for i, programs in enumerate(self.programs):
-            rows = programs[block].length  # shorter than the batch's longest: the padding sees nothing
+        for i, passed in enumerate(self.passes):
+            rows = passed.lengths[block]  # shorter than the batch's longest: the padding sees nothing
             q_i, k_i, v_i = (x[i : i + 1, :, :rows] for x in (q, k, v))
-            out[i : i + 1, :rows] = run(programs[block], q_i, k_i, v_i, self.attend)
+            out[i : i + 1, :rows] = run(passed.programs[block], q_i, k_i, v_i, self.attend)
         return out
+
+    def after(self, block: int, module: Any, streams: Streams, arguments: Mapping[str, Any]) -> Streams:
+        text, image = streams
+        for passed in self.passes:
+            run_afters(passed, block, self.states, partial(self._work, passed, block, module, streams, arguments))
+        # Of pictures with different references the longest decides: shorter ones are padded, and nobody sees that.
+        goes_on = max(_goes_on(passed, block) for passed in self.passes)
+        return text, image[:, : goes_on - text.shape[1]]
+
+    def _work(
+        self, passed: Pass, block: int, module: Any, streams: Streams, arguments: Mapping[str, Any], which: int
+    ) -> BlockWork:
+        return BlockWork(
+            number=block,
+            double=block < self.blocks.double,
+            image=streams[1],
+            text=streams[0],
+            noise=Span(0, self.noise),
+            vec=arguments["temb"],
+            rope=self.rotary,
+            rope_of=self.rope_of,
+            block=module,
+            modules=self.modules.get(passed.bounds[which].method.name),
+            vectors=self.vectors,
+            positive=self.positive,
+        )
 
 
 class _Processor:
@@ -65,10 +123,10 @@ class _Processor:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         image_rotary_emb: Rotary | None = None,
-        contextgen: _Call | None = None,
+        layout: PassState | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        if contextgen is None:
-            raise RuntimeError("a ContextGen transformer is called through ContextGenFlux.velocity")
+        if layout is None:
+            raise RuntimeError("a transformer with layouts is called through FluxHost.velocity")
 
         def heads(x: Tensor) -> Tensor:
             return x.unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)  # B S (H D) -> B H S D
@@ -80,16 +138,16 @@ class _Processor:
             text_k = attn.norm_added_k(heads(attn.add_k_proj(encoder_hidden_states)))
             text_v = heads(attn.add_v_proj(encoder_hidden_states))
             q, k, v = (torch.cat(pair, dim=2) for pair in ((text_q, q), (text_k, k), (text_v, v)))
-        q, k = contextgen.rotate(q).to(v.dtype), contextgen.rotate(k).to(v.dtype)
-        out = contextgen.attention(self.block, q, k, v)
+        q, k = layout.rotate(q).to(v.dtype), layout.rotate(k).to(v.dtype)
+        out = layout.attention(self.block, q, k, v)
         if encoder_hidden_states is None:
             return out
         text, image = out.split([encoder_hidden_states.shape[1], hidden_states.shape[1]], dim=1)
         return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
 
 
-class ContextGenFlux:
-    """A ``FluxTransformer2DModel`` that attends by ContextGen's rules until :meth:`remove` is called.
+class FluxHost:
+    """A ``FluxTransformer2DModel`` that follows layouts until :meth:`remove` is called.
 
     Works as a context manager. Adapters (PEFT), autocast and gradient checkpointing of the transformer go on
     working, because its modules stay what they are.
@@ -98,19 +156,26 @@ class ContextGenFlux:
     def __init__(self, transformer: Any) -> None:
         self.transformer = transformer
         self.blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+        double = len(transformer.transformer_blocks)
+        self.counts = BlockCounts(double, len(self.blocks) - double)
+        self._memo: Memo[Pass] = Memo()
         self._before = [block.attn.processor for block in self.blocks]
+        self._hooks = []
         for index, block in enumerate(self.blocks):
             block.attn.processor = _Processor(index)
-        self._hooks = [
-            block.register_forward_hook(_leave_after(index), with_kwargs=True)
-            for index, block in enumerate(self.blocks)
-        ]
+            self._hooks.append(block.register_forward_hook(_after(index, block), with_kwargs=True))
 
-    def __enter__(self) -> ContextGenFlux:
+    def __enter__(self) -> FluxHost:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+    @property
+    def backbone(self) -> Backbone:
+        config = self.transformer.config
+        width = config.num_attention_heads * config.attention_head_dim
+        return Backbone("FLUX.1", *self.counts, width, len(config.axes_dims_rope), pooled=config.pooled_projection_dim)
 
     def remove(self) -> None:
         """Gives the transformer its own attention processors back."""
@@ -121,41 +186,49 @@ class ContextGenFlux:
 
     def velocity(
         self,
-        plans: Plans,
+        bounds: Bound | tuple[Bound, ...] | list[tuple[Bound, ...]],
         noise: Tensor,
-        conditions: Tensor | Sequence[Tensor],
+        conditions: Tensor | Sequence[Tensor] | None = None,
         *,
         text: Tensor,
         pooled: Tensor,
         timestep: Tensor,
         guidance: Tensor | None = None,
-        settings: Settings | None = None,
+        vectors: Mapping[str, Tensor] | None = None,
+        modules: Mapping[str, Any] | None = None,
+        positive: Sequence[bool] | None = None,
+        position: RunPosition | None = None,
         attend: Attend = sdpa,
-        in_window: Callable[[float, float], bool] | None = None,
     ) -> Tensor:
         """The velocity of the noise tokens, (B, M, 64).
 
-        noise       (B, M, 64) packed noisy latents, M = plan.width * plan.height
-        conditions  packed layout, then every reference: (B, image_tokens - M, 64), or one (.., 64) per sample
+        bounds      the methods at work, for the whole batch; or a list with those of each sample (equal noise grids)
+        noise       (B, M, 64) packed noisy latents
+        conditions  condition pictures, packed: (B, n, 64), or one (.., 64) for each sample; None where there are none
         text        (B, T, C) token embeddings; pooled (B, P); timestep (B,) in 0..1; guidance (B,) or None
-        plans       one plan for the whole batch, or one per sample (equal target grids)
+        vectors     what the methods' phrases were encoded to, by name, batch first
+        modules     extra weights by the method's name
+        positive    which samples belong to the positive conditioning; None: all
+        position    where in the sampling run the call stands; None: as if every part of a layout were active
         """
-        settings = settings or Settings()
-        one = isinstance(plans, Plan)
-        arranged = self._arrange([plans] if isinstance(plans, Plan) else plans, settings, text.shape[1], in_window)
-        sequences = [sequence for sequence, _ in arranged]
-        hidden = _gather(sequences, noise, conditions, one)
-        trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.transformer.parameters())
-        kernel = choose_kernel(settings.kernel, noise, grad=trains or noise.requires_grad)
-        device = noise.device
-        autocast = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if autocast else text.dtype
-        call = _Call(
-            leave=max(schedule.leave for _, schedule in arranged),
-            base=sequences[0].base_span.stop - text.shape[1],
-            programs=tuple(compile_programs(*item, kernel, device, dtype) for item in arranged),
-            rotary=self._rotary(sequences, settings.round_ids, device),
+        one = not isinstance(bounds, list)
+        samples = [_as_tuple(bounds)] if not isinstance(bounds, list) else bounds
+        passes = tuple(self._pass(sample, noise, text, position) for sample in samples)
+        phrases = passes[0].forward.phrases
+        if phrases:
+            text = torch.cat([(vectors or {})["phrases"].expand(len(text), -1, -1).to(text), text], dim=1)
+        hidden = _gather(passes, noise, conditions, one)
+        state = _State(
+            passes=passes,
+            blocks=self.counts,
+            rotary=self._rotary(passes, samples, text),
+            rope_of=self._rope,
             attend=attend,
+            noise=noise.shape[1],
+            vectors=vectors or {},
+            modules=modules or {},
+            positive=positive or [True] * len(noise),
+            states=[{} for _ in passes[0].bounds],
         )
         out = self.transformer(
             hidden_states=hidden,
@@ -165,34 +238,90 @@ class ContextGenFlux:
             guidance=guidance,
             img_ids=torch.zeros(hidden.shape[1], 3, device=noise.device),  # the processors have their own table
             txt_ids=torch.zeros(text.shape[1], 3, device=noise.device),
-            joint_attention_kwargs={"contextgen": call},
+            joint_attention_kwargs={STATE: state},
             return_dict=False,
         )[0]
         return out[:, : noise.shape[1]]
 
-    def _arrange(
-        self,
-        plans: Sequence[Plan],
-        settings: Settings,
-        text: int,
-        in_window: Callable[[float, float], bool] | None,
-    ) -> list[Arrangement]:
-        if len({(plan.width, plan.height) for plan in plans}) != 1:
-            raise InputError("The pictures of one batch differ in size; give each batch pictures of one size.")
-        double = len(self.transformer.transformer_blocks)
-        blocks = (double, len(self.blocks) - double)
-        return [arrange(plan, settings, references_read(plan, settings, in_window), text, blocks) for plan in plans]
+    def _pass(self, bounds: tuple[Bound, ...], noise: Tensor, text: Tensor, position: RunPosition | None) -> Pass:
+        grids = {bound.method.sizes(bound.plan)[0] for bound in bounds}
+        if len(grids) != 1 or next(rows * columns for rows, columns in grids) != noise.shape[1]:
+            raise InputError(
+                f"The layouts are for {sorted(rows * columns for rows, columns in grids)} noise tokens, the picture has"
+                f" {noise.shape[1]}; the pictures of one batch and their layouts must have one size."
+            )
+        trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.transformer.parameters())
+        autocast = torch.is_autocast_enabled(noise.device.type)
+        acting, moments = active(bounds, position)
+        request = PassRequest(
+            bounds=acting,
+            moments=moments,
+            text=text.shape[1],
+            blocks=self.counts,
+            noise=next(iter(grids)),
+            grad=trains or noise.requires_grad,
+            device=noise.device,
+            dtype=torch.get_autocast_dtype(noise.device.type) if autocast else text.dtype,
+        )
+        return plan_pass(request, self._memo)
 
-    def _rotary(self, sequences: Sequence[TokenSequence], rounded: bool, device: torch.device) -> Rotary:
+    def _rope(self, ids: Tensor) -> Rotary:
+        """cos and sin (1 or B, n, D) of position ids (n, 3) or (B, n, 3)."""
+        tables = [self.transformer.pos_embed(one) for one in (ids if ids.dim() == 3 else ids[None])]
+        cos, sin = (torch.stack([table.float() for table in column]) for column in zip(*tables, strict=True))
+        return cos, sin
+
+    def _rotary(self, passes: Sequence[Pass], samples: Sequence[tuple[Bound, ...]], text: Tensor) -> Rotary:
         """cos and sin of every token, (1 or B, S, D) float32, zero where a shorter sample is padded."""
-        longest = max(sequence.length for sequence in sequences)
+        longest = max(passed.lengths[0] for passed in passes)
         tables = []
-        for sequence in sequences:
-            ids = functional.pad(image_ids(sequence, rounded), (0, 0, sequence.text, 0))  # text is (0, 0, 0)
-            pad = (0, 0, 0, longest - sequence.length)
-            tables.append([functional.pad(t.float(), pad) for t in self.transformer.pos_embed(ids.to(device))])
+        for passed, bounds in zip(passes, samples, strict=True):
+            ids = passed.ids
+            if ids is None:
+                ids = noise_ids(*bounds[0].method.sizes(bounds[0].plan)[0]).to(text.device)
+            words = passed.forward.text_ids
+            words = ids.new_zeros((text.shape[1], ids.shape[1])) if words is None else words.to(ids)
+            pad = (0, 0, 0, longest - passed.lengths[0])
+            tables.append([functional.pad(t[0], pad) for t in self._rope(torch.cat([words, ids]))])
         cos, sin = (torch.stack(column) for column in zip(*tables, strict=True))
         return cos, sin
+
+
+@dataclass(frozen=True)
+class FlowPosition:
+    """A step of a run over ``sigmas`` (falling from 1 to 0), for a picture of so many noise tokens."""
+
+    sigma: float
+    sigmas: Sequence[float]
+    tokens: int
+
+    def within(self, start: float, end: float) -> bool:
+        return self._at(end) <= self.sigma <= self._at(start)
+
+    def before_step(self, ratio: float) -> bool:
+        step = int(ratio * (len(self.sigmas) - 1))
+        return step > 0 and self.sigma > self.sigmas[step]
+
+    def _at(self, share: float) -> float:
+        """The sigma at a share of the run, by FLUX's shift."""
+        if share <= 0:
+            return math.inf
+        return float(shift(torch.tensor(1 - share, dtype=torch.float64), self.tokens)) if share < 1 else 0.0
+
+
+def noise_ids(rows: int, columns: int) -> Tensor:
+    """FLUX's own position ids of the noise tokens, float32 (rows * columns, 3): 0, row, column."""
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return torch.stack([torch.zeros_like(row), row, column], dim=-1).reshape(-1, 3).float()
+
+
+def _goes_on(passed: Pass, block: int) -> int:
+    leave = passed.leave[block]
+    return passed.lengths[block] if leave is None else leave
+
+
+def _as_tuple(bounds: Bound | tuple[Bound, ...]) -> tuple[Bound, ...]:
+    return (bounds,) if isinstance(bounds, Bound) else bounds
 
 
 def load_transformer(config: dict[str, Any], state: dict[str, Tensor]) -> Any:
@@ -215,33 +344,30 @@ def merge_adapter(transformer: Any, adapter: Adapter) -> None:
             weight += pair.delta().to(weight)
 
 
-def _gather(
-    sequences: Sequence[TokenSequence], noise: Tensor, conditions: Tensor | Sequence[Tensor], one: bool
-) -> Tensor:
-    """The image tokens that enter the transformer: (B, S - T, 64), shorter samples padded with zeros."""
+def _gather(passes: Sequence[Pass], noise: Tensor, conditions: Tensor | Sequence[Tensor] | None, one: bool) -> Tensor:
+    """The image tokens that enter the transformer: (B, n, 64), shorter samples padded with zeros."""
+    if conditions is None:
+        conditions = noise[:, :0]
     if one:
         if not isinstance(conditions, Tensor):
             conditions = torch.stack([part.reshape(part.shape[-2:]) for part in conditions])
         full = torch.cat([noise, conditions], dim=1)
-        kept = sequences[0].kept
-        return full if kept is None else full[:, torch.from_numpy(kept).to(full.device)]
+        kept = passes[0].kept
+        return full if kept is None else full[:, kept]
     samples = []
-    for i, sequence in enumerate(sequences):
+    for i, passed in enumerate(passes):
         full = torch.cat([noise[i], conditions[i].reshape(-1, noise.shape[-1])], dim=0)
-        kept = sequence.kept
-        samples.append(full if kept is None else full[torch.from_numpy(kept).to(full.device)])
+        samples.append(full if passed.kept is None else full[passed.kept])
     return torch.nn.utils.rnn.pad_sequence(samples, batch_first=True)
 
 
-def _leave_after(index: int) -> Callable[..., Any]:
-    """A forward hook that cuts the references off once nobody will read them."""
+def _after(index: int, block: Any) -> Callable[..., Any]:
+    """A forward hook: the steps that follow a block, and the tokens that go on."""
+    names = list(inspect.signature(block.forward).parameters)
 
-    def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        state = kwargs.get("joint_attention_kwargs") or (args[4] if len(args) > 4 else None) or {}
-        call = state.get("contextgen")
-        if call is None or index != call.leave - 1:
-            return output
-        text, image = output
-        return text, image[:, : call.base]
+    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        arguments = {**dict(zip(names, args, strict=False)), **kwargs}
+        state: PassState | None = (arguments.get("joint_attention_kwargs") or {}).get(STATE)
+        return output if state is None else state.after(index, module, output, arguments)
 
     return hook

@@ -9,7 +9,7 @@ The life of a picture::
     prepare(scene, options)            once, before the graph runs: plan, pictures and phrases
     check(plan, settings, backbone)    once a run: one sentence for what cannot work
     moment(plan, settings, run)        each step: what of the place in the run matters (a few numbers)
-    forward(plan, settings, call)      once for each distinct moment, text length, device and dtype; remembered for the run
+    forward(plan, settings, call)      once for each distinct call; remembered for the run
 
 Tokens of the joint sequence stand in the order ``phrases | text | noise | condition pictures``. Phrases are a method's
 further text tokens; condition pictures travel as the host's reference latents. Numbers of tokens are never remembered
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 class Prepared:
     """A scene as one method takes it.
 
+    method    name of the method
     plan      hashable numbers and bytes (:meth:`Method.plan_tuple` makes nested tuples of it for the conditioning)
     pictures  what the VAE encodes, in the plan's order: uint8 (h, w, 3), sides multiples of 16
     phrases   what the text encoder encodes, in the plan's order; their vectors travel beside the plan, not in it
@@ -45,6 +46,7 @@ class Prepared:
     warnings  sentences for the user, none of which stops the run
     """
 
+    method: str
     plan: Any
     pictures: tuple[np.ndarray, ...] = ()
     phrases: tuple[str, ...] = ()
@@ -81,7 +83,6 @@ class ForwardCall:
 
     moment     what :meth:`Method.moment` said
     text       text tokens of the conditioning, the method's phrases not counted
-    phrases    further text tokens of each phrase, in the plan's order; () where phrases have no tokens
     blocks     of the model
     watched    blocks whose whole result somebody else reads: no row may be left out there
     noise      (rows, columns) of the noise in tokens
@@ -91,7 +92,6 @@ class ForwardCall:
     text: int
     blocks: BlockCounts
     noise: tuple[int, int]
-    phrases: tuple[int, ...] = ()
     watched: frozenset[int] = frozenset()
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
@@ -118,8 +118,8 @@ class BlockWork:
 
     number   of the block, double blocks first
     double   whether text and image are separate streams here
-    image    (B, tokens, D): image tokens; in single blocks the joint tokens, text first
-    text     (B, T, D) in double blocks, else None
+    image    (B, tokens, D): image tokens, in single blocks of some hosts with the text before them
+    text     (B, T, D), or None where the text stands in ``image``
     noise    where the noise stands in ``image``
     vec      (B, D) the modulation's conditioning vector
     rope     rope of the joint sequence in the host's own form
@@ -169,20 +169,24 @@ class Forward:
 
     blocks      one :class:`Block` for each of the model's
     sequence    whether the method decides about tokens at all (ids, kept, groups); at most one method of a model does
+    phrases     text tokens that the method joins before the conditioning's, as many as its vectors have
     conditions  image tokens of the condition pictures, in the order of the reference latents; the noise not counted
     ids         position ids of the image tokens that are kept, float32 (n, 3), noise first; None: the family's own
     kept        which image tokens go in, sorted indices; None: all
     text_ids    position ids of phrases and text, float32 (phrases + text, 3); None: the family's own
     segments    tokens computed differently from the rest; () lets the model's own blocks do all the work
+    private     what the method's own tools want to find again; no host looks at it
     """
 
     blocks: tuple[Block, ...]
     sequence: bool = True
+    phrases: int = 0
     conditions: int = 0
     ids: Tensor | None = None
     kept: np.ndarray | None = None
     text_ids: Tensor | None = None
     segments: tuple[Segment, ...] = ()
+    private: Any = None
 
 
 class Method(ABC):
@@ -219,7 +223,7 @@ class Method(ABC):
     def default_settings(self) -> Any:
         """Settings as the authors run it."""
 
-    def check(self, plan: Any, settings: Any, backbone: Backbone) -> None:
+    def check(self, plan: Any, settings: Any, backbone: Backbone) -> None:  # noqa: B027 - nothing to refuse
         """Raises InputError for what this family of models cannot do, before sampling."""
 
     def moment(self, plan: Any, settings: Any, run: RunPosition | None) -> Hashable:
@@ -244,3 +248,11 @@ class Method(ABC):
     @abstractmethod
     def forward(self, plan: Any, settings: Any, call: ForwardCall) -> Forward:
         """The forward pass of a call."""
+
+
+class Bound(NamedTuple):
+    """A method at work on one picture: its plan, with the settings that are on the model."""
+
+    method: Method
+    plan: Any
+    settings: Any

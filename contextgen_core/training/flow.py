@@ -41,12 +41,3 @@ def dpo_logits(win: Tensor, lose: Tensor, anchor_win: Tensor, anchor_lose: Tenso
 def dpo_loss(win: Tensor, lose: Tensor, anchor_win: Tensor, anchor_lose: Tensor, beta: float) -> Tensor:
     """-log sigmoid of the logit, averaged over pairs: the authors' loss."""
     return -functional.logsigmoid(dpo_logits(win, lose, anchor_win, anchor_lose, beta)).mean()
-
-
-def shifted_sigmas(steps: int, tokens: int) -> Tensor:
-    """The sampling grid, (steps + 1,), from 1 to 0: linspace(1, 1/steps), FLUX's shift by the number of noise
-    tokens, then 0."""
-    sigmas = torch.linspace(1, 1 / steps, steps, dtype=torch.float64)
-    mu = 0.5 + 0.65 / 3840 * (tokens - 256)
-    shifted = torch.exp(torch.tensor(mu)) / (torch.exp(torch.tensor(mu)) + (1 / sigmas - 1))
-    return torch.cat([shifted, shifted.new_zeros(1)]).float()

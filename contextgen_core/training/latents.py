@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..composite.references import token_mask
+from ..backbones.flux import pack
 from ..errors import InputError
 from ..layout.box import Box
 from ..layout.tokens import TOKEN, TokenBox, token_box
+from ..methods.contextgen.references import token_mask
 from ..methods.contextgen.sequence import Plan, ReferenceTokens
 from ..tiny.autoencoder import Taesd
 from ..tiny.text import encode_words
@@ -29,20 +30,6 @@ MOST = 4  # members of a scene
 CHANNELS = 64
 _FIELDS = ("target", "layout", "references", "valid", "boxes", "count", "hidden", "words")
 _LOSE = "lose"
-
-
-def pack(latents: Tensor) -> Tensor:
-    """(B, 16, H, W) latents -> (B, H/2 * W/2, 64) tokens; channel-major inside a token, as FLUX packs them."""
-    b, c, h, w = latents.shape
-    tokens = latents.reshape(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5)  # B H/2 W/2 C 2 2
-    return tokens.reshape(b, h // 2 * (w // 2), c * 4)
-
-
-def unpack(tokens: Tensor, width: int, height: int) -> Tensor:
-    """(B, height * width, 64) tokens -> (B, 16, 2 height, 2 width) latents; the inverse of `pack`, sizes in tokens."""
-    b, _, channels = tokens.shape
-    latents = tokens.reshape(b, height, width, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)  # B C H 2 W 2
-    return latents.reshape(b, channels // 4, 2 * height, 2 * width)
 
 
 def to_tensor(pictures: np.ndarray) -> Tensor:

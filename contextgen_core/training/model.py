@@ -4,7 +4,7 @@ small pictures."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import InputError
-from ..hosts.diffusers import ContextGenFlux
+from ..hosts.diffusers import STATE, FluxHost, Streams, rotate
 from ..layout.tokens import TokenBox
+from ..methods.boundary import Bound
+from ..methods.contextgen.method import CONTEXTGEN
 from ..methods.contextgen.schedule import Rule, make_schedule
 from ..methods.contextgen.sequence import Plan, position_ids
 from ..methods.contextgen.settings import Settings
@@ -166,10 +168,11 @@ class _BatchedCall:
     rotary: tuple[Tensor, Tensor]
 
     def rotate(self, x: Tensor) -> Tensor:
-        cos, sin = (table[: x.shape[2]] for table in self.rotary)
-        pairs = x.unflatten(-1, (-1, 2))
-        turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
-        return x * cos + turned * sin
+        return rotate(x, self.rotary)
+
+    def after(self, block: int, module: Any, streams: Streams, arguments: Mapping[str, Any]) -> Streams:
+        text, image = streams
+        return text, image[:, : self.base] if block == self.leave - 1 else image
 
     def attention(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, H, S, D) three times -> (B, S, H * D)."""
@@ -230,6 +233,7 @@ class FlowNetwork(nn.Module):
         super().__init__()
         self.transformer = transformer
         self.settings = settings
+        self.method = CONTEXTGEN
         self.kernel = kernel
         self.guidance = guidance
         if kernel != "batched" and not (boxes and cumulative):
@@ -238,7 +242,7 @@ class FlowNetwork(nn.Module):
                 " to batched."
             )
         self.boxes, self.cumulative = boxes, cumulative
-        self._host = [ContextGenFlux(transformer)]  # in a list: not a submodule
+        self._host = [FluxHost(transformer)]  # in a list: not a submodule
 
     def forward(self, batch: Batch, noisy: Tensor, times: Tensor) -> Tensor:
         """noisy (B, M, 64), times (B,) in 0..1 -> velocity (B, M, 64)."""
@@ -246,14 +250,13 @@ class FlowNetwork(nn.Module):
         if self.kernel == "batched":
             return self._batched(batch, noisy, times, guidance)
         return self._host[0].velocity(
-            batch.plans,
+            [(Bound(self.method, plan, self.settings),) for plan in batch.plans],
             noisy,
             batch.conditions,
             text=batch.text,
             pooled=batch.pooled,
             timestep=times,
             guidance=guidance,
-            settings=self.settings,
         )
 
     def _batched(self, batch: Batch, noisy: Tensor, times: Tensor, guidance: Tensor | None) -> Tensor:
@@ -274,7 +277,7 @@ class FlowNetwork(nn.Module):
             guidance=guidance,
             img_ids=zeros,
             txt_ids=zeros[: batch.text.shape[1]],
-            joint_attention_kwargs={"contextgen": call},
+            joint_attention_kwargs={STATE: call},
             return_dict=False,
         )[0]
         return out[:, : noisy.shape[1]]
@@ -339,4 +342,4 @@ class FlowNetwork(nn.Module):
             numbers = np.concatenate([one[: 2 * plan.noise_tokens], *own])
         ids = functional.pad(torch.from_numpy(numbers).float(), (0, 0, text, 0))
         cos, sin = self.transformer.pos_embed(ids.to(device))
-        return cos.float(), sin.float()
+        return cos.float()[None], sin.float()[None]

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..backbones.flux import unpack
 from ..errors import InputError
 from ..methods.contextgen.schedule import Rule
 from ..methods.contextgen.settings import Settings
 from ..tiny import model as tiny
 from ..tiny.autoencoder import Taesd
-from .latents import LatentSet, encode_scenes, unpack
+from .latents import LatentSet, encode_scenes
 from .model import Adapter, FlowNetwork, add_adapter, load_adapter_state
 from .sampling import sample_set
 from .small_world import evaluate, pictures, world

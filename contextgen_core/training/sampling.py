@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import flow
+from ..backbones.flux import shifted_sigmas, unpack
 from .batch import Batch
-from .latents import LatentSet, unpack
+from .latents import LatentSet
 from .model import FlowNetwork
 
 
@@ -23,7 +23,7 @@ def start_noise(indices: np.ndarray, shape: tuple[int, int], seed: int) -> Tenso
 def sample(network: FlowNetwork, batch: Batch, noise: Tensor, steps: int = 10) -> Tensor:
     """Packed clean latents (B, M, 64) from noise."""
     x = noise
-    sigmas = flow.shifted_sigmas(steps, noise.shape[1]).to(x)
+    sigmas = shifted_sigmas(steps, noise.shape[1]).to(x)
     for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
         x = x + (after - now) * network(batch, x, now.expand(len(x)))
     return x

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from contextgen_core.backbones.flux import pack, unpack
 from contextgen_core.errors import InputError
 from contextgen_core.lora.adapter import load_adapter
 from contextgen_core.tiny import model as tiny
@@ -17,7 +18,7 @@ from contextgen_core.tiny.autoencoder import FULL, NARROW, Taesd, compact, full_
 from contextgen_core.tiny.text import LIGHTS, PLACES, encode_words
 from contextgen_core.training import imig, stages
 from contextgen_core.training.config import from_dict, load
-from contextgen_core.training.latents import LatentSet, encode_scenes, pack, training_scenes, unpack
+from contextgen_core.training.latents import LatentSet, encode_scenes, training_scenes
 from contextgen_core.training.small_world import world
 from contextgen_core.training.small_world.pixels import PixelSet, arrange
 from contextgen_core.training.stages import train

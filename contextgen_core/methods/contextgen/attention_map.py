@@ -19,6 +19,7 @@ from torch import Tensor
 from ...attention.groups import Span
 from ...attention.lse import attend_lse
 from ...errors import InputError
+from ..boundary import Forward
 from .schedule import Rule
 from .sequence import TokenSequence
 from .visibility import combination_keys, combinations
@@ -73,8 +74,10 @@ class Recorder:
     calls: int = 0
     sequence: TokenSequence | None = None
 
-    def __call__(self, sequence: TokenSequence, rule: Rule, q: Tensor, k: Tensor) -> None:
+    def __call__(self, forward: Forward, block: int, q: Tensor, k: Tensor) -> None:
         """Looks at one block. Blocks without identity attention are not counted."""
+        sequence, schedule = forward.private
+        rule = schedule[block].rule
         if rule is Rule.CLA:
             return
         mass = reference_mass(sequence, rule, q.detach(), k.detach())

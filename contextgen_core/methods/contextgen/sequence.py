@@ -23,7 +23,7 @@ from ...layout.tokens import TOKEN, TokenBox, token_box
 
 if TYPE_CHECKING:
     from ...composite.compose import Scene
-    from ...composite.references import PreparedReference
+    from .references import PreparedReference
 
 _PLAN_TAG = "contextgen-plan-1"
 

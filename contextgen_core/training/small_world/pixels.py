@@ -10,18 +10,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...backbones.flux import pack
 from ...composite.compose import Scene, compose
-from ...composite.references import PreparedReference, Reference, prepare
+from ...composite.references import Reference
 from ...errors import InputError
 from ...layout.box import Box
 from ...layout.layout import Instance, Layout
 from ...layout.tokens import TOKEN
 from ...methods.contextgen.prompt import wrap
+from ...methods.contextgen.references import PreparedReference, prepare
 from ...methods.contextgen.sequence import plan_from_scene
 from .. import imig
 from ..batch import Batch
 from ..config import Config
-from ..latents import encode, pack
+from ..latents import encode
 
 
 class Encoders(Protocol):

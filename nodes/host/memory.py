@@ -11,39 +11,41 @@ from typing import Any
 
 import torch
 
-from ..contextgen_core.methods.contextgen.sequence import Plan
-from ..contextgen_core.methods.contextgen.settings import Settings, references_read
+from .conditioning import plans_of
 
 Options = dict[str, Any]
 LATENTS = "reference_latents"
 PER_TOKEN = 4  # a token is 2 x 2 in a latent
 
 
-def area(plan: Plan, settings: Settings) -> int:
-    """Latent area of what one picture computes with beside its noise; over the run, so windows count as open."""
-    if not settings.prune:
-        return PER_TOKEN * (plan.image_tokens - plan.noise_tokens)
-    read = references_read(plan, settings)
-    return PER_TOKEN * (plan.noise_tokens + sum(sum(plan.references[number].valid) for number in read))
+def area(installed: Any, cond: Options) -> int | None:
+    """Latent area of what one picture computes with beside its noise, None where no layout says; over the whole run,
+    so windows count as open."""
+    counted = [
+        (method, plan, settings)
+        for method, plan in plans_of(cond)
+        if method.sizes(plan)[1] and (settings := installed.settings(method.name)) is not None
+    ]
+    if not counted:
+        return None
+    return PER_TOKEN * sum(method.computed_tokens(plan, settings) for method, plan, settings in counted)
 
 
 def prepare_sampling(
-    settings: Settings, executor: Any, model: Any, noise_shape: Any, conds: Options, *args: Any, **kwargs: Any
+    installed: Any, executor: Any, model: Any, noise_shape: Any, conds: Options, *args: Any, **kwargs: Any
 ) -> Any:
     """The host's own preparation, with the true area of the references for its estimate."""
-    from .host import plan_of  # host installs this wrapper
-
     shown: dict[int, Options] = {}
 
     def show(cond: Options) -> Options:
-        plan = plan_of(cond)
-        if plan is None or not cond.get(LATENTS):
+        computed = area(installed, cond)
+        if computed is None or not cond.get(LATENTS):
             return cond
         # The host counts a reference once, though it repeats it for every picture of the batch.
-        shape = (1, cond[LATENTS][0].shape[1], 1, area(plan, settings) * int(noise_shape[0]))
-        made = {**cond, LATENTS: [torch.empty(shape, device="meta")]}
-        shown[id(made[LATENTS])] = cond
-        return made
+        shape = (1, cond[LATENTS][0].shape[1], 1, computed * int(noise_shape[0]))
+        smaller = {**cond, LATENTS: [torch.empty(shape, device="meta")]}
+        shown[id(smaller[LATENTS])] = cond
+        return smaller
 
     def restore(cond: Options) -> Options:
         original = shown.get(id(cond.get(LATENTS)))

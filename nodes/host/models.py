@@ -16,7 +16,7 @@ import comfy.model_patcher
 import comfy.supported_models
 import torch
 
-from ..contextgen_core.errors import InputError
+from ...contextgen_core.errors import InputError
 
 
 def flux_config(config: dict[str, Any]) -> dict[str, Any]:

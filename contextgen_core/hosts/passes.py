@@ -1,0 +1,146 @@
+"""One forward pass, ready to be carried out: the methods of a call put together and compiled. Shared by all hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attention import Memo, Program, choose_kernel, compile_blocks
+from ..errors import InputError
+from ..methods.boundary import Block, BlockCounts, BlockWork, Bound, Forward, ForwardCall, RunPosition, Segment
+
+After = Callable[[BlockWork], None]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a host carries out in one call.
+
+    bounds    the methods that act in this call
+    owner     the method that decides about tokens, None where no one does
+    forward   of the owner, or one that leaves all as it is
+    programs  attention of each block; lengths: joint tokens that enter each block; leave: those that go on, or None
+    afters    for each block the steps on its result, each with the number of its method in ``bounds``
+    segments  tokens that are computed differently, with the number of the method that wants it
+    ids       position ids of the image tokens that go in, (n, axes) on the device, None: the family's own
+    kept      which image tokens go in, on the device, None: all
+    """
+
+    bounds: tuple[Bound, ...]
+    owner: Bound | None
+    forward: Forward
+    programs: tuple[Program, ...]
+    lengths: tuple[int, ...]
+    leave: tuple[int | None, ...]
+    afters: tuple[tuple[tuple[int, After], ...], ...]
+    segments: tuple[Segment, ...]
+    segments_of: int
+    ids: Tensor | None
+    kept: Tensor | None
+
+
+def active(bounds: Sequence[Bound], position: RunPosition | None) -> tuple[tuple[Bound, ...], tuple[Hashable, ...]]:
+    """The methods that act at a place in the run, and what of that place matters to each."""
+    moments = [bound.method.moment(bound.plan, bound.settings, position) for bound in bounds]
+    acting = [(bound, moment) for bound, moment in zip(bounds, moments, strict=True) if moment is not None]
+    return tuple(bound for bound, _ in acting), tuple(moment for _, moment in acting)
+
+
+@dataclass(frozen=True)
+class PassRequest:
+    """All that decides a pass. ``torch_backend``: attention is torch's own; ``grad``: gradients are wanted."""
+
+    bounds: tuple[Bound, ...]
+    moments: tuple[Hashable, ...]
+    text: int
+    blocks: BlockCounts
+    noise: tuple[int, int]
+    watched: frozenset[int] = frozenset()
+    torch_backend: bool = True
+    grad: bool = False
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+
+
+def plan_pass(request: PassRequest, memo: Memo[Pass] | None = None) -> Pass:
+    """The pass of a request, from ``memo`` where it is remembered.
+
+    Raises InputError where two methods both decide about tokens, or the kernel cannot run here.
+    """
+    return _planned(request) if memo is None else memo.get(request, lambda: _planned(request))
+
+
+@torch.inference_mode(False)  # so that what is planned while sampling also serves a training step
+def _planned(request: PassRequest) -> Pass:
+    calls = [
+        ForwardCall(moment, request.text, request.blocks, request.noise, request.watched, request.device, request.dtype)
+        for moment in request.moments
+    ]
+    forwards = [b.method.forward(b.plan, b.settings, call) for b, call in zip(request.bounds, calls, strict=True)]
+    owner = _only(request.bounds, [forward.sequence for forward in forwards], "decide which tokens see each other")
+    rebuilds = _only(request.bounds, [bool(forward.segments) for forward in forwards], "rebuild the model's blocks")
+    neutral = Forward(tuple(Block() for _ in range(request.blocks.all)), sequence=False)
+    forward = neutral if owner is None else forwards[owner]
+    if len(forward.blocks) != request.blocks.all:
+        raise RuntimeError(f"{len(forward.blocks)} blocks are described, the model has {request.blocks.all}")
+    if forward.phrases + sum(f.phrases for f in forwards if f is not forward):
+        forward = replace(forward, phrases=sum(f.phrases for f in forwards))
+    rows, columns = request.noise
+    image = rows * columns + forward.conditions if forward.kept is None else len(forward.kept)
+    lengths, length = [], forward.phrases + request.text + image
+    for block in forward.blocks:
+        lengths.append(length)
+        length = length if block.leave is None else block.leave
+    wanted = "auto" if owner is None else request.bounds[owner].method.kernel(request.bounds[owner].settings)
+    sample = torch.empty(0, device=request.device, dtype=request.dtype)
+    try:
+        kernel = choose_kernel(wanted, sample, grad=request.grad, torch_backend=request.torch_backend)
+    except InputError as error:
+        raise (
+            error if owner is None else InputError(error.message, request.bounds[owner].method.node, "kernel")
+        ) from None
+    groups = [(block.groups, length) for block, length in zip(forward.blocks, lengths, strict=True)]
+    return Pass(
+        bounds=request.bounds,
+        owner=None if owner is None else request.bounds[owner],
+        forward=forward,
+        programs=compile_blocks(groups, kernel, request.device, request.dtype),
+        lengths=tuple(lengths),
+        leave=tuple(block.leave for block in forward.blocks),
+        afters=tuple(_afters(forwards, at) for at in range(request.blocks.all)),
+        segments=() if rebuilds is None else forwards[rebuilds].segments,
+        segments_of=-1 if rebuilds is None else rebuilds,
+        ids=None if forward.ids is None else forward.ids.to(request.device),
+        kept=None if forward.kept is None else torch.from_numpy(forward.kept).to(request.device),
+    )
+
+
+def _afters(forwards: Sequence[Forward], at: int) -> tuple[tuple[int, After], ...]:
+    steps = [(number, forward.blocks[at].after) for number, forward in enumerate(forwards)]
+    return tuple((number, after) for number, after in steps if after is not None)
+
+
+def _only(bounds: Sequence[Bound], wants: Sequence[bool], what: str) -> int | None:
+    """The number of the one method that wants something, None for nobody. Raises InputError naming two."""
+    numbers = [number for number, wanted in enumerate(wants) if wanted]
+    if len(numbers) > 1:
+        first, second = (bounds[number].method for number in numbers[:2])
+        raise InputError(
+            f"{first.label} and {second.label} both {what} and cannot work on one picture; take one of them off the"
+            " model, or give each its own sampler.",
+            second.node,
+            "model",
+        )
+    return numbers[0] if numbers else None
+
+
+def run_afters(passed: Pass, number: int, states: list[dict[str, Any]], work: Callable[[int], BlockWork]) -> None:
+    """The methods' steps after block ``number``; ``work`` gives what the step of a method sees."""
+    for which, after in passed.afters[number]:
+        seen = work(which)
+        seen.state = states[which]
+        after(seen)

@@ -1,0 +1,323 @@
+"""One forward pass in the host: hands every block's attention to the engine, lets tokens leave, runs what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import comfy.ldm.modules.attention as host_attention
+import torch
+
+from ...contextgen_core.attention import Memo, Span, run
+from ...contextgen_core.errors import InputError
+from ...contextgen_core.hosts.passes import Pass, PassRequest, plan_pass, run_afters
+from ...contextgen_core.methods.boundary import BlockWork, Bound
+from .families import BlockKey, Family, family_of_transformer
+
+Options = dict[str, Any]
+Acting = tuple[tuple[Bound, Hashable], ...]
+
+MEMO: Memo[Pass] = Memo()  # what one sampling run has planned; emptied after it
+
+_uncompiled: Any = torch.compiler.disable  # whose annotations fit its use as a decorator with arguments alone
+_plan: Callable[[PassRequest], Pass] = _uncompiled(lambda request: plan_pass(request, MEMO))
+
+
+def _torch_backend() -> bool:
+    """Whether the host attends with torch alone, so that torch's own log-sum-exp kernels are no change of taste."""
+    name = getattr(host_attention.optimized_attention, "__name__", "")
+    return name in ("attention_pytorch", "attention_sub_quad", "attention_split", "attention_basic")
+
+
+def _begin(
+    transformer: Any,
+    acting: Acting,
+    vectors: Mapping[str, Mapping[str, torch.Tensor]],
+    modules: Mapping[str, Any],
+    given: Options,
+) -> Call:
+    """Plans a call from the arguments ``given`` to the diffusion model."""
+    family = family_of_transformer(transformer)
+    if family is None:
+        raise RuntimeError(f"a layout has reached {type(transformer).__name__}, which no method knows")
+    options, x, context = given.get("transformer_options") or {}, given["x"], given["context"]
+    theirs = options.get("patches_replace", {}).get("dit", {})
+    bounds = tuple(bound for bound, _ in acting)
+    request = PassRequest(
+        bounds=bounds,
+        moments=tuple(moment for _, moment in acting),
+        text=context.shape[1],
+        blocks=family.counts,
+        noise=bounds[0].method.sizes(bounds[0].plan)[0],
+        watched=frozenset(number for number, key in enumerate(family.keys) if key in theirs),
+        torch_backend=_torch_backend() and "optimized_attention_override" not in options,
+        device=x.device,
+        dtype=x.dtype,
+    )
+    return Call(transformer, family, request, vectors, modules, _rows(options, len(x)))
+
+
+# Outside of any graph: under torch.compile, everything after it is one graph without a break.
+begin: Callable[..., Call] = _uncompiled(_begin)
+
+
+def _rows(options: Options, batch: int) -> tuple[bool, ...]:
+    """For each row of the batch whether it belongs to the positive conditioning."""
+    kinds = options.get("cond_or_uncond") or [0]
+    return tuple(kind == 0 for kind in kinds for _ in range(batch // len(kinds)))
+
+
+class Call:
+    """One forward pass: born in the wrapper, confirmed by ``post_input``, read by the blocks, then gone."""
+
+    def __init__(
+        self,
+        transformer: Any,
+        family: Family,
+        request: PassRequest,
+        vectors: Mapping[str, Mapping[str, torch.Tensor]],
+        modules: Mapping[str, Any],
+        positive: tuple[bool, ...],
+    ) -> None:
+        self.transformer = transformer
+        self.family = family
+        self.request = request
+        self.passed = _plan(request)
+        self.vectors = vectors
+        self.modules = modules
+        self.positive = positive
+        self.states: list[dict[str, Any]] = [{} for _ in request.bounds]
+        self.probe: Callable[..., None] | None = None
+        self.started = not family.post_input
+        self.blocks_reached: set[int] = set()
+        self.attention_reached: set[int] = set()
+        self.short_pe: dict[int, torch.Tensor] = {}
+
+    @property
+    def owned(self) -> bool:
+        """Whether a method decides about the tokens."""
+        return self.passed.owner is not None
+
+    @property
+    def node(self) -> str:
+        """The node to name where something stands in the way."""
+        return (self.passed.owner or self.request.bounds[0]).method.node
+
+    @property
+    def noise_tokens(self) -> int:
+        rows, columns = self.request.noise
+        return rows * columns
+
+    def context(self, context: torch.Tensor) -> torch.Tensor:
+        """The text with the methods' phrases before it, (B, phrases + T, C)."""
+        if not self.passed.forward.phrases:
+            return context
+        parts = [
+            self.vectors[bound.method.name]["phrases"].to(context)
+            for bound in self.request.bounds
+            if "phrases" in self.vectors.get(bound.method.name, {})
+        ]
+        joined = torch.cat(parts, dim=1)
+        if joined.shape[1] != self.passed.forward.phrases:
+            raise RuntimeError(f"{joined.shape[1]} phrase tokens where the plan has {self.passed.forward.phrases}")
+        return torch.cat([joined.expand(len(context), -1, -1), context], dim=1)
+
+    def options(self, options: Options) -> Options:
+        """A copy of transformer_options with this call's hooks around whatever is there."""
+        changed = {**options}
+        if self.family.post_input:
+            patches = {**options.get("patches", {})}
+            patches["post_input"] = [*patches.get("post_input", []), self.post_input]
+            changed["patches"] = patches
+        replaced = {**options.get("patches_replace", {})}
+        theirs: dict[BlockKey, Any] = replaced.get("dit", {})
+        ours = {key: _Block(self, number, theirs.get(key)) for number, key in enumerate(self.family.keys)}
+        replaced["dit"] = {**theirs, **ours}
+        return {**changed, "patches_replace": replaced}
+
+    def post_input(self, args: Options) -> Options:
+        """Rewrites the ids of the tokens and drops those that nobody reads. Runs after all other patches."""
+        img, txt = args["img"], args["txt"]
+        forward = self.passed.forward
+        expected = self.noise_tokens + forward.conditions
+        if self.owned and img.shape[1] != expected:
+            raise InputError(
+                f"another node has changed the picture's tokens ({img.shape[1]} instead of"
+                f" {expected}); remove nodes that add or drop reference tokens.",
+                self.node,
+                "model",
+            )
+        text = txt.shape[1] - forward.phrases
+        if (text, img.dtype, img.device) != (self.request.text, self.request.dtype, self.request.device):
+            # Another patch has added text tokens, or the host computes in another dtype than its input's.
+            self.request = replace(self.request, text=text, dtype=img.dtype, device=img.device)
+            self.passed = _plan(self.request)
+        self.started = True
+        if not self.owned:
+            return args
+        changed = {**args}
+        if self.passed.kept is not None:
+            changed["img"] = img.index_select(1, self.passed.kept)
+        if self.passed.ids is not None:
+            changed["img_ids"] = self.passed.ids[None].expand(img.shape[0], -1, -1)
+        if forward.text_ids is not None:
+            changed["txt_ids"] = forward.text_ids.to(img.device)[None].expand(img.shape[0], -1, -1)
+        return changed
+
+    def shorten_pe(self, pe: torch.Tensor, length: int) -> torch.Tensor:
+        if pe.shape[2] == length:
+            return pe
+        if length not in self.short_pe:
+            self.short_pe[length] = pe[:, :, :length].contiguous()
+        return self.short_pe[length]
+
+    def check(self) -> None:
+        """Raises unless every hook of ours was reached."""
+        count = len(self.family.keys)
+        attention = len(self.attention_reached) if self.owned else count
+        if not self.started or attention < count or len(self.blocks_reached) < count:
+            raise self.missed()
+
+    def missed(self) -> InputError:
+        count = len(self.family.keys)
+        reached = self.attention_reached if self.owned else self.blocks_reached
+        return InputError(
+            f"another node replaces parts of {self.family.backbone.name.split('.')[0]} so that the layout did not reach"
+            f" {count - len(reached)} of {count} blocks; remove nodes that replace FLUX's"
+            " forward pass or blocks.",
+            self.node,
+            "model",
+        )
+
+
+class _Block:
+    """The replacement of one block: gives its attention to the core, lets tokens leave, runs what follows."""
+
+    def __init__(self, call: Call, number: int, theirs: Callable[..., Any] | None) -> None:
+        self.call = call
+        self.number = number
+        self.theirs = theirs
+
+    def __call__(self, args: Options, extra: Options) -> Options:
+        call = self.call
+        if call.owned and args.get("attn_mask") is not None:
+            raise InputError(
+                "another node puts an attention mask on FLUX's blocks, which has no meaning for the"
+                " layout's tokens; remove it.",
+                call.node,
+                "model",
+            )
+        if not call.started:
+            raise call.missed()
+        call.blocks_reached.add(self.number)
+        pe = args.get("pe")
+        if call.owned:
+            length = call.passed.lengths[self.number]
+            pe = call.shorten_pe(args["pe"], length)
+            options = self._options(args.get("transformer_options") or {}, length)
+            args = {**args, "pe": pe, "transformer_options": options}
+        ran = False
+
+        def original(given: Options) -> Options:
+            nonlocal ran
+            ran = True
+            return extra["original_block"](self._guard(given, pe) if call.owned else given)
+
+        # Foreign code may build its own arguments: what it leaves out of ours is put back.
+        out = original(args) if self.theirs is None else self.theirs(args, {**extra, "original_block": original})
+        if call.passed.afters[self.number]:
+            out = self._after(args, out, ran)
+        return self._leave(out)
+
+    def _options(self, options: Options, length: int) -> Options:
+        options = {**options}
+        if "img_slice" in options:  # the host sets it once for all single blocks
+            options["img_slice"] = [options["img_slice"][0], length]
+        return options
+
+    def _guard(self, args: Options, pe: torch.Tensor | None) -> Options:
+        options = dict(args.get("transformer_options") or {})
+        theirs = options.get("optimized_attention_override")
+        options["optimized_attention_override"] = partial(self._attention, theirs)
+        return {**args, "pe": pe, "transformer_options": options}
+
+    def _attention(
+        self,
+        theirs: Callable[..., Any] | None,
+        func: Callable[..., Any],
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        heads: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Stands in for the host's attention: q, k, v (B, H, S, D) after RoPE -> (B, S, H*D)."""
+        mask = kwargs.pop("mask", args[0] if args else None)
+        if mask is not None or not kwargs.get("skip_reshape") or kwargs.get("skip_output_reshape"):
+            raise InputError(
+                "another node changes how FLUX calls its attention; remove nodes that replace"
+                " FLUX's blocks or add attention masks.",
+                self.call.node,
+                "model",
+            )
+        self.call.attention_reached.add(self.number)
+        if self.call.probe is not None:
+            self.call.probe(self.call.passed.forward, self.number, q, k)
+        options = {**kwargs.get("transformer_options", {})}
+        options.pop("optimized_attention_override", None)
+        if theirs is not None:
+            options["optimized_attention_override"] = theirs  # a foreign override must not come back into ours
+        kwargs["transformer_options"] = options
+
+        def attend(
+            q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None, /
+        ) -> torch.Tensor:
+            if theirs is not None:
+                return theirs(func, q, k, v, heads, mask=mask, **kwargs)
+            return func(q, k, v, heads, mask=mask, **kwargs)
+
+        return run(self.call.passed.programs[self.number], q, k, v, attend)
+
+    def _after(self, args: Options, out: Options, ran: bool) -> Options:
+        call = self.call
+        out = {**out}
+        double = self.number < call.family.backbone.double
+        text = out.get("txt") if double else None
+        start = 0 if double else call.request.text + call.passed.forward.phrases
+
+        def work(which: int) -> BlockWork:
+            bound = call.passed.bounds[which]
+            return BlockWork(
+                number=self.number,
+                double=double,
+                image=out["img"],
+                text=text,
+                noise=Span(start, start + call.noise_tokens),
+                vec=args["vec"],
+                rope=args.get("pe"),
+                rope_of=getattr(call.transformer, "pe_embedder", None) or _no_rope,
+                block=call.family.block_of(call.transformer, self.number),
+                modules=call.modules.get(bound.method.name),
+                vectors=call.vectors.get(bound.method.name, {}),
+                positive=call.positive,
+                ran=ran,
+            )
+
+        run_afters(call.passed, self.number, call.states, work)
+        return out
+
+    def _leave(self, out: Options) -> Options:
+        """Where tokens leave for good, only those before them go on."""
+        leave = self.call.passed.leave[self.number]
+        if leave is None:
+            return out
+        double = self.number < self.call.family.backbone.double
+        image = leave - (self.call.request.text + self.call.passed.forward.phrases if double else 0)
+        return {**out, "img": out["img"][:, :image].clone()}  # a view would keep the dropped rows in memory
+
+
+def _no_rope(_ids: torch.Tensor) -> Any:
+    raise RuntimeError("this family has no position table")

@@ -1,0 +1,79 @@
+"""The model families of the host that methods can work on, and how each is told and spoken to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.ldm.flux.model
+import comfy.model_base
+
+from ...contextgen_core.backbones.record import Backbone
+from ...contextgen_core.errors import InputError
+from ...contextgen_core.methods.boundary import BlockCounts
+
+BlockKey = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family in the host.
+
+    backbone    what methods need to know of it
+    keys        the host's names of all blocks, in the order in which methods number them
+    block_of    diffusion model and number of a block -> its module
+    refs        whether condition pictures travel as ``ref_latents``
+    post_input  whether tokens and ids pass by a ``post_input`` patch
+    patch       pixels of the latent along one side of a token
+    """
+
+    backbone: Backbone
+    keys: tuple[BlockKey, ...]
+    block_of: Callable[[Any, int], Any]
+    refs: bool = True
+    post_input: bool = True
+    patch: int = 2
+
+    @property
+    def counts(self) -> BlockCounts:
+        return BlockCounts(self.backbone.double, self.backbone.single)
+
+
+def _flux_block(model: Any, number: int) -> Any:
+    double = len(model.double_blocks)
+    return model.double_blocks[number] if number < double else model.single_blocks[number - double]
+
+
+def family_of_transformer(transformer: Any) -> Family | None:
+    """The family of a diffusion model, None for one that no method knows."""
+    if isinstance(transformer, comfy.ldm.flux.model.Flux):
+        params = transformer.params
+        double, single = len(transformer.double_blocks), len(transformer.single_blocks)
+        keys = [("double_block", i) for i in range(double)] + [("single_block", i) for i in range(single)]
+        backbone = Backbone(
+            "FLUX.1", double, single, params.hidden_size, len(params.axes_dim), pooled=params.vec_in_dim
+        )
+        return Family(backbone, tuple(keys), _flux_block)
+    return None
+
+
+def family_of(model: Any) -> Family:
+    """The family of a ComfyUI MODEL. Raises InputError, naming what it is, for one that no method knows."""
+    base = model.model
+    transformer: Any = getattr(base, "diffusion_model", None)
+    if type(base) is comfy.model_base.Flux and isinstance(transformer, comfy.ldm.flux.model.Flux):
+        params = transformer.params
+        if len(params.axes_dim) != 3 or getattr(params, "global_modulation", False) or transformer.in_channels != 64:
+            raise InputError(
+                f"this FLUX variant takes {transformer.in_channels} channels a token and"
+                f" {len(params.axes_dim)} position axes, FLUX.1-Kontext 64 and 3; load flux1-dev-kontext."
+            )
+        family = family_of_transformer(transformer)
+        if family is not None:
+            return family
+    found = type(base).__name__ if type(transformer).__module__.startswith("comfy.") else type(transformer).__name__
+    raise InputError(
+        f"this is {found}, not FLUX.1; load FLUX.1-Kontext with Load Diffusion Model"
+        " (bf16, fp16, fp8) or a GGUF loader. Nunchaku models run none of ComfyUI's patches and cannot be used."
+    )
