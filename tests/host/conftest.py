@@ -44,6 +44,10 @@ def _prepare_host() -> Path:
     return path
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update", action="store_true", help="store the small workflows' pictures anew")
+
+
 HOST = _prepare_host()
 
 

@@ -93,6 +93,13 @@ class Server:
         """Submits and waits; returns the history entry (``outputs`` by node id)."""
         return self.wait(self.submit(prompt), timeout)
 
+    def forget(self) -> None:
+        """Empties the host's caches: the next prompt runs whole, and reports the pictures of all its nodes."""
+        self.post("/free", {"unload_models": True, "free_memory": True})
+        # The host does so between two prompts, or when idle. After this one, it has.
+        empty = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}}
+        self.run({"1": empty, "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}})
+
     def images(self, entry: dict[str, Any]) -> list[bytes]:
         """The encoded pictures of a history entry, in the order of its nodes."""
         found = [image for out in entry["outputs"].values() for image in out.get("images", [])]
