@@ -27,7 +27,7 @@ import comfy.model_base
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ..contextgen_core.attention.run import Program, choose_kernel, compile_programs, run
+from ..contextgen_core.attention import Program, choose_kernel, compile_blocks, run
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.methods.contextgen.schedule import Rule
 from ..contextgen_core.methods.contextgen.sequence import Plan, TokenSequence, active_references
@@ -39,6 +39,7 @@ from ..contextgen_core.methods.contextgen.settings import (
     references_read,
     windows,
 )
+from ..contextgen_core.methods.contextgen.visibility import block_groups
 from .host_memory import prepare_sampling
 
 log = logging.getLogger("contextgen")
@@ -314,7 +315,7 @@ def _prepare(request: _Request) -> _Prepared:
     sample = torch.empty(0, device=request.device, dtype=request.dtype)
     try:
         kernel = choose_kernel(request.settings.kernel, sample, torch_backend=request.torch_backend)
-        programs = compile_programs(sequence, schedule, kernel, request.device, request.dtype)
+        programs = compile_blocks(block_groups(sequence, schedule), kernel, request.device, request.dtype)
     except InputError as error:
         raise InputError(f"{NODE}, kernel: {error}") from error
     base = sequence.base_span.stop

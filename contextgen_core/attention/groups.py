@@ -1,4 +1,9 @@
-"""Who sees whom, as the engine takes it: groups of queries that share their keys."""
+"""Who sees whom, as the engine takes it: groups of queries that share their keys.
+
+A method describes the attention of a block by groups, exactly and as finely as it likes; how few calls they become is
+the engine's matter (:mod:`contextgen_core.attention.program`). A row belongs to at most one group and a key to at most
+one part of a group. Rows in no group, and rows of groups without keys, get zeros.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +37,46 @@ class KeyPart(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Queries that share their keys. ``hidden`` (rows x keys, True = may not see) exists for pooled groups only."""
+    """Queries that share their keys."""
 
     queries: Index
     keys: tuple[KeyPart, ...]
-    hidden: np.ndarray | None = None
+
+
+Groups = tuple[Group, ...] | None  # of one block; None: everyone sees everyone
+
+
+def indices(index: Index) -> np.ndarray:
+    """The tokens of an index, int64, ascending."""
+    return index.indices() if isinstance(index, Span) else index
+
+
+def compact(index: Index) -> Index:
+    """The same tokens, as a range where they lie side by side: a view instead of a copy."""
+    if isinstance(index, Span) or (len(index) and index[-1] - index[0] + 1 != len(index)):
+        return index
+    return Span(int(index[0]), int(index[-1]) + 1) if len(index) else Span(0, 0)
+
+
+def seen(groups: Groups, length: int) -> np.ndarray:
+    """The groups as a dense mask, bool (length, length): True where the row sees the column. For tests and parity."""
+    return ~np.isneginf(log_weights(groups, length))
+
+
+def log_weights(groups: Groups, length: int) -> np.ndarray:
+    """What is added to each logit, float32 (length, length): -inf where the row does not see the column."""
+    if groups is None:
+        return np.zeros((length, length), np.float32)
+    added = np.full((length, length), -np.inf, np.float32)
+    for group in groups:
+        rows = indices(group.queries)
+        for part in group.keys:
+            added[np.ix_(rows, indices(part.index))] = part.log_weight
+    return added
+
+
+def pairs(groups: Groups, length: int) -> int:
+    """How many query-key pairs the groups of a block over ``length`` tokens have."""
+    if groups is None:
+        return length**2
+    return sum(group.queries.size * sum(part.index.size for part in group.keys) for group in groups)

@@ -1,28 +1,33 @@
-"""A visibility rule compiled for one sequence and device: what :func:`contextgen_core.attention.run` executes.
+"""The groups of one block compiled for a device: what :func:`contextgen_core.attention.run` executes.
 
-Everything that a block would otherwise work out again, index tensors above all, is made here, once per run.
+Everything that a block would otherwise work out again, index tensors above all, is done here, once per run.
+
+Groups that share their first key part, and read further parts besides, form a family (ContextGen: all that reads text,
+noise and layout; what else a row reads depends on the boxes it lies in). Of a family,
+
+- ``merge`` makes one call of all queries over the shared part and one small call per further part for the rows that
+  read it, joined through the log-sum-exp of their logits: no copy of the large keys at all;
+- ``grouped`` makes one call per group, and one call under a small mask for all the smallest groups together, so that
+  thirty-two overlapping boxes do not become hundreds of copies of the shared keys.
+
+A group whose further keys are among its own queries (a reference that reads the text and itself) shares nothing worth
+joining; such groups run as they are, neighbours of equal size as one batch.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..methods.contextgen.schedule import BlockPlan, Rule, Schedule
-from ..methods.contextgen.sequence import TokenSequence
-from ..methods.contextgen.visibility import dense_mask, key_weights, query_groups, reference_part
-from .groups import Group, Index, KeyPart, Span
-from .varlen import Ragged, ragged
+from . import lse
+from .groups import Group, Groups, Index, KeyPart, Span, compact, indices, log_weights
 
-if TYPE_CHECKING:
-    from .flex import FlexMask
+MAX_CALLS = 16  # calls of their own for the groups of a family; further (smaller) ones share one call under a mask
+POOL_ROWS = 64  # a group with fewer query rows than this is not worth a copy of the keys
 
 Rows = Span | Tensor  # a range, which is a view, or an index tensor
 
@@ -36,75 +41,200 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Level:
+    """Rows of a merged call, each once, that read further keys.
+
+    rows     (R,) counted from the call's first query
+    pieces   of each: how many of the rows, in order, and the keys they read
+    weights  log weight of each row's further keys, (R,), or None where all are 0
+    count    above 1: the one piece stands for so many of equal size, cut from its rows and keys, run as one batch
+    """
+
+    rows: Tensor
+    pieces: tuple[tuple[int, Rows], ...]
+    weights: Tensor | None
+    count: int
+
+
+@dataclass(frozen=True)
 class Call:
     """One attention call: queries, key parts and, for pooled groups, the additive mask (rows, keys).
 
     With ``count`` above 1 it stands for so many calls of equal size, side by side: queries and the last key part
-    are cut into that many pieces, the other part is shared by all.
+    are cut into that many pieces, the other part is shared by all. With ``levels`` some rows read further keys.
     """
 
     queries: Rows
     parts: tuple[Part, ...]
     mask: Tensor | None = None
     count: int = 1
-
-
-@dataclass(frozen=True)
-class Level:
-    """Rows of the first call (each once) that read further keys, piece by piece: merge and varlen kernels.
-
-    rows     (R,) counted from the first query of that call
-    keys     the keys of all pieces
-    pieces   of each: how many rows, its keys
-    weights  log weight of each row's further keys, (R,), or None where all are 0
-    count    above 1: so many pieces of equal size, run as one batch
-    packed   how the pieces lie in one variable-length call, for the varlen kernel
-    """
-
-    rows: Tensor
-    keys: Rows
-    pieces: tuple[tuple[int, Rows], ...]
-    weights: Tensor | None
-    count: int
-    packed: Ragged | None
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Calls with queries and keys of different lengths, packed into one variable-length call."""
-
-    queries: Rows
-    keys: Rows
-    ragged: Ragged
+    levels: tuple[Level, ...] = ()
 
 
 @dataclass(frozen=True)
 class Program:
     """The attention of one block, ready to run over ``length`` tokens.
 
-    Without calls, dense and flex it is one plain call. Rows in no call stay zero (``partial``). ``levels`` add the
-    references to the rows of the first call.
+    Without ``calls`` it is one plain call, under the additive mask ``dense`` if there is one. Rows of no call stay
+    zero (``partial``); under ``dense`` these are the rows ``idle``.
     """
 
     length: int
     calls: tuple[Call, ...] = ()
-    levels: tuple[Level, ...] = ()
-    packed: Packed | None = None
     partial: bool = False
     dense: Tensor | None = None
-    flex: FlexMask | None = None
+    idle: Tensor | None = None
 
 
-def _indices(index: Index) -> np.ndarray:
-    return index.indices() if isinstance(index, Span) else index
+def compile_blocks(
+    blocks: Iterable[tuple[Groups, int]], kernel: str, device: torch.device, dtype: torch.dtype
+) -> tuple[Program, ...]:
+    """One :class:`Program` for each block's groups and number of tokens; equal blocks share one.
+
+    ``kernel`` is one of those in :mod:`contextgen_core.attention` but auto; ``dtype`` the dtype of the queries.
+    """
+    known: dict[tuple[int, int], Program] = {}  # by identity: most blocks of a method are the very same
+    equal: dict[Hashable, Program] = {}
+    blocks = tuple(blocks)  # keeps the groups alive, and so their identities apart
+    for groups, length in blocks:
+        if (id(groups), length) in known:
+            continue
+        content = (_content(groups), length)
+        if content not in equal:
+            equal[content] = compile_block(groups, length, kernel, device, dtype)
+        known[id(groups), length] = equal[content]
+    return tuple(known[id(groups), length] for groups, length in blocks)
+
+
+def _content(groups: Groups) -> Hashable:
+    if groups is None:
+        return None
+    return tuple(
+        (_name(group.queries), tuple((_name(part.index), part.log_weight) for part in group.keys)) for group in groups
+    )
+
+
+def _name(index: Index) -> Hashable:
+    """Equal for equal tokens, in whichever form they stand."""
+    index = compact(index)
+    return index if isinstance(index, Span) else index.astype(np.int64).tobytes()
+
+
+def compile_block(groups: Groups, length: int, kernel: str, device: torch.device, dtype: torch.dtype) -> Program:
+    """The attention of one block over ``length`` tokens; see :func:`compile_blocks`."""
+    if groups is None:
+        return Program(length)
+    lse.prepare(device, dtype)
+    with torch.inference_mode(False):  # so that a program compiled while sampling also serves a training step
+        tidy = _tidied(groups)
+        idle = np.ones(length, bool)
+        for group in tidy:
+            idle[indices(group.queries)] = False
+        if kernel == "dense":
+            return _dense(tidy, idle, device, dtype)
+        families = _families(tidy)
+        calls: list[Call] = []
+        for family in families:
+            if kernel == "merge" and _mergeable(family):
+                calls.append(_merged(family, device))
+            else:
+                calls += [_call(group, device, dtype) for group in _pooled(family)]
+        return Program(length, _batched(calls), bool(idle.any()))
+
+
+def _tidied(groups: Sequence[Group]) -> list[Group]:
+    """The groups without empty parts, and without those that ask or read nothing."""
+    tidy = []
+    for queries, keys in groups:
+        parts = tuple(KeyPart(compact(part.index), part.log_weight) for part in keys if part.index.size)
+        if queries.size and parts:
+            tidy.append(Group(compact(queries), parts))
+    return tidy
+
+
+def _dense(groups: Sequence[Group], idle: np.ndarray, device: torch.device, dtype: torch.dtype) -> Program:
+    added = log_weights(tuple(groups), len(idle))
+    added[idle] = 0  # any finite value: a row of nothing but -inf would be NaN
+    rows = torch.from_numpy(np.flatnonzero(idle)).to(device) if idle.any() else None
+    return Program(len(idle), partial=rows is not None, dense=torch.from_numpy(added).to(device, dtype), idle=rows)
+
+
+# --- families -------------------------------------------------------------------------------------------------------
+
+
+def _families(groups: Sequence[Group]) -> list[list[Group]]:
+    """Groups that share their first key part and its weight, in order; one that reads itself stands alone."""
+    families: dict[Hashable, list[Group]] = {}
+    for number, group in enumerate(groups):
+        first = group.keys[0]
+        key = number if _reads_itself(group) else (_name(first.index), first.log_weight)
+        families.setdefault(key, []).append(group)
+    return list(families.values())
+
+
+def _reads_itself(group: Group) -> bool:
+    queries, further = group.queries, group.keys[1:]
+    if isinstance(queries, Span):
+        inside = all(
+            queries.start <= index.start and index.stop <= queries.stop
+            if isinstance(index, Span)
+            else queries.start <= index[0] and index[-1] < queries.stop
+            for index, _ in further
+        )
+    else:
+        inside = all(np.isin(indices(index), queries).all() for index, _ in further)
+    return bool(further) and inside
+
+
+def _mergeable(family: Sequence[Group]) -> bool:
+    """Whether somebody reads the shared part alone and somebody more: then that part is what the family is about."""
+    alone = [len(group.keys) == 1 for group in family]
+    return any(alone) and not all(alone)
+
+
+def _pooled(family: Sequence[Group]) -> list[Group | _Pool]:
+    """The groups, but for the smallest of those with further keys: these become one, under a mask."""
+    further = sorted((group for group in family if len(group.keys) > 1), key=lambda group: -group.queries.size)
+    large = [group for group in further[:MAX_CALLS] if group.queries.size >= POOL_ROWS]
+    small = further[len(large) :]
+    if len(small) < 2:
+        return list(family)
+    return [*(group for group in family if len(group.keys) == 1), *large, _Pool(tuple(small))]
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Small groups that run as one call over the union of their keys."""
+
+    groups: tuple[Group, ...]
+
+    def call(self, device: torch.device, dtype: torch.dtype) -> Call:
+        queries = np.concatenate([indices(group.queries) for group in self.groups])
+        keys = np.unique(np.concatenate([indices(part.index) for group in self.groups for part in group.keys]))
+        added = np.full((len(queries), len(keys)), -np.inf, np.float32)
+        at = 0
+        for group in self.groups:
+            rows = slice(at, at + group.queries.size)
+            for part in group.keys:
+                added[rows, np.searchsorted(keys, indices(part.index))] = part.log_weight
+            at = rows.stop
+        order = np.argsort(queries)
+        mask = torch.from_numpy(added[order]).to(device, dtype)  # in the query's dtype, as every backend wants it
+        return Call(_rows(queries[order], device), (Part(_rows(keys, device), 0.0),), mask)
+
+
+# --- calls ----------------------------------------------------------------------------------------------------------
 
 
 def _rows(index: Index, device: torch.device) -> Rows:
-    if isinstance(index, Span):
-        return index
-    if len(index) and (np.diff(index) == 1).all():
-        return Span(int(index[0]), int(index[-1]) + 1)  # contiguous after all: a view instead of a copy
-    return torch.from_numpy(np.ascontiguousarray(index)).to(device)
+    index = compact(index)
+    return index if isinstance(index, Span) else torch.from_numpy(np.array(index, np.int64)).to(device)
+
+
+def _call(group: Group | _Pool, device: torch.device, dtype: torch.dtype) -> Call:
+    if isinstance(group, _Pool):
+        return group.call(device, dtype)
+    return Call(_rows(group.queries, device), _parts(group.keys, device))
 
 
 def _parts(keys: Sequence[KeyPart], device: torch.device) -> tuple[Part, ...]:
@@ -124,122 +254,85 @@ def _parts(keys: Sequence[KeyPart], device: torch.device) -> tuple[Part, ...]:
     return tuple(Part(_rows(part.index, device), part.log_weight) for part in joined)
 
 
-def _call(group: Group, device: torch.device, dtype: torch.dtype) -> Call:
-    queries = _rows(group.queries, device)
-    if group.hidden is None:
-        return Call(queries, _parts(group.keys, device))
-    weights = np.concatenate([np.full(part.index.size, part.log_weight, np.float32) for part in group.keys])
-    mask = _additive(group.hidden, weights, device, dtype)
-    return Call(queries, _parts([part._replace(log_weight=0.0) for part in group.keys], device), mask)
-
-
 def _batched(calls: Sequence[Call]) -> tuple[Call, ...]:
-    """Neighbouring references that keep equally many tokens become one call over a batch."""
-    made: list[Call] = []
+    """Neighbours of equal size that read one shared part and themselves become one call over a batch."""
+    joined: list[Call] = []
     for call in calls:
-        last = made[-1] if made else None
-        if last is not None and _own(last) and _own(call) and last.parts[0] == call.parts[0]:
+        last = joined[-1] if joined else None
+        if last is not None and _shares_and_reads_itself(last) and _shares_and_reads_itself(call):
             before, rows = last.queries, call.queries
-            if isinstance(before, Span) and isinstance(rows, Span) and before.stop == rows.start:
-                if before.size == rows.size * last.count:
+            if last.parts[0] == call.parts[0] and isinstance(before, Span) and isinstance(rows, Span):
+                if before.stop == rows.start and before.size == rows.size * last.count:
                     both = Span(before.start, rows.stop)
-                    made[-1] = Call(both, (last.parts[0], Part(both, 0.0)), count=last.count + 1)
+                    joined[-1] = Call(both, (last.parts[0], Part(both, 0.0)), count=last.count + 1)
                     continue
-        made.append(call)
-    return tuple(made)
+        joined.append(call)
+    return tuple(joined)
 
 
-def _own(call: Call) -> bool:
-    """Whether a call is a reference reading text and itself, with nothing to weigh."""
-    if call.mask is not None or len(call.parts) != 2 or any(part.log_weight for part in call.parts):
+def _shares_and_reads_itself(call: Call) -> bool:
+    """Whether a call reads a range and then exactly its own rows, with nothing to weigh."""
+    if call.mask is not None or call.levels or len(call.parts) != 2 or any(part.log_weight for part in call.parts):
         return False
-    own = call.parts[1].rows
-    return isinstance(own, Span) and isinstance(call.queries, Span) and own == call.queries
+    shared, own = (part.rows for part in call.parts)
+    return isinstance(shared, Span) and isinstance(own, Span) and own == call.queries
 
 
-def _additive(hidden: np.ndarray, weights: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """0 or log strength where a row may see a key, -inf where not; in the query's dtype, as every backend wants it."""
-    return torch.from_numpy(np.where(hidden, np.float32(-math.inf), weights[None, :])).to(device, dtype)
+# --- merge ----------------------------------------------------------------------------------------------------------
 
 
-def _levels(sequence: TokenSequence, first: int, pack: bool, device: torch.device) -> tuple[Level, ...]:
-    """The references as further keys of the rows in their boxes: as many levels as boxes lie on one spot."""
-    levels: list[tuple[np.ndarray, list[int]]] = []
-    for number in sequence.active:
-        rows = sequence.box_rows(number)
+def _merged(family: Sequence[Group], device: torch.device) -> Call:
+    """All queries of a family over the part they share; the further parts as levels."""
+    shared = family[0].keys[0]
+    queries = np.sort(np.concatenate([indices(group.queries) for group in family]))
+    readers: dict[Hashable, tuple[KeyPart, list[np.ndarray]]] = {}
+    for group in family:
+        for part in group.keys[1:]:
+            key = (_name(part.index), part.log_weight)
+            readers.setdefault(key, (part, []))[1].append(indices(group.queries))
+    further = [(part, np.searchsorted(queries, np.sort(np.concatenate(rows)))) for part, rows in readers.values()]
+    further.sort(key=lambda item: int(indices(item[0].index)[0]))
+    # Weights count against each other only, so the shared part's becomes 0.
+    further = [(part._replace(log_weight=part.log_weight - shared.log_weight), rows) for part, rows in further]
+    levels = tuple(_level(members, device) for members in _disjoint(further, len(queries)))
+    return Call(_rows(queries, device), (Part(_rows(shared.index, device), 0.0),), levels=levels)
+
+
+Further = list[tuple[KeyPart, np.ndarray]]
+
+
+def _disjoint(further: Further, length: int) -> list[Further]:
+    """The further parts in as few levels as keep each row once in a level, first come, first served."""
+    levels: list[tuple[np.ndarray, Further]] = []
+    for part, rows in further:
         free = next((level for level in levels if not level[0][rows].any()), None)
         if free is None:
-            free = (np.zeros(sequence.length, bool), [])
+            free = (np.zeros(length, bool), [])
             levels.append(free)
         free[0][rows] = True
-        free[1].append(number)
-    return tuple(_level(sequence, members, first, pack, device) for _, members in levels)
+        free[1].append((part, rows))
+    return [members for _, members in levels]
 
 
-def _level(sequence: TokenSequence, members: list[int], first: int, pack: bool, device: torch.device) -> Level:
-    rows = [sequence.box_rows(number) - first for number in members]
-    parts = [reference_part(sequence, number) for number in members]
-    sizes, keys = [len(r) for r in rows], [_indices(part.index) for part in parts]
-    even = len(members) > 1 and len(set(sizes)) == 1 and len({len(k) for k in keys}) == 1
-    weights = np.repeat(np.array([part.log_weight for part in parts], np.float32), sizes)
+def _level(members: Further, device: torch.device) -> Level:
+    sizes = [len(rows) for _, rows in members]
+    weights = np.repeat(np.array([part.log_weight for part, _ in members], np.float32), sizes)
+    even = len(members) > 1 and len(set(sizes)) == 1 and len({part.index.size for part, _ in members}) == 1
+    if even:
+        together = np.concatenate([indices(part.index) for part, _ in members])
+        pieces = ((sum(sizes), _in_order(together, device)),)
+    else:
+        pieces = tuple((size, _rows(part.index, device)) for size, (part, _) in zip(sizes, members, strict=True))
     return Level(
-        rows=torch.from_numpy(np.concatenate(rows)).to(device),
-        keys=_rows(np.concatenate(keys), device),
-        pieces=tuple((size, _rows(part.index, device)) for size, part in zip(sizes, parts, strict=True)),
+        rows=torch.from_numpy(np.concatenate([rows for _, rows in members])).to(device),
+        pieces=pieces,
         weights=torch.from_numpy(weights).to(device) if weights.any() else None,
         count=len(members) if even else 1,
-        packed=ragged(sizes, [len(k) for k in keys], device) if pack else None,
     )
 
 
-def _pack(groups: Sequence[Group], device: torch.device) -> Packed:
-    keys = [np.concatenate([_indices(part.index) for part in g.keys]) for g in groups]
-    queries = [_indices(g.queries) for g in groups]
-    packed = ragged([len(q) for q in queries], [len(k) for k in keys], device)
-    return Packed(_rows(np.concatenate(queries), device), _rows(np.concatenate(keys), device), packed)
-
-
-def _compile(
-    sequence: TokenSequence, block: BlockPlan, kernel: str, device: torch.device, dtype: torch.dtype
-) -> Program:
-    present = block.references and bool(sequence.reference_spans)
-    length = sequence.length if present else sequence.base_span.stop
-    if kernel == "dense" and present:
-        hidden = ~dense_mask(sequence, block.rule)
-        return Program(length, dense=_additive(hidden, key_weights(sequence), device, dtype))
-    if kernel == "flex" and present:
-        from .flex import flex_mask  # not in every torch, and slow to import
-
-        mask = flex_mask(sequence, block, device)
-        return Program(length, flex=mask, partial=mask.rows.size < length)
-    merging = kernel in ("merge", "varlen") and block.rule is Rule.ICA and present
-    groups = query_groups(sequence, replace(block, rule=Rule.CLA) if merging else block)
-    if groups is None:
-        return Program(length)
-    partial = sum(g.queries.size for g in groups) < length
-    levels: tuple[Level, ...] = ()
-    if merging:
-        levels = _levels(sequence, sequence.text if block.idle_base else 0, kernel == "varlen", device)
-    packed = None
-    rest = groups[1:]
-    if kernel == "varlen" and len(rest) > 1 and not any(p.log_weight for g in rest for p in g.keys):
-        if all(g.hidden is None for g in rest):
-            packed, groups = _pack(rest, device), groups[:1]
-    calls = _batched([_call(group, device, dtype) for group in groups])
-    return Program(length, calls, levels, packed, partial)
-
-
-@lru_cache(maxsize=16)
-def compile_programs(
-    sequence: TokenSequence, schedule: Schedule, kernel: str, device: torch.device, dtype: torch.dtype
-) -> tuple[Program, ...]:
-    """One :class:`Program` per block. The arguments determine the result entirely, so it is remembered by them.
-
-    ``kernel`` is one of those in :mod:`contextgen_core.attention` but auto; ``dtype`` the dtype of the queries.
-    """
-    made: dict[BlockPlan, Program] = {}
-    with torch.inference_mode(False):  # so that a program made while sampling also serves a training step
-        for block in schedule.blocks:
-            if block not in made:
-                made[block] = _compile(sequence, block, kernel, device, dtype)
-    return tuple(made[block] for block in schedule.blocks)
+def _in_order(index: np.ndarray, device: torch.device) -> Rows:
+    """Like :func:`_rows` for indices that need not ascend or differ."""
+    if (np.diff(index) == 1).all():
+        return Span(int(index[0]), int(index[-1]) + 1)
+    return torch.from_numpy(np.array(index, np.int64)).to(device)

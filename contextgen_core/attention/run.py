@@ -1,13 +1,11 @@
-"""Runs a visibility rule exactly, without ever forming a tensor of sequence x sequence.
+"""Runs groups of queries with their keys exactly, without ever forming a tensor of sequence x sequence.
 
-A :class:`Program` is a rule compiled for one sequence and device: index tensors made once per run. Five kernels
+A :class:`Program` is the groups of one block compiled for a device: index tensors built once per run. Three kernels
 execute it; all give the same result up to rounding:
 
 ``grouped``  one plain call per query group through the caller's own backend (SDPA, sage, flash, xformers, ...).
-``merge``    one call of all ordinary queries over text, noise and layout, one small call per reference for the
-             noise in its box, joined through the log-sum-exp of their logits: no copy of the large keys at all.
-``varlen``   merge, with the small calls packed into one variable-length flash call (CUDA, half precision).
-``flex``     compiled flex-attention with a block mask (CUDA).
+``merge``    one call of all queries over the keys that their groups share, one small call for each set of further
+             keys, joined through the log-sum-exp of their logits: no copy of the large keys at all.
 ``dense``    one call under the additive S x S mask. The specification, for tests and comparison only.
 
 Tensors are (B, H, S, D) for query, key and value, and (B, S, H*D) for the result.
@@ -25,16 +23,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError
-from . import varlen
 from .lse import attend_lse, join_rows, merge_lse
-from .program import Call, Level, Part, Program, Rows, compile_programs
-from .varlen import attend_packed
-
-__all__ = ["KERNELS", "Attend", "Program", "choose_kernel", "compile_programs", "run", "sdpa"]
+from .program import Call, Level, Part, Program, Rows
 
 log = logging.getLogger("contextgen")
 
-KERNELS = ("auto", "grouped", "merge", "varlen", "flex", "dense")
+KERNELS = ("auto", "grouped", "merge", "dense")
 
 
 class Attend(Protocol):
@@ -62,7 +56,7 @@ def choose_kernel(kernel: str, sample: Tensor, grad: bool = False, torch_backend
     grad           gradients will be wanted
     torch_backend  the caller attends with torch's own kernels, so ours are no change of the user's choice
 
-    Raises InputError for a kernel that cannot run here.
+    Raises InputError for an unknown name.
     """
     if kernel not in KERNELS:
         raise InputError(f"The attention kernel {kernel!r} is unknown; choose one of {', '.join(KERNELS)}.")
@@ -72,17 +66,11 @@ def choose_kernel(kernel: str, sample: Tensor, grad: bool = False, torch_backend
             if not torch_backend:
                 why = "the host's own attention backend does the work"
             elif sample.device.type not in ("cpu", "cuda"):
-                why = f"no kernel on {sample.device.type} hands out its log-sum-exp"
+                why = f"no kernel on {sample.device.type} returns its log-sum-exp"
             else:
                 chosen, why = "merge", "it copies no keys"
         _log_choice(chosen, why)
         return chosen
-    if kernel == "flex" and sample.device.type != "cuda":
-        raise InputError("The attention kernel flex needs an NVIDIA GPU and torch.compile; choose auto.")
-    if kernel == "varlen" and not varlen.available(sample.device, sample.dtype):
-        raise InputError(
-            "The attention kernel varlen needs an NVIDIA GPU, half precision and torch 2.10 or flash-attn; choose auto."
-        )
     return kernel
 
 
@@ -99,30 +87,22 @@ def run(program: Program, q: Tensor, k: Tensor, v: Tensor, attend: Attend = sdpa
     if q.shape[2] != program.length:
         raise RuntimeError(f"attention over {q.shape[2]} tokens reached a program for {program.length}")
     if program.dense is not None:
-        return attend(q, k, v, program.dense)
-    if program.flex is None and not program.calls:
+        out = attend(q, k, v, program.dense)
+        return out if program.idle is None else out.index_fill(1, program.idle, 0.0)
+    if not program.calls and not program.partial:
         return attend(q, k, v, None)
     batch, heads, length, width = q.shape
     make = q.new_zeros if program.partial else q.new_empty
     out = make((batch, length, heads * width))
-    if program.flex is not None:
-        from .flex import attend as flex_attend
-
-        _write(out, program.flex.rows, _join_heads(flex_attend(q, k, v, program.flex)))
-    for number, call in enumerate(program.calls):
-        levels = program.levels if number == 0 else ()
-        _write(out, call.queries, _run_call(call, levels, q, k, v, attend))
-    if program.packed is not None:
-        at = program.packed
-        keys, values = _take(k, at.keys), _take(v, at.keys)
-        _write(out, at.queries, _join_heads(attend_packed(_take(q, at.queries), keys, values, at.ragged)[0]))
+    for call in program.calls:
+        _write(out, call.queries, _run_call(call, q, k, v, attend))
     return out
 
 
-def _run_call(call: Call, levels: tuple[Level, ...], q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
+def _run_call(call: Call, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
     queries = _take(q, call.queries)
-    if levels:
-        return _run_merged(queries, call.parts[0], levels, k, v)
+    if call.levels:
+        return _run_merged(queries, call.parts[0], call.levels, k, v)
     if call.count > 1:
         return _run_batch(call, queries, k, v, attend)
     if len({part.log_weight for part in call.parts}) > 1:
@@ -145,7 +125,7 @@ def _run_batch(call: Call, queries: Tensor, k: Tensor, v: Tensor, attend: Attend
 
 
 def _run_merged(q: Tensor, base: Part, levels: tuple[Level, ...], k: Tensor, v: Tensor) -> Tensor:
-    """All queries over the base keys, then the rows of each level over their references' keys, joined in place."""
+    """All queries over the shared keys, then the rows of each level over their further keys, joined in place."""
     out, lse = attend_lse(q, _take(k, base.rows), _take(v, base.rows))
     for number, level in enumerate(levels):
         added, added_lse = _run_level(level, q.index_select(2, level.rows), k, v)
@@ -156,10 +136,8 @@ def _run_merged(q: Tensor, base: Part, levels: tuple[Level, ...], k: Tensor, v: 
 
 
 def _run_level(level: Level, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    if level.packed is not None:
-        return attend_packed(q, _take(k, level.keys), _take(v, level.keys), level.packed)
     if level.count > 1:
-        keys, values = (_split(_take(x, level.keys), level.count) for x in (k, v))
+        keys, values = (_split(_take(x, level.pieces[0][1]), level.count) for x in (k, v))
         out, lse = attend_lse(_split(q, level.count), keys, values)
         return _unsplit(out, level.count), _unsplit(lse, level.count)
     queries = q.split([size for size, _ in level.pieces], dim=2)

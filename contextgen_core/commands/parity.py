@@ -23,13 +23,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from ..attention.groups import seen
 from ..composite.references import token_mask
 from ..errors import InputError
 from ..layout.box import Box
 from ..layout.tokens import token_box
 from ..lora.adapter import load_adapter
 from ..methods.contextgen.schedule import BlockPlan, Rule
-from ..methods.contextgen.sequence import Plan, TokenSequence, reference_tokens
+from ..methods.contextgen.sequence import Plan, reference_tokens
 from ..methods.contextgen.settings import Settings, arrange, image_ids, references_read
 from ..methods.contextgen.visibility import dense_mask, query_groups
 
@@ -76,17 +77,6 @@ def pack(latent: torch.Tensor) -> torch.Tensor:
     """(B, 16, 2h, 2w) latents -> (B, h*w, 64) tokens, channel-major inside a token."""
     b, c, h, w = latent.shape
     return latent.reshape(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, c * 4)
-
-
-def seen_in_groups(sequence: TokenSequence, block: BlockPlan) -> np.ndarray:
-    """The boolean (S, S) mask that the query groups of a block amount to."""
-    seen = np.zeros((sequence.length, sequence.length), bool)
-    for group in query_groups(sequence, block) or ():
-        rows = group.queries if isinstance(group.queries, np.ndarray) else group.queries.indices()
-        keys = [p.index if isinstance(p.index, np.ndarray) else p.index.indices() for p in group.keys]
-        columns = np.concatenate(keys)
-        seen[np.ix_(rows, columns)] = True if group.hidden is None else ~group.hidden
-    return seen
 
 
 def _diffusers_velocity(case: Case, arguments: argparse.Namespace, settings: Settings) -> torch.Tensor:
@@ -142,7 +132,7 @@ def compare(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
     golden_ica = arrays["mask_ica_paper" if ica_rule is Rule.ICA_PAPER else "mask_ica"]
 
     def mask_equal(rule: Rule, golden: np.ndarray) -> bool:
-        grouped = seen_in_groups(full, BlockPlan(rule))
+        grouped = seen(query_groups(full, BlockPlan(rule)), full.length)
         return bool(np.array_equal(grouped, golden) and np.array_equal(dense_mask(full, rule), golden))
 
     if arguments.host == "diffusers":

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..attention.run import Attend, Program, choose_kernel, compile_programs, run, sdpa
+from ..attention import Attend, Memo, Program, choose_kernel, compile_blocks, run, sdpa
 from ..errors import InputError
 from ..lora.adapter import Adapter, to_diffusers
 from ..methods.contextgen.sequence import Plan, TokenSequence
 from ..methods.contextgen.settings import Arrangement, Settings, arrange, image_ids, references_read
+from ..methods.contextgen.visibility import block_groups
 
 Plans = Plan | Sequence[Plan]
 Rotary = tuple[Tensor, Tensor]  # cos and sin, (1 or B, S, D)
@@ -97,6 +98,7 @@ class ContextGenFlux:
 
     def __init__(self, transformer: Any) -> None:
         self.transformer = transformer
+        self._programs: Memo[tuple[Program, ...]] = Memo()
         self.blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
         self._before = [block.attn.processor for block in self.blocks]
         for index, block in enumerate(self.blocks):
@@ -153,7 +155,13 @@ class ContextGenFlux:
         call = _Call(
             leave=max(schedule.leave for _, schedule in arranged),
             base=sequences[0].base_span.stop - text.shape[1],
-            programs=tuple(compile_programs(*item, kernel, device, dtype) for item in arranged),
+            programs=tuple(
+                self._programs.get(
+                    (item, kernel, device, dtype),
+                    lambda item=item: compile_blocks(block_groups(*item), kernel, device, dtype),
+                )
+                for item in arranged
+            ),
             rotary=self._rotary(sequences, settings.round_ids, device),
             attend=attend,
         )

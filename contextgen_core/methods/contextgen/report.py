@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ...attention.groups import pairs as count_pairs
 from ...layout.tokens import TOKEN, token_box
 from .schedule import Rule
 from .sequence import Plan, TokenSequence
 from .settings import Settings, arrange, references_read, windows
-from .visibility import dense_mask, query_groups
+from .visibility import block_groups, dense_mask
 
 if TYPE_CHECKING:
     from ...composite.compose import Scene
@@ -127,22 +128,15 @@ def measure(
 ) -> Report:
     """Counts the tokens and the cost of a step that reads every reference it may ever read.
 
-    Query-key pairs are those of the query groups that are executed, so the counts are exact.
+    Query-key pairs are those of the query groups, so the counts are exact.
     """
     settings, model = settings or Settings(), model or ModelSize()
     blocks = (model.double, model.single)
     sequence, schedule = arrange(plan, settings, references_read(plan, settings), text, blocks)
-    base = sequence.base_span.stop
-    tokens = pairs = most = 0
-    for number in range(len(schedule)):
-        block = schedule[number]
-        length = sequence.length if block.references else base
-        groups = query_groups(sequence, block)
-        tokens += length
-        pairs += (
-            length**2 if groups is None else sum(g.queries.size * sum(k.index.size for k in g.keys) for g in groups)
-        )
-        most = max(most, length)
+    blocks_groups = block_groups(sequence, schedule)
+    lengths = [length for _, length in blocks_groups]
+    tokens, most = sum(lengths), max(lengths, default=0)
+    pairs = sum(count_pairs(groups, length) for groups, length in blocks_groups)
     full = text + plan.image_tokens
     spans = sequence.reference_spans
     parts = [Part("text", text, text), Part("noise", plan.noise_tokens, plan.noise_tokens)]

@@ -14,9 +14,7 @@ Official rule, rows read columns (T text, I noise, L layout, Vn valid tokens of 
 In the paper's formula a noise token in boxes S reads ``T`` and, over n in S, the noise tokens of box n and ``Vn``;
 neither the layout nor the rest of the picture. The authors' code, and so their weights, follow the table.
 
-Queries that may see the same keys form one :class:`Group`, which is then one plain attention call without a mask.
-Where boxes overlap a lot, the smallest combinations are pooled into one call over the union of their keys with a
-small additive mask, so that thirty-two boxes do not become hundreds of copies of the keys.
+Queries that may see the same keys form one :class:`Group`; the engine decides which calls they become.
 """
 
 from __future__ import annotations
@@ -26,12 +24,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ...attention.groups import Group, Index, KeyPart, Span
-from .schedule import BlockPlan, Rule
+from ...attention.groups import Group, Groups, Index, KeyPart, Span, indices
+from .schedule import BlockPlan, Rule, Schedule
 from .sequence import TokenSequence
-
-MAX_COMBINATIONS = 16  # attention calls for in-box tokens; further (smaller) combinations share one pooled call
-POOL_ROWS = 64  # a combination with fewer query rows than this is not worth a copy of the keys
 
 
 def combinations(sequence: TokenSequence) -> list[tuple[tuple[int, ...], np.ndarray]]:
@@ -85,27 +80,7 @@ def combination_keys(sequence: TokenSequence, rule: Rule, numbers: tuple[int, ..
     return (KeyPart(sequence.base_span), *references)
 
 
-def _pool(sequence: TokenSequence, rule: Rule, small: list[tuple[tuple[int, ...], np.ndarray]]) -> Group:
-    """One call for several small combinations: union of their keys, and a mask of (pooled rows x those keys)."""
-    queries = np.concatenate([rows for _, rows in small])
-    union = tuple(sorted({n for numbers, _ in small for n in numbers}))
-    keys = combination_keys(sequence, rule, union)
-    columns = np.concatenate([_indices(part.index) for part in keys])
-    hidden = np.ones((len(queries), len(columns)), bool)
-    at = 0
-    for numbers, rows in small:
-        own = np.concatenate([_indices(p.index) for p in combination_keys(sequence, rule, numbers)])
-        hidden[at : at + len(rows), np.isin(columns, own)] = False
-        at += len(rows)
-    order = np.argsort(queries)
-    return Group(queries[order], keys, hidden[order])
-
-
-def _indices(index: Index) -> np.ndarray:
-    return index.indices() if isinstance(index, Span) else index
-
-
-def query_groups(sequence: TokenSequence, block: BlockPlan) -> tuple[Group, ...] | None:
+def query_groups(sequence: TokenSequence, block: BlockPlan) -> Groups:
     """The groups of one block, or None where every query sees every key and one plain call does.
 
     Groups partition the queries, but for rows that the block plan calls idle: those are in no group.
@@ -121,10 +96,10 @@ def query_groups(sequence: TokenSequence, block: BlockPlan) -> tuple[Group, ...]
     base_rows: Index = sequence.noise_span if block.idle_base else base
     if inside:
         covered = np.concatenate([rows for _, rows in inside])
-        base_rows = np.setdiff1d(_indices(base_rows), covered, assume_unique=True)
+        base_rows = np.setdiff1d(indices(base_rows), covered, assume_unique=True)
     if base_rows.size:
         groups.append(Group(base_rows, (KeyPart(base),)))
-    groups += _inside_groups(sequence, block.rule, inside)
+    groups += [Group(rows, combination_keys(sequence, block.rule, numbers)) for numbers, rows in inside]
     if not block.idle_references:
         text = KeyPart(Span(0, sequence.text))
         for number, span in sequence.reference_spans.items():
@@ -132,15 +107,11 @@ def query_groups(sequence: TokenSequence, block: BlockPlan) -> tuple[Group, ...]
     return tuple(groups)
 
 
-def _inside_groups(
-    sequence: TokenSequence, rule: Rule, inside: list[tuple[tuple[int, ...], np.ndarray]]
-) -> list[Group]:
-    large = [(n, rows) for n, rows in inside[:MAX_COMBINATIONS] if len(rows) >= POOL_ROWS]
-    small = inside[len(large) :]
-    if len(small) == 1:
-        large, small = inside, []
-    groups = [Group(rows, combination_keys(sequence, rule, numbers)) for numbers, rows in large]
-    return [*groups, _pool(sequence, rule, small)] if small else groups
+def block_groups(sequence: TokenSequence, schedule: Schedule) -> list[tuple[Groups, int]]:
+    """For each block its groups and the number of joint tokens in it; equal blocks share the very same groups."""
+    groups = {block: query_groups(sequence, block) for block in set(schedule.blocks)}
+    base = sequence.base_span.stop
+    return [(groups[block], sequence.length if block.references else base) for block in schedule.blocks]
 
 
 def dense_mask(sequence: TokenSequence, rule: Rule) -> np.ndarray:
