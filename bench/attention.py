@@ -16,28 +16,15 @@ from typing import Any
 import torch
 from workload import TEXT, interleaved, make_plan
 
-from contextgen_core.attention.run import choose_kernel, compile_programs, run
-from contextgen_core.errors import InputError
-from contextgen_core.methods.contextgen.schedule import Rule
-from contextgen_core.methods.contextgen.sequence import Plan, TokenSequence
+from contextgen_core.attention import compile_blocks, run
+from contextgen_core.attention.groups import pairs
+from contextgen_core.methods.contextgen.sequence import Plan
 from contextgen_core.methods.contextgen.settings import Settings, arrange, references_read
+from contextgen_core.methods.contextgen.visibility import block_groups
 
 WIDTH = 128
 BLOCKS = (1, 4)  # CLA, then ICA with references that are still needed, ICA for the last time, CLA without them
 RULES = {"CLA": 0, "ICA": 1}
-
-
-def allowed_pairs(sequence: TokenSequence, rule: Rule) -> int:
-    """Query-key pairs that the rule allows."""
-    plan, base = sequence.plan, sequence.base_span.stop
-    pairs = base**2
-    for number in sequence.active:
-        kept = len(sequence.reference_keys(number))
-        box = plan.references[number].box
-        pairs += kept * (sequence.text + kept)
-        if rule is Rule.ICA:
-            pairs += kept * (box.x2 - box.x1) * (box.y2 - box.y1)
-    return pairs
 
 
 def measure(plan: Plan, dtype: torch.dtype, heads: int, kernels: list[str], repeats: int) -> list[dict[str, Any]]:
@@ -46,22 +33,19 @@ def measure(plan: Plan, dtype: torch.dtype, heads: int, kernels: list[str], repe
     for kernel in ("dense", *kernels):
         settings = Settings(kernel=kernel, prune=kernel != "dense")
         arranged = arrange(plan, settings, references_read(plan, settings), TEXT, BLOCKS)
-        try:
-            choose_kernel(kernel, torch.empty(0, device=device, dtype=dtype))
-        except InputError:
-            continue
-        made = compile_programs(*arranged, kernel, device, dtype)
+        blocks = block_groups(*arranged)
+        programs = compile_blocks(blocks, kernel, device, dtype)
         shape = (3, 1, heads, arranged.sequence.length, WIDTH)
-        forms[kernel] = (arranged.sequence, made, torch.randn(shape, device=device).to(dtype))
+        forms[kernel] = (blocks, programs, torch.randn(shape, device=device).to(dtype))
     rows = []
     for rule, block in RULES.items():
         calls = [(lambda program=programs[block], qkv=qkv: run(program, *qkv)) for _, programs, qkv in forms.values()]
         with torch.inference_mode():
             times = interleaved(calls, repeats)
         seconds = {name: t.wall if device.type == "cuda" else t.cpu for name, t in zip(forms, times, strict=True)}
-        sequence = forms[kernels[0]][0]
+        groups, kept = forms[kernels[0]][0][block]
         full = TEXT + plan.image_tokens
-        ideal = full**2 / allowed_pairs(sequence, Rule.ICA if rule == "ICA" else Rule.CLA)
+        ideal = full**2 / pairs(groups, kept)
         for kernel in list(forms)[1:]:
             ratio = seconds["dense"] / seconds[kernel]
             rows.append(
@@ -70,7 +54,7 @@ def measure(plan: Plan, dtype: torch.dtype, heads: int, kernels: list[str], repe
                     "kernel": kernel,
                     "dtype": str(dtype).removeprefix("torch."),
                     "tokens_full": full,
-                    "tokens_kept": sequence.length,
+                    "tokens_kept": kept,
                     "seconds": seconds[kernel],
                     "dense_seconds": seconds["dense"],
                     "ratio": round(ratio, 3),
@@ -104,7 +88,6 @@ def main() -> None:
                     for row in measure(plan, getattr(torch, dtype), options.heads, options.kernels, options.repeats):
                         rows.append({**case, **row})
                         print(json.dumps(rows[-1]), flush=True)
-                    compile_programs.cache_clear()
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1) + "\n")
 

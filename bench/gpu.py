@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.nn import functional
 from workload import TEXT, arithmetic, kept_tokens, make_plan
 
+from contextgen_core.attention import compile_blocks, run
 from contextgen_core.attention.lse import attend_lse
-from contextgen_core.attention.run import choose_kernel, compile_programs, run
-from contextgen_core.errors import InputError
 from contextgen_core.methods.contextgen.sequence import Plan
 from contextgen_core.methods.contextgen.settings import Arrangement, Settings, arrange, image_ids, references_read
+from contextgen_core.methods.contextgen.visibility import block_groups
 
 HEAD = 128
 AXES = (16, 56, 56)
@@ -173,7 +173,6 @@ class Bench:
         return torch.cuda.max_memory_allocated() if self.cuda else 0
 
     def forget(self) -> None:
-        compile_programs.cache_clear()
         gc.collect()
         if self.cuda:
             torch.cuda.empty_cache()
@@ -181,7 +180,7 @@ class Bench:
 
 
 def lse_kernels(bench: Bench, dtype: torch.dtype) -> dict[str, Any]:
-    """Attention kernels that hand out their log-sum-exp, checked and timed: which one merge should use here."""
+    """Attention kernels that return their log-sum-exp, checked and timed: which one merge should use here."""
     rows = 8192 if bench.cuda else 256
     q, k, v = (torch.randn(1, 24, rows, HEAD, device=bench.device, dtype=dtype) for _ in range(3))
     few = slice(0, 128)
@@ -205,16 +204,6 @@ def lse_kernels(bench: Bench, dtype: torch.dtype) -> dict[str, Any]:
     return found
 
 
-def kernels(device: torch.device, dtype: torch.dtype, wanted: list[str]) -> list[str]:
-    usable = []
-    for kernel in wanted:
-        try:
-            usable.append(choose_kernel(kernel, torch.empty(0, device=device, dtype=dtype)))
-        except InputError as refusal:
-            print(f"{kernel}: {refusal}", file=sys.stderr)
-    return usable
-
-
 def measure(
     flux: Flux, bench: Bench, plan: Plan, dtype: torch.dtype, kernel: str, prune: bool, steps: int
 ) -> dict[str, Any]:
@@ -223,7 +212,7 @@ def measure(
     settings, size = Settings(kernel=kernel, prune=prune), flux.size
     arranged = arrange(plan, settings, references_read(plan, settings), size.text, (size.double, size.single))
     sequence = arranged.sequence
-    programs = compile_programs(*arranged, kernel, bench.device, dtype)
+    programs = compile_blocks(block_groups(*arranged), kernel, bench.device, dtype)
     ids = functional.pad(image_ids(sequence), (0, 0, size.text, 0)).to(bench.device)
     generator = torch.Generator().manual_seed(1)
 
@@ -270,7 +259,7 @@ def compare(
                 "tokens_kept": kept_tokens(plan, flux.size.text),
                 "baseline": {**baseline, "of_peak": dense.step / baseline["seconds_per_step"] / peak},
             }
-            for kernel in kernels(bench.device, dtype, options.kernels):
+            for kernel in options.kernels:
                 ours = measure(flux, bench, plan, dtype, kernel, True, options.steps)
                 difference = float((ours.pop("output") - expected).norm() / expected.norm())
                 ratio = baseline["seconds_per_step"] / ours["seconds_per_step"]
@@ -292,7 +281,7 @@ def main() -> None:
     parser.add_argument("--references", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--cover", type=float, default=0.5)
     parser.add_argument("--steps", type=int, default=28)
-    parser.add_argument("--kernels", nargs="+", default=["merge", "grouped", "varlen", "flex"])
+    parser.add_argument("--kernels", nargs="+", choices=("merge", "grouped"), default=["merge", "grouped"])
     parser.add_argument("--width", type=int, default=3072)
     parser.add_argument("--blocks", type=int, nargs=2, default=(19, 38))
     parser.add_argument("--text", type=int, default=TEXT)

@@ -29,11 +29,9 @@ class Shape(NamedTuple):
 
 
 class Step(NamedTuple):
-    """``run(kernel, prune)`` computes one velocity; ``clear`` forgets what is remembered between steps."""
+    """``run(kernel, prune)`` computes one velocity."""
 
     run: Callable[[str, bool], Tensor]
-    clear: Callable[[], None]
-    attention: Callable[..., Any]
 
 
 def diffusers_config(shape: Shape) -> dict[str, Any]:
@@ -64,7 +62,6 @@ def _randomise(module: torch.nn.Module) -> None:
 def diffusers_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
     from diffusers import FluxTransformer2DModel
 
-    from contextgen_core.attention.program import compile_programs
     from contextgen_core.hosts.diffusers import ContextGenFlux
     from contextgen_core.methods.contextgen.settings import Settings
 
@@ -86,7 +83,7 @@ def diffusers_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
     def run(kernel: str, prune: bool) -> Tensor:
         return flux.velocity(plan, noise, conditions, settings=Settings(kernel=kernel, prune=prune), **inputs)
 
-    return Step(run, compile_programs.cache_clear, compile_programs)
+    return Step(run)
 
 
 def load_host(path: Path) -> ModuleType:
@@ -110,8 +107,7 @@ def comfy_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
     load_host(Path(os.environ["COMFYUI_PATH"]).expanduser())
     import comfy.model_patcher
     import comfy.supported_models
-    from contextgen_pack.contextgen_core.kernels.program import compile_programs
-    from contextgen_pack.contextgen_core.methods.contextgen import Settings
+    from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
     from contextgen_pack.nodes import host
     from contextgen_pack.nodes.host_model import flux_config
 
@@ -139,7 +135,7 @@ def comfy_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
         options = {**clone.model_options["transformer_options"], "wrappers": clone.wrappers}  # as the sampler does
         return base.apply_model(noise, torch.full((1,), 0.6), transformer_options=options, **inputs)
 
-    return Step(run, compile_programs.cache_clear, compile_programs)
+    return Step(run)
 
 
 def make_step(host: str, plan: Any, shape: Shape, dtype: torch.dtype) -> Step:

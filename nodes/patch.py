@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..contextgen_core.attention.run import KERNELS
+from ..contextgen_core.attention import KERNELS
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.methods.contextgen.method import CONTEXTGEN
 from ..contextgen_core.methods.contextgen.schedule import Rule, default_ica_blocks
@@ -14,9 +15,12 @@ from ..contextgen_core.methods.contextgen.settings import Settings
 from . import host
 from .sockets import check_window, chosen, naming, schema, window
 
+log = logging.getLogger("contextgen")
+
 NODE = CONTEXTGEN.node
 AUTOMATIC = -1
 MAX_BLOCK = 511
+RETIRED_KERNELS = ("flex", "varlen")  # choices of earlier versions, so that their workflows keep loading
 RULES = tuple(rule.value for rule in (Rule.ICA, Rule.ICA_PAPER, Rule.CLA))
 
 
@@ -92,6 +96,13 @@ class ContextGenPatchModel(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, kernel: str = "auto") -> bool | str:
+        """Lets the retired kernels through, which the host would refuse as no longer among the choices."""
+        if kernel is None or kernel in (*KERNELS, *RETIRED_KERNELS):  # None: it comes from another node
+            return True
+        return f"{NODE}, kernel: it is {str(kernel)[:40]!r}; choose one of {', '.join(KERNELS)}."
+
+    @classmethod
     def execute(
         cls,
         model: Any,
@@ -109,10 +120,17 @@ class ContextGenPatchModel(io.ComfyNode):
             ica_blocks=_ica_blocks(model, ica_first, ica_last),
             start=start_percent,
             end=end_percent,
-            kernel=chosen(NODE, "kernel", kernel, KERNELS),
+            kernel=_kernel(kernel),
             round_ids=round_ids,
         )
         return io.NodeOutput(host.install(model, CONTEXTGEN, settings))
+
+
+def _kernel(name: str) -> str:
+    if name in RETIRED_KERNELS:
+        log.warning("%s, kernel: %s is no longer offered; auto takes its place.", NODE, name)
+        return "auto"
+    return chosen(NODE, "kernel", name, KERNELS)
 
 
 def _ica_blocks(model: Any, first: int, last: int) -> tuple[int, int] | None:

@@ -50,6 +50,13 @@ def test_the_core_stands_alone(path: Path) -> None:
     assert all(ROOT / "contextgen_core" in (target, *target.parents) for target in relative_targets(path))
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "contextgen_core" / "attention").glob("*.py")), ids=lambda p: p.name)
+def test_the_engine_knows_no_method(path: Path) -> None:
+    core = ROOT / "contextgen_core"
+    reached = {target.relative_to(core).parts[0] for target in relative_targets(path) if target != core}
+    assert reached <= {"attention", "errors"} and "contextgen." not in path.read_text().replace('"contextgen"', "")
+
+
 @pytest.mark.parametrize("path", NODES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nodes_never_import_themselves_by_name(path: Path) -> None:
     assert not imported(path) & {"nodes", "contextgen_core", *TRAINING_ONLY}

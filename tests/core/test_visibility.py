@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from plans import crowd, golden, golden_names, plans, sequence_of
 
-from contextgen_core.attention.groups import Group, Span
+from contextgen_core.attention.groups import Group, indices, pairs, seen
+from contextgen_core.attention.program import MAX_CALLS, compile_block
 from contextgen_core.layout.tokens import TokenBox
 from contextgen_core.methods.contextgen.schedule import BlockPlan, Rule
 from contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens, TokenSequence
 from contextgen_core.methods.contextgen.visibility import (
-    MAX_COMBINATIONS,
     combinations,
     dense_mask,
     key_weights,
@@ -24,13 +25,9 @@ ALL_RULES = st.sampled_from(list(Rule))
 SQUARE = bytes([1] * 4)
 
 
-def indices(index: Span | np.ndarray) -> np.ndarray:
-    return index.indices() if isinstance(index, Span) else index
-
-
 def painted(sequence: TokenSequence, groups: tuple[Group, ...]) -> tuple[np.ndarray, np.ndarray]:
     """What the groups say: who may see whom, and the log weight of each key in each row; every row once."""
-    seen = np.zeros((sequence.length, sequence.length), bool)
+    visible = np.zeros((sequence.length, sequence.length), bool)
     weights = np.zeros((sequence.length, sequence.length), np.float32)
     rows_done = np.zeros(sequence.length, int)
     for group in groups:
@@ -38,11 +35,10 @@ def painted(sequence: TokenSequence, groups: tuple[Group, ...]) -> tuple[np.ndar
         rows_done[rows] += 1
         keys = np.concatenate([indices(part.index) for part in group.keys])
         assert len(np.unique(keys)) == len(keys), "a key is read twice"
-        hidden = group.hidden if group.hidden is not None else np.zeros((len(rows), len(keys)), bool)
-        seen[np.ix_(rows, keys)] = ~hidden
+        visible[np.ix_(rows, keys)] = True
         weights[np.ix_(rows, keys)] = np.concatenate([np.full(p.index.size, p.log_weight) for p in group.keys])
     assert rows_done.max() <= 1, "a query belongs to two groups"
-    return np.where(rows_done[:, None] > 0, seen, False), np.where(seen, weights, 0)
+    return visible, weights
 
 
 @given(plans(most=8, strengths=(0.0, 0.5, 1.0, 2.0)), ALL_RULES, st.integers(1, 7), st.booleans())
@@ -55,9 +51,10 @@ def test_groups_partition_the_queries_and_equal_the_dense_mask(plan: Plan, rule:
     if groups is None:
         assert not sequence.reference_spans
         return
-    seen, weights = painted(sequence, groups)
+    visible, weights = painted(sequence, groups)
     dense = dense_mask(sequence, rule)
-    assert np.array_equal(seen, dense)
+    assert np.array_equal(visible, dense) and np.array_equal(seen(groups, sequence.length), dense)
+    assert pairs(groups, sequence.length) == dense.sum()
     assert dense.any(axis=1).all()  # no row without a key
     assert np.allclose(weights, np.where(dense, key_weights(sequence)[None, :], 0))
 
@@ -83,14 +80,14 @@ def test_idle_rows_are_left_out_and_nothing_else(
     assert np.array_equal(left, idle)
 
 
-def test_overlapping_boxes_do_not_fan_out_into_a_call_each() -> None:
+@pytest.mark.parametrize("rule", [Rule.ICA, Rule.ICA_PAPER])
+def test_overlapping_boxes_do_not_fan_out_into_a_call_each(rule: Rule) -> None:
     sequence = sequence_of(crowd())
-    found = combinations(sequence)
-    assert len(found) > 60  # the case is worth the name
-    groups = query_groups(sequence, BlockPlan(Rule.ICA)) or ()
-    references = len(sequence.reference_spans)
-    assert len(groups) - references <= 1 + MAX_COMBINATIONS + 1
-    assert sum(group.hidden is not None for group in groups) == 1
+    assert len(combinations(sequence)) > 60  # the case is worth the name
+    groups = query_groups(sequence, BlockPlan(rule))
+    calls = compile_block(groups, sequence.length, "grouped", torch.device("cpu"), torch.float32).calls
+    assert len(calls) - len(sequence.reference_spans) <= 1 + MAX_CALLS + 1
+    assert sum(call.mask is not None for call in calls) == 1
 
 
 def test_the_official_rule_row_by_row() -> None:

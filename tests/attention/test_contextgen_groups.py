@@ -1,10 +1,8 @@
-"""Every kernel computes the dense rule, on any layout, device dtype and batch."""
+"""ContextGen's rule through the engine: each kernel computes the dense mask, on any layout, dtype and batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
-
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,26 +10,16 @@ from hypothesis import strategies as st
 from plans import crowd, plans, sequence_of
 from torch import Tensor
 
-from contextgen_core.attention import run as attention
-from contextgen_core.attention.lse import attend_lse, merge_lse
-from contextgen_core.attention.run import KERNELS, choose_kernel, compile_programs, run
+from contextgen_core.attention import compile_blocks, run, sdpa
 from contextgen_core.layout.tokens import TokenBox
 from contextgen_core.methods.contextgen.schedule import Rule, Schedule, make_schedule
 from contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens, TokenSequence
-from contextgen_core.methods.contextgen.visibility import dense_mask
+from contextgen_core.methods.contextgen.visibility import block_groups, dense_mask, key_weights
 
 CPU = torch.device("cpu")
-EXACT = [name for name in KERNELS if name not in ("auto", "dense", "flex", "varlen")]
+EXACT = ("grouped", "merge")
 STRENGTHS = (0.5, 1.0, 2.0)
 HEADS, WIDTH = 2, 16
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tensors(length: int, batch: int = 1, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor]:
@@ -42,7 +30,16 @@ def tensors(length: int, batch: int = 1, dtype: torch.dtype = torch.float32, see
 def attended(
     sequence: TokenSequence, schedule: Schedule, block: int, kernel: str, q: Tensor, k: Tensor, v: Tensor
 ) -> Tensor:
-    return run(compile_programs(sequence, schedule, kernel, q.device, q.dtype)[block], q, k, v)
+    if kernel == "dense":
+        return specified(sequence, schedule[block].rule, q, k, v)
+    return run(compile_blocks(block_groups(sequence, schedule), kernel, q.device, q.dtype)[block], q, k, v)
+
+
+def specified(sequence: TokenSequence, rule: Rule, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention under the dense mask of the method, which knows nothing of groups."""
+    length = q.shape[2]
+    added = np.where(dense_mask(sequence, rule), key_weights(sequence), -np.inf)[:length, :length]
+    return sdpa(q, k, v, torch.from_numpy(added).to(q.dtype))
 
 
 def schedule_for(rule: Rule, prune: bool = True) -> Schedule:
@@ -162,51 +159,18 @@ def test_idle_rows_are_zero_not_rubbish() -> None:
         assert last[:, : sequence.text].abs().max() == 0 and last[:, sequence.layout_span.start :].abs().max() == 0
 
 
-def test_a_program_never_runs_on_another_length() -> None:
-    sequence, schedule = sequence_of(crowd(2)), schedule_for(Rule.ICA)
-    q, k, v = tensors(sequence.length + 1)
-    with pytest.raises(RuntimeError, match="tokens"):
-        attended(sequence, schedule, 0, "grouped", q, k, v)
-
-
 def test_no_backend_call_is_larger_than_its_group() -> None:
     """The grouped kernel asks the caller's backend for every pair that the rule allows and hardly any other."""
     sequence, schedule = sequence_of(crowd(4, 16, 16), 20), schedule_for(Rule.ICA)
-    program = compile_programs(sequence, schedule, "grouped", CPU, torch.float32)[0]
+    program = compile_blocks(block_groups(sequence, schedule), "grouped", CPU, torch.float32)[0]
     pairs = 0
 
     def counting(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         nonlocal pairs
         pairs += q.shape[2] * k.shape[2]
         assert mask is None or mask.shape == (q.shape[2], k.shape[2])
-        return attention.sdpa(q, k, v, mask)
+        return sdpa(q, k, v, mask)
 
     run(program, *tensors(sequence.length), counting)
     allowed = int(dense_mask(sequence, Rule.ICA).sum())
     assert allowed <= pairs < 1.02 * allowed
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 6))
-def test_pieces_of_attention_join_to_the_whole(sizes: list[int], rows: int) -> None:
-    q, k, v = tensors(sum(sizes) + rows)
-    q, k, v = q[:, :, :rows], k[:, :, rows:], v[:, :, rows:]
-    cuts = [0, *torch.tensor(sizes).cumsum(0).tolist()]
-    pieces = [attend_lse(q, k[:, :, a:b], v[:, :, a:b]) for a, b in pairwise(cuts)]
-    whole = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-    assert (merge_lse(pieces) - whole).abs().max() < 2e-6
-
-
-def test_programs_are_made_once_and_by_the_whole_plan() -> None:
-    """A memo keyed by less than everything would hand one layout's programs to another."""
-    schedule = schedule_for(Rule.ICA)
-    first, second = crowd(3, seed=1), crowd(3, seed=2)
-    made = compile_programs(sequence_of(first), schedule, "grouped", CPU, torch.float32)
-    assert compile_programs(sequence_of(Plan(*vars(first).values())), schedule, "grouped", CPU, torch.float32) is made  # type: ignore[arg-type]
-    assert compile_programs(sequence_of(second), schedule, "grouped", CPU, torch.float32) is not made
-
-
-def test_auto_never_picks_a_kernel_without_gradients_for_training() -> None:
-    sample = torch.zeros(1)
-    assert choose_kernel("auto", sample, grad=True) == "grouped"
-    assert choose_kernel("auto", sample) in EXACT
-    assert choose_kernel("merge", sample, grad=True) == "merge"
