@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny_flux
 from contextgen_pack.contextgen_core.errors import InputError
-from contextgen_pack.contextgen_core.methods.contextgen import Settings
+from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
 from contextgen_pack.nodes import host
 
 
