@@ -103,10 +103,8 @@ class ContextGenDPOLoRALoader(io.ComfyNode):
         if sft_adapter != NONE:
             with naming(NODE, "sft_adapter"):
                 loaded = interpolate(load_adapter(_path(sft_adapter)), loaded, flexibility)
-        try:
+        with naming(NODE, "model"):
             host.flux_of(model)
-        except InputError as error:
-            raise InputError(str(error).replace(host.NODE, NODE, 1)) from None
         patched, lines = apply_adapter(model, loaded, adapter, strength)
         if sft_adapter != NONE:
             lines.append(f"flexibility {flexibility:g} between {sft_adapter} (0) and {adapter} (1)")
@@ -148,8 +146,10 @@ def apply_adapter(model: Any, adapter: Adapter, name: str, strength: float) -> t
     found = match(adapter, shapes)
     if not found.matched:
         raise InputError(
-            f"{NODE}, adapter: none of the {len(found.unmatched)} modules of {name} fits this model (for example "
-            f"{found.unmatched[0]}); choose an adapter that was trained for it."
+            f"none of the {len(found.unmatched)} modules of {name} fits this model (for example "
+            f"{found.unmatched[0]}); choose an adapter that was trained for it.",
+            NODE,
+            "adapter",
         )
     wanted = set(found.matched)
     fitting = replace(adapter, pairs=tuple(pair for pair in to_diffusers(adapter).pairs if pair.module in wanted))
@@ -158,7 +158,7 @@ def apply_adapter(model: Any, adapter: Adapter, name: str, strength: float) -> t
     applied = patched.add_patches(patches, strength)
     if len(applied) != len(wanted):
         raise InputError(
-            f"{NODE}, adapter: ComfyUI took {len(applied)} of the {len(wanted)} modules of {name}; update ComfyUI."
+            f"ComfyUI took {len(applied)} of the {len(wanted)} modules of {name}; update ComfyUI.", NODE, "adapter"
         )
     lines = [
         f"{name}: strength {strength:g}, rank {found.rank}, alpha {found.alpha:g}",

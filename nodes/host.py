@@ -40,6 +40,7 @@ from ..contextgen_core.methods.contextgen.settings import (
     windows,
 )
 from .host_memory import prepare_sampling
+from .sockets import naming
 
 log = logging.getLogger("contextgen")
 
@@ -89,13 +90,13 @@ def flux_of(model: Any) -> Any:
     if type(base) is not comfy.model_base.Flux or not isinstance(flux, comfy.ldm.flux.model.Flux):
         found = type(base).__name__ if type(flux).__module__.startswith("comfy.") else type(flux).__name__
         raise InputError(
-            f"{NODE}, model: this is {found}, not FLUX.1; load FLUX.1-Kontext with Load Diffusion Model"
+            f"this is {found}, not FLUX.1; load FLUX.1-Kontext with Load Diffusion Model"
             " (bf16, fp16, fp8) or a GGUF loader. Nunchaku models run none of ComfyUI's patches and cannot be used."
         )
     params = flux.params
     if len(params.axes_dim) != 3 or getattr(params, "global_modulation", False) or flux.in_channels != 64:
         raise InputError(
-            f"{NODE}, model: this FLUX variant takes {flux.in_channels} channels a token and"
+            f"this FLUX variant takes {flux.in_channels} channels a token and"
             f" {len(params.axes_dim)} position axes, FLUX.1-Kontext 64 and 3; load flux1-dev-kontext."
         )
     return flux
@@ -109,7 +110,8 @@ def block_counts(model: Any) -> tuple[int, int]:
 
 def install(model: Any, settings: Settings) -> Any:
     """A clone of ``model`` that follows the layouts in its conditionings. Without a layout it is the model itself."""
-    flux_of(model)
+    with naming(NODE, "model"):
+        flux_of(model)
     clone = model.clone()
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, _outer_sample),
@@ -143,7 +145,8 @@ def _outer_sample(settings: Settings, executor: Any, noise: torch.Tensor, *args:
 
 
 def _check_model(patcher: Any) -> None:
-    flux = flux_of(patcher)
+    with naming(NODE, "model"):
+        flux = flux_of(patcher)
     patched = [key for key in patcher.object_patches if key.endswith("forward_orig")]
     if patched or "forward_orig" in vars(flux):
         raise InputError(

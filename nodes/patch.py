@@ -11,7 +11,7 @@ from ..contextgen_core.errors import InputError
 from ..contextgen_core.methods.contextgen.schedule import Rule, default_ica_blocks
 from ..contextgen_core.methods.contextgen.settings import Settings
 from . import host
-from .sockets import check_window, chosen, schema, window
+from .sockets import check_window, chosen, naming, schema, window
 
 NODE = host.NODE
 AUTOMATIC = -1
@@ -116,7 +116,8 @@ class ContextGenPatchModel(io.ComfyNode):
 
 def _ica_blocks(model: Any, first: int, last: int) -> tuple[int, int] | None:
     """The half-open block range, None for the authors'."""
-    double, single = host.block_counts(model)
+    with naming(NODE, "model"):
+        double, single = host.block_counts(model)
     if first == AUTOMATIC and last == AUTOMATIC:
         return None
     trained = default_ica_blocks(double, single)
