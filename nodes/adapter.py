@@ -146,8 +146,10 @@ def apply_adapter(model: Any, adapter: Adapter, name: str, strength: float) -> t
     found = match(adapter, shapes)
     if not found.matched:
         raise InputError(
-            f"{NODE}, adapter: none of the {len(found.unmatched)} modules of {name} fits this model (for example "
-            f"{found.unmatched[0]}); choose an adapter that was trained for it."
+            f"none of the {len(found.unmatched)} modules of {name} fits this model (for example "
+            f"{found.unmatched[0]}); choose an adapter that was trained for it.",
+            NODE,
+            "adapter",
         )
     wanted = set(found.matched)
     fitting = replace(adapter, pairs=tuple(pair for pair in to_diffusers(adapter).pairs if pair.module in wanted))
@@ -156,7 +158,7 @@ def apply_adapter(model: Any, adapter: Adapter, name: str, strength: float) -> t
     applied = patched.add_patches(patches, strength)
     if len(applied) != len(wanted):
         raise InputError(
-            f"{NODE}, adapter: ComfyUI took {len(applied)} of the {len(wanted)} modules of {name}; update ComfyUI."
+            f"ComfyUI took {len(applied)} of the {len(wanted)} modules of {name}; update ComfyUI.", NODE, "adapter"
         )
     lines = [
         f"{name}: strength {strength:g}, rank {found.rank}, alpha {found.alpha:g}",

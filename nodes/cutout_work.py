@@ -53,7 +53,7 @@ def requests(
         for position, prompt in enumerate(prompts or [clicks.scaled_to(width, height)]):
             made += 1
             if made > MAX_CUTOUTS:
-                raise InputError(f"{NODE}, image: more than {MAX_CUTOUTS} cut-outs were asked for; split the batch.")
+                raise InputError(f"more than {MAX_CUTOUTS} cut-outs were asked for; split the batch.", NODE, "image")
             with naming(NODE, "subject_mask"):
                 mask = _mask_of(masks, number, position, len(prompts), invert)
                 mask = None if mask is None else core.fit_mask(mask, width, height)
@@ -85,9 +85,10 @@ def cut(
             source = MASK
         elif prompted:
             raise InputError(
-                f"{NODE}, SAM model: there are clicks or boxes but no model to use them; put a checkpoint into "
-                "models/sams and "
-                "choose it, or set source to plain background."
+                "there are clicks or boxes but no model to use them; put a checkpoint into models/sams and choose it, "
+                "or set source to plain background.",
+                NODE,
+                "SAM model",
             )
         else:
             source = PLAIN

@@ -190,7 +190,7 @@ def _subject(picture: torch.Tensor, mask: np.ndarray | None) -> tuple[np.ndarray
 def _names(name: str, count: int, taken: list[str]) -> list[str]:
     if name and count == 1:
         if name in taken:
-            raise InputError(f"{NODE}, name: there already is a reference called '{name}'; give this one another name.")
+            raise InputError(f"there already is a reference called '{name}'; give this one another name.", NODE, "name")
         return [name]
     made: list[str] = []
     number = 0 if name else len(taken)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -26,7 +25,6 @@ BoundingBox = io.Custom("BOUNDING_BOX")  # the host's own: one list of {x, y, wi
 FORMS: dict[str, Literal["xywh", "xyxy"] | None] = {"auto": None, "xywh": "xywh", "xyxy": "xyxy"}  # of bare rows
 BOX_TYPES = [io.Custom(name) for name in ("BOUNDING_BOX", "BOUNDING_BOXES", "BBOX", "SEGS", "JSON", "ARRAY", "STRING")]
 
-_NAMED = re.compile(r"[A-Z][A-Za-z]+, \w+: ")
 _SCHEMA_FIELDS = {field.name for field in fields(io.Schema)}
 
 
@@ -38,19 +36,19 @@ def schema(**values: Any) -> io.Schema:
 
 @contextmanager
 def naming(node: str, name: str) -> Iterator[None]:
-    """Puts "NODE, input: " before the message of an InputError raised inside, once."""
+    """Gives an InputError raised inside its node and input, where it has none yet."""
     try:
         yield
     except InputError as error:
-        if _NAMED.match(str(error)):
-            raise
-        raise InputError(f"{node}, {name}: {error}") from error
+        if error.node is None:
+            error.node, error.input = node, name
+        raise
 
 
 def chosen(node: str, name: str, value: str, options: Sequence[str]) -> str:
     """The value if it is one of the options. Not every host checks the choices in an API prompt."""
     if value not in options:
-        raise InputError(f"{node}, {name}: it is {str(value)[:40]!r}; choose one of {', '.join(options)}.")
+        raise InputError(f"it is {str(value)[:40]!r}; choose one of {', '.join(options)}.", node, name)
     return value
 
 
@@ -79,7 +77,7 @@ def window(
 def check_window(node: str, start: float, end: float) -> None:
     """Raises InputError where the window ends before it starts."""
     if start > end:
-        raise InputError(f"{node}, start_percent: it is {start:g} and end_percent {end:g}; start before the end.")
+        raise InputError(f"it is {start:g} and end_percent {end:g}; start before the end.", node, "start_percent")
 
 
 def boxes_format_input(tooltip: str) -> Any:

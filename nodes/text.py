@@ -61,7 +61,7 @@ class ContextGenTextEncode(io.ComfyNode):
     def execute(cls, clip: Any, prompt: str, template: str = DEFAULT_TEMPLATE) -> io.NodeOutput:
         if clip is None:
             raise InputError(
-                f"{NODE}, clip: there is no text encoder; load clip_l and t5xxl with DualCLIPLoader (type flux)."
+                "there is no text encoder; load clip_l and t5xxl with DualCLIPLoader (type flux).", NODE, "clip"
             )
         with naming(NODE, "template"):
             text = wrap(prompt, template)

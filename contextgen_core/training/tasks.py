@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..lora.adapter import LowRank, load_adapter, write_adapter
 from ..methods.contextgen.schedule import Rule
 from ..methods.contextgen.settings import Settings
 from ..tiny import model as tiny
@@ -188,7 +189,7 @@ class TransformerTask:
             )
             add_adapter(transformer, adapter, config.seed)
             if config.model.adapter:
-                load_adapter_state(transformer, _read_adapter(config.model.adapter))
+                load_adapter_state(transformer, read_adapter(config.model.adapter, config))
         method = config.method
         network = FlowNetwork(
             transformer,
@@ -236,7 +237,7 @@ class TransformerTask:
         if output is None:
             return
         if self.references:
-            write_adapter(output / "adapter.safetensors", state, self.config)
+            save_adapter(output / "adapter.safetensors", state, self.config)
         else:
             halves = {k: v.half().contiguous() for k, v in state.items()}
             save_file(halves, output / "transformer.safetensors", {"format": "pt"})
@@ -246,15 +247,28 @@ class TransformerTask:
             sample_sheet(self.network, autoencoder(self.config), path, self.references)
 
 
-def write_adapter(path: Path, state: dict[str, Tensor], config: Config) -> None:
-    """The adapter as the authors store it, with rank and alpha in the metadata."""
-    alpha = config.lora.alpha or config.lora.rank
-    metadata = {"format": "pt", "rank": str(config.lora.rank), "alpha": f"{alpha:g}", "stage": config.stage}
-    save_file({k: v.half().contiguous() for k, v in state.items()}, path, metadata)
+def save_adapter(path: Path, state: dict[str, Tensor], config: Config) -> None:
+    """Writes :func:`adapter_state` in half precision, as the authors store it: alpha / rank multiplied into lora_B."""
+    pairs = [
+        LowRank(
+            key.removeprefix("transformer.").removesuffix(".lora_A.weight"),
+            down.half(),
+            state[key.replace("lora_A", "lora_B")].half(),
+            config.lora.alpha or config.lora.rank,
+        )
+        for key, down in state.items()
+        if key.endswith("lora_A.weight")
+    ]
+    write_adapter(path, pairs, metadata={"stage": config.stage})
 
 
-def _read_adapter(path: str) -> dict[str, Tensor]:
-    try:
-        return {k: v.float() for k, v in load_file(path).items()}
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"The adapter {path!r} cannot be read; train SFT first or correct model.adapter.") from error
+def read_adapter(path: str, config: Config) -> dict[str, Tensor]:
+    """An adapter file for :func:`load_adapter_state`, its scale taken out of alpha / rank of this run."""
+    if not Path(path).is_file():
+        raise InputError(f"The adapter {path!r} cannot be read; train SFT first or correct model.adapter.")
+    own = (config.lora.alpha or config.lora.rank) / config.lora.rank
+    state = {}
+    for pair in load_adapter(path).pairs:
+        state[f"transformer.{pair.module}.lora_A.weight"] = pair.down.float()
+        state[f"transformer.{pair.module}.lora_B.weight"] = pair.up.float() * (pair.scale / own)
+    return state

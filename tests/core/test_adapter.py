@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden import CONTEXTGEN_ADAPTER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -18,7 +19,6 @@ from contextgen_core.errors import InputError
 from contextgen_core.lora import adapter as adapters
 from contextgen_core.lora.adapter import Adapter, LowRank
 
-ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracle" / "transformer_00007.safetensors"
 WIDTH = 8
 SHAPES = adapters.flux_shapes(WIDTH, 2, 2, channels=4, text=6, pooled=5)
 
@@ -192,13 +192,12 @@ def test_other_names_are_no_flux_layers(key: str) -> None:
     assert adapters.normalise_key(key) is None
 
 
-@pytest.mark.skipif(not ORACLE.exists(), reason="the authors' golden adapter is not beside this checkout")
 def test_official_file() -> None:
-    loaded = adapters.load_adapter(ORACLE)
+    loaded = adapters.load_adapter(CONTEXTGEN_ADAPTER)
     shapes = adapters.flux_shapes(32, 3, 6, text=32, pooled=24)
     report = adapters.match(loaded, shapes)
     assert (len(report.matched), report.unmatched, report.rank, report.alpha) == (55, (), 4, 4.0)
-    state = load_file(str(ORACLE))
+    state = load_file(str(CONTEXTGEN_ADAPTER))
     assert adapters.host_state_dict(loaded).keys() == state.keys()
     assert all(one.scale == 1.0 for one in loaded.pairs)
 

@@ -1,4 +1,4 @@
-"""The production path against golden outputs of the authors' code, where the cases lie beside the repository."""
+"""The production path against golden outputs of the authors' code."""
 
 from __future__ import annotations
 
@@ -9,28 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden import CONTEXTGEN, CONTEXTGEN_ADAPTER, CONTEXTGEN_CASES
 
 from contextgen_core.commands import parity
 from contextgen_core.hosts.comfy_process import find_comfy
 from contextgen_core.methods.contextgen.schedule import Rule
 
-ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracle"
-CASES = sorted(ORACLE.glob("*.npz")) if ORACLE.is_dir() else []
-CASES = [path for path in CASES if path.stem != "schedules"]
-
-needs_cases = pytest.mark.skipif(not CASES, reason="no golden cases beside the repository")
+FILES = ["--weights", str(CONTEXTGEN / "transformer.safetensors"), "--config", str(CONTEXTGEN / "config.json")]
 
 
 def run(case: Path, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, object]:
-    weights = ["--weights", str(ORACLE / "transformer.safetensors"), "--config", str(ORACLE / "config.json")]
-    status = parity.main([str(case), *weights, *words])
+    status = parity.main([str(case), *FILES, *words])
     result = json.loads(capsys.readouterr().out)
     assert (status == 0) is result["ok"]
     return result
 
 
-@needs_cases
-@pytest.mark.parametrize("case", CASES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("case", CONTEXTGEN_CASES, ids=lambda p: p.stem)
 @pytest.mark.parametrize("attention", ["auto", "grouped", "merge", "dense"])
 @pytest.mark.parametrize("prune", ["on", "off"])
 @pytest.mark.parametrize("rule", ["official", "paper", "cla"])
@@ -39,34 +34,28 @@ def test_diffusers(case: Path, attention: str, prune: str, rule: str, capsys: py
     assert result["ok"], result
 
 
-@needs_cases
-@pytest.mark.parametrize("case", CASES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("case", CONTEXTGEN_CASES, ids=lambda p: p.stem)
 def test_rounded_ids(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(case, capsys, "--host", "diffusers", "--ids", "bfloat16")["ok"]
 
 
-@needs_cases
 @pytest.mark.skipif(find_comfy() is None, reason="no ComfyUI found")
 @pytest.mark.parametrize("attention", ["grouped", "dense"])
 def test_comfy(attention: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(CASES[0], capsys, "--host", "comfy", "--attention", attention)["ok"]
+    assert run(CONTEXTGEN_CASES[0], capsys, "--host", "comfy", "--attention", attention)["ok"]
 
 
-@needs_cases
 def test_a_wrong_rule_is_noticed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(parity.RULES, "official", Rule.CLA)
-    result = run(CASES[-1], capsys, "--host", "diffusers")
+    result = run(CONTEXTGEN_CASES[-1], capsys, "--host", "diffusers")
     assert not result["ok"] and result["velocity_max_abs_diff"] > 1e-2  # type: ignore[operator]
 
 
-@needs_cases
 def test_an_adapter_of_the_official_format_changes_the_velocity(capsys: pytest.CaptureFixture[str]) -> None:
-    adapter = ORACLE / "transformer_00007.safetensors"
-    result = run(CASES[-1], capsys, "--host", "diffusers", "--adapter", str(adapter))
+    result = run(CONTEXTGEN_CASES[-1], capsys, "--host", "diffusers", "--adapter", str(CONTEXTGEN_ADAPTER))
     assert not result["ok"] and result["velocity_max_abs_diff"] > 1  # type: ignore[operator]
 
 
-@needs_cases
 @pytest.mark.skipif(find_comfy() is None, reason="no ComfyUI found")
 def test_an_adapter_gives_the_same_velocity_on_both_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The host fuses query, key and value and patches weights; diffusers adds the same change to its own layers."""
@@ -79,8 +68,7 @@ def test_an_adapter_gives_the_same_velocity_on_both_hosts(monkeypatch: pytest.Mo
             return kept[host]
 
         monkeypatch.setattr(parity, name, keep)
-        files = ["--weights", str(ORACLE / "transformer.safetensors"), "--config", str(ORACLE / "config.json")]
-        parity.main([str(CASES[0]), *files, "--host", host, "--adapter", str(ORACLE / "transformer_00007.safetensors")])
+        parity.main([str(CONTEXTGEN_CASES[0]), *FILES, "--host", host, "--adapter", str(CONTEXTGEN_ADAPTER)])
     assert float((kept["diffusers"] - kept["comfy"]).abs().max()) < 2e-5
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from golden import CONTEXTGEN_CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -24,17 +24,15 @@ from contextgen_core.composite.references import (
 )
 from contextgen_core.errors import InputError
 
-ORACLE = Path(__file__).parents[3] / "shared" / "oracle"  # golden cases, where the checkout has them beside it
-
 
 def golden_masks() -> list[Any]:
-    """(mask, valid tokens): a case made by hand, and every golden one at hand."""
+    """(mask, valid tokens): a case made by hand, and every golden one."""
     middle = np.zeros((64, 96), np.uint8)
     middle[16:48, 32:64] = 255  # tokens 2..3 by 1..2
     expected = np.ones((4, 6), bool)
     expected[:, [0, 5]] = False  # the filter gives touching neighbours 8 % of it, the next ones less than 0
     cases = [pytest.param(middle, expected, id="by hand")]
-    for path in sorted(ORACLE.glob("*.npz")):
+    for path in CONTEXTGEN_CASES:
         data = np.load(path)
         for name in data.files:
             if name.startswith("ref") and name.endswith("_mask"):

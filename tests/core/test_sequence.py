@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from golden import CONTEXTGEN_CASES
 from hypothesis import given
 from hypothesis import strategies as st
-from plans import golden, golden_names, plans, sequence_of
+from plans import golden_plan, plans, sequence_of
 
 from contextgen_core.errors import InputError
 from contextgen_core.layout.box import Box
@@ -91,9 +93,9 @@ def test_a_foreign_value_is_no_plan(value: object) -> None:
         Plan.from_tuple(value)
 
 
-@pytest.mark.parametrize("name", golden_names())
-def test_ids_and_boxes_equal_the_authors(name: str) -> None:
-    plan, case = golden(name)
+@pytest.mark.parametrize("path", CONTEXTGEN_CASES, ids=lambda p: p.stem)
+def test_ids_and_boxes_equal_the_authors(path: Path) -> None:
+    plan, case = golden_plan(path)
     text = int(case["txt_len"])
     assert np.array_equal(position_ids(plan), case["ids"][text:])
     for reference, box in zip(plan.references, case["boxes_tok"][1:].tolist(), strict=True):

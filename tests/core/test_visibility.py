@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from golden import CONTEXTGEN_CASES
 from hypothesis import example, given
 from hypothesis import strategies as st
-from plans import crowd, golden, golden_names, plans, sequence_of
+from plans import crowd, golden_plan, plans, sequence_of
 
 from contextgen_core.attention.groups import Group, indices, pairs, seen
 from contextgen_core.attention.program import MAX_CALLS, compile_block
@@ -125,11 +128,11 @@ def test_permuting_references_permutes_the_mask(order: list[int], rule: Rule) ->
     assert np.array_equal(dense_mask(turned, rule), dense_mask(straight, rule)[np.ix_(where, where)])
 
 
-@pytest.mark.parametrize("name", golden_names())
+@pytest.mark.parametrize("path", CONTEXTGEN_CASES, ids=lambda p: p.stem)
 @pytest.mark.parametrize(
     ("rule", "array"), [(Rule.ICA, "mask_ica"), (Rule.CLA, "mask_cla"), (Rule.ICA_PAPER, "mask_ica_paper")]
 )
-def test_masks_equal_the_authors(name: str, rule: Rule, array: str) -> None:
-    plan, case = golden(name)
+def test_masks_equal_the_authors(path: Path, rule: Rule, array: str) -> None:
+    plan, case = golden_plan(path)
     sequence = TokenSequence(plan, int(case["txt_len"]), tuple(range(len(plan.references))), pruned=False)
     assert np.array_equal(dense_mask(sequence, rule), case[array])

@@ -7,7 +7,7 @@ import comfy.model_base
 import comfy.supported_models
 import pytest
 import torch
-from contextgen_pack.contextgen_core import adapter as adapters
+from contextgen_pack.contextgen_core.lora import adapter as adapters
 from contextgen_pack.nodes.host_model import flux_config
 
 SMALL = {

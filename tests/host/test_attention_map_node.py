@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import tiny_flux
 import torch
-from contextgen_pack.contextgen_core.attention_map import Recorder
-from contextgen_pack.contextgen_core.methods.contextgen import Settings
-from contextgen_pack.contextgen_core.schedule import Rule
-from contextgen_pack.contextgen_core.visibility import dense_mask, key_weights
+from contextgen_pack.contextgen_core.methods.contextgen.attention_map import Recorder
+from contextgen_pack.contextgen_core.methods.contextgen.schedule import Rule
+from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
+from contextgen_pack.contextgen_core.methods.contextgen.visibility import dense_mask, key_weights
 from contextgen_pack.nodes import attention_map, host
 from tiny_flux import SINGLE, conditioned, noise, sample
 

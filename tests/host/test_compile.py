@@ -11,8 +11,8 @@ import pytest
 import tiny_flux
 import torch
 import torch._dynamo
-from contextgen_pack.contextgen_core.methods.contextgen import Settings
-from contextgen_pack.contextgen_core.sequence import Plan, ReferenceTokens, TokenBox
+from contextgen_pack.contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens, TokenBox
+from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
 from contextgen_pack.nodes import host
 from tiny_flux import conditioned, sample
 from torch._dynamo.utils import counters

@@ -9,8 +9,8 @@ import comfy.patcher_extension
 import pytest
 import tiny_flux
 import torch
-from contextgen_pack.contextgen_core.methods.contextgen import Settings
-from contextgen_pack.contextgen_core.sequence import Plan
+from contextgen_pack.contextgen_core.methods.contextgen.sequence import Plan
+from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
 from contextgen_pack.nodes import host
 from tiny_flux import conditioned, noise, sample, text
 

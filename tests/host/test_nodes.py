@@ -6,15 +6,16 @@ import json
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import folder_paths
 import live_server
 import pytest
 import torch
-from contextgen_pack.contextgen_core import adapter as adapters
 from contextgen_pack.contextgen_core.errors import InputError
-from contextgen_pack.nodes import host
+from contextgen_pack.contextgen_core.lora import adapter as adapters
+from contextgen_pack.nodes import adapter, host, sockets
 
 ROOT = Path(__file__).resolve().parents[2]
 SNAPSHOT = ROOT / "tests" / "host" / "object_info.json"
@@ -396,6 +397,27 @@ def test_an_unknown_choice_is_named(pack_nodes: Nodes, small: Any, field: str) -
         pack_nodes["ContextGenPatchModel"].execute(model=small[0], **{field: "wild"})
     with pytest.raises(InputError, match=r"^LayoutComposer, boxes_policy: it is 'wild'"):
         composed(pack_nodes, "", boxes_policy="wild")
+
+
+def test_every_node_that_needs_flux_names_itself(pack_nodes: Nodes) -> None:
+    other = SimpleNamespace(model=SimpleNamespace(diffusion_model=torch.nn.Linear(1, 1)))
+    scene = composed(pack_nodes, boxes({"ref": "disc"})).args[0]
+    for name, inputs in (
+        ("ContextGenPatchModel", {}),
+        ("ContextGenReport", {"layout": scene}),
+        ("ContextGenDPOLoRALoader", {"adapter": adapter.SHIPPED + "dpo"}),
+    ):
+        with pytest.raises(InputError, match=f"^{name}, model: this is Linear, not FLUX.1; ") as raised:
+            pack_nodes[name].execute(model=other, **inputs)
+        assert (raised.value.node, raised.value.input) == (name, "model")
+
+
+def test_the_innermost_name_stands() -> None:
+    with pytest.raises(InputError, match="^Inner, name: the sentence$"), sockets.naming("Outer", "given"):
+        with sockets.naming("Inner", "name"):
+            raise InputError("the sentence")
+    with pytest.raises(InputError, match="^Inner, SAM model: the sentence$"), sockets.naming("Outer", "given"):
+        raise InputError("the sentence", "Inner", "SAM model")
 
 
 def test_the_report_counts_the_models_own_tokens(pack_nodes: Nodes, small: Any) -> None:

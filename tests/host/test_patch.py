@@ -13,8 +13,8 @@ import pytest
 import tiny_flux
 import torch
 from contextgen_pack.contextgen_core.errors import InputError
-from contextgen_pack.contextgen_core.methods.contextgen import Settings
-from contextgen_pack.contextgen_core.schedule import Rule
+from contextgen_pack.contextgen_core.methods.contextgen.schedule import Rule
+from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
 from contextgen_pack.nodes import host
 from tiny_flux import DOUBLE, SINGLE, conditioned, noise, sample, text
 

@@ -47,7 +47,7 @@ def reference(name: str, colour: tuple[int, int, int]) -> Any:
     mask = np.zeros((64, 64), np.uint8)
     mask[8:56, 8:56] = 255
     pixels = np.where(mask[..., None] > 0, np.array(colour, np.uint8), np.uint8(0))
-    return core("references").Reference(name, np.ascontiguousarray(pixels), mask)
+    return core("composite.references").Reference(name, np.ascontiguousarray(pixels), mask)
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +57,12 @@ def references(pack: ModuleType) -> tuple[Any, ...]:
 
 @pytest.fixture(scope="module")
 def scene(references: tuple[Any, ...]) -> Any:
-    layout = core("layout")
+    layout = core("layout.layout")
     instances = tuple(
         layout.Instance(f"b{n}", layout.Box(x, y, x + w, y + h), n, one.name)
         for n, ((x, y, w, h), one) in enumerate(zip(BOXES, references, strict=True), 1)
     )
-    return core("compose").compose(layout.Layout(128, 96, instances), references)
+    return core("composite.compose").compose(layout.Layout(128, 96, instances), references)
 
 
 def found(*boxes: tuple[int, int, int, int], label: str = "square") -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import comfy.samplers
 import comfy.supported_models
 import numpy as np
 import torch
-from contextgen_pack.contextgen_core.sequence import Plan, TokenBox, reference_tokens
+from contextgen_pack.contextgen_core.methods.contextgen.sequence import Plan, TokenBox, reference_tokens
 from contextgen_pack.nodes import host, host_model
 
 TEXT, POOLED = 24, 16

@@ -1,4 +1,4 @@
-"""Random plans for property tests, and the authors' golden cases where they lie beside the repository."""
+"""Random plans for property tests, and the plans of ContextGen's golden cases."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from contextgen_core.layout.tokens import TokenBox, token_box
 from contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens, TokenSequence, active_references
-
-ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracle"
 
 GRID = st.integers(1, 10)
 
@@ -61,9 +59,9 @@ def crowd(count: int = 32, width: int = 16, height: int = 12, seed: int = 0) -> 
     return Plan(width, height, tuple(made))
 
 
-def golden(name: str) -> tuple[Plan, dict[str, Any]]:
-    """One of the authors' cases: its plan and its arrays (see shared/oracle/README.md)."""
-    case = dict(np.load(ORACLE / f"{name}.npz"))
+def golden_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
+    """One of ContextGen's golden cases: its plan and its arrays (tests/golden/README.md)."""
+    case = dict(np.load(path))
     width, height = (int(n) // 16 for n in case["target_wh"])
     made = []
     for n, corners in enumerate(case["boxes_px"].tolist()):
@@ -72,7 +70,3 @@ def golden(name: str) -> tuple[Plan, dict[str, Any]]:
         valid = case[f"ref{n}_tokmask"].astype(np.uint8).tobytes()
         made.append(ReferenceTokens(str(n), columns, rows, valid, token_box(box, width, height)))
     return Plan(width, height, tuple(made)), case
-
-
-def golden_names() -> list[str]:
-    return sorted(path.stem for path in ORACLE.glob("*.npz") if path.stem != "schedules")

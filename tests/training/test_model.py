@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from contextgen_core.errors import InputError
@@ -34,13 +35,15 @@ def data() -> LatentSet:
     return encode_scenes(Taesd(NARROW), chosen, [world.render(s) for s in chosen])
 
 
-def task(data: LatentSet, stage: str = "sft", folded: bool = False, **method: Any) -> TransformerTask:
+def task(
+    data: LatentSet, stage: str = "sft", folded: bool = False, alpha: float = 0.0, **method: Any
+) -> TransformerTask:
     config = from_dict(
         {
             "stage": stage,
             "output": "unused",
             "batch": 2,
-            "lora": {"rank": 4, "folded": folded},
+            "lora": {"rank": 4, "folded": folded, "alpha": alpha},
             "method": method,
             "model": {"layers": 1, "single_layers": 2},
             "seed": 5,
@@ -121,18 +124,29 @@ def test_the_adapter_sits_on_the_official_modules_and_nowhere_else(data: LatentS
     assert "add_q" not in TARGETS
 
 
-def test_a_saved_adapter_gives_the_same_velocity_again_and_our_loader_reads_it(data: LatentSet, tmp_path: Any) -> None:
-    trained, fresh = task(data, kernel="batched"), task(data, kernel="batched")
+@pytest.mark.parametrize("alpha", [0.0, 2.0, 6.0])  # 0: the rank
+def test_a_saved_adapter_gives_the_same_velocity_again_and_any_loader_reads_it(
+    data: LatentSet, tmp_path: Any, alpha: float
+) -> None:
+    trained, fresh = task(data, kernel="batched", alpha=alpha), task(data, kernel="batched", alpha=alpha)
     with torch.no_grad():
         for parameter in fresh.network.transformer.parameters():
             if parameter.requires_grad:
                 parameter.zero_()
     path = tmp_path / "adapter.safetensors"
-    tasks.write_adapter(path, adapter_state(trained.network.transformer), trained.config)
+    tasks.save_adapter(path, adapter_state(trained.network.transformer), trained.config)
     read = load_adapter(path)
     assert (read.rank, read.alpha) == (4, 4)
     assert len(read.pairs) == 1 + 6 + 2 * 6
-    load_adapter_state(fresh.network.transformer, tasks._read_adapter(str(path)))
+    scale = (alpha or 4) / 4
+    state, file = adapter_state(trained.network.transformer), load_file(path)
+    for pair in read.pairs:
+        down, up = (f"transformer.{pair.module}.lora_{factor}.weight" for factor in "AB")
+        change = state[up] @ state[down] * scale
+        assert torch.allclose(pair.delta(), change, rtol=2e-3, atol=1e-4)
+        plain = file[up].float() @ file[down].float()  # as ComfyUI reads it: the file has no alpha
+        assert torch.allclose(plain, change, rtol=2e-3, atol=1e-4)
+    load_adapter_state(fresh.network.transformer, tasks.read_adapter(str(path), fresh.config))
     batch, times, noise = trained.inputs(9, 0)
     with torch.no_grad():
         first, second = (t.network(batch, noise, times) for t in (trained, fresh))
@@ -159,7 +173,7 @@ def test_random_weights_fit_diffusers_and_the_calm_start_predicts_nothing() -> N
 def test_dpo_starts_at_log_two_with_the_anchor_it_was_given(data: LatentSet, tmp_path: Any, autocast: bool) -> None:
     path = tmp_path / "adapter.safetensors"
     first = task(data, kernel="batched")
-    tasks.write_adapter(path, adapter_state(first.network.transformer), first.config)
+    tasks.save_adapter(path, adapter_state(first.network.transformer), first.config)
     config = from_dict(
         {
             "stage": "dpo",

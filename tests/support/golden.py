@@ -1,0 +1,10 @@
+"""Where the golden cases lie (tests/golden/README.md). They are listed by name: a missing one fails its tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CONTEXTGEN = GOLDEN / "contextgen"
+CONTEXTGEN_CASES = [CONTEXTGEN / "nonsquare.npz", CONTEXTGEN / "single_ref.npz"]
+CONTEXTGEN_ADAPTER = CONTEXTGEN / "transformer_00007.safetensors"
