@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -97,8 +97,7 @@ def _candidate(kind: _Kind) -> tuple[str, dict[str, Any]]:
     return "_scaled_dot_product_efficient_attention", {"attn_bias": None, "compute_log_sumexp": True}
 
 
-@torch.compiler.disable
-def _operator(device: torch.device, dtype: torch.dtype, width: int) -> _Operator | None:
+def _operator_tried(device: torch.device, dtype: torch.dtype, width: int) -> _Operator | None:
     """The operator for such calls, or None where torch has none that does what it should; tried once."""
     kind = _kind(device, dtype, width)
     if kind not in _tried:
@@ -108,6 +107,12 @@ def _operator(device: torch.device, dtype: torch.dtype, width: int) -> _Operator
             log.info("attention with its log-sum-exp runs in chunks on %s, %s: %s", device.type, dtype, error)
             _tried[kind] = None
     return _tried[kind]
+
+
+# Never traced; the annotations of disable fit its use as a decorator with arguments alone.
+_operator: Callable[[torch.device, torch.dtype, int], _Operator | None] = cast(Any, torch.compiler.disable)(
+    _operator_tried
+)
 
 
 def _trial(kind: _Kind, device: torch.device, width: int) -> _Operator:
