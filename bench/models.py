@@ -62,14 +62,16 @@ def _randomise(module: torch.nn.Module) -> None:
 def diffusers_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
     from diffusers import FluxTransformer2DModel
 
-    from contextgen_core.hosts.diffusers import ContextGenFlux
+    from contextgen_core.hosts.diffusers import FluxHost
+    from contextgen_core.methods.boundary import Bound
+    from contextgen_core.methods.contextgen.method import CONTEXTGEN
     from contextgen_core.methods.contextgen.settings import Settings
 
     torch.set_default_dtype(dtype)
     model = FluxTransformer2DModel(**diffusers_config(shape)).requires_grad_(False).eval()
     torch.set_default_dtype(torch.float32)
     _randomise(model)
-    flux = ContextGenFlux(model)
+    flux = FluxHost(model)
     noise = torch.randn(1, plan.noise_tokens, 64).to(dtype)
     conditions = torch.randn(1, plan.image_tokens - plan.noise_tokens, 64).to(dtype)
     inputs = {
@@ -81,7 +83,7 @@ def diffusers_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
 
     @torch.inference_mode()
     def run(kernel: str, prune: bool) -> Tensor:
-        return flux.velocity(plan, noise, conditions, settings=Settings(kernel=kernel, prune=prune), **inputs)
+        return flux.velocity(Bound(CONTEXTGEN, plan, Settings(kernel=kernel, prune=prune)), noise, conditions, **inputs)
 
     return Step(run)
 
@@ -107,9 +109,11 @@ def comfy_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
     load_host(Path(os.environ["COMFYUI_PATH"]).expanduser())
     import comfy.model_patcher
     import comfy.supported_models
+    from contextgen_pack.contextgen_core.methods.contextgen.method import CONTEXTGEN
     from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
     from contextgen_pack.nodes import host
-    from contextgen_pack.nodes.host_model import flux_config
+    from contextgen_pack.nodes.host.conditioning import PLAN
+    from contextgen_pack.nodes.host.models import flux_config
 
     config = comfy.supported_models.Flux(flux_config(diffusers_config(shape)))
     config.set_inference_dtype(dtype, None)
@@ -126,12 +130,12 @@ def comfy_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
         "y": torch.randn(1, POOLED),
         "guidance": torch.full((1,), 3.5),
         "ref_latents": pictures,
-        host.KEY: plan.as_tuple(),
+        PLAN + CONTEXTGEN.name: plan.as_tuple(),
     }
 
     @torch.inference_mode()
     def run(kernel: str, prune: bool) -> Tensor:
-        clone = host.install(patcher, Settings(kernel=kernel, prune=prune))
+        clone = host.install(patcher, CONTEXTGEN, Settings(kernel=kernel, prune=prune))
         options = {**clone.model_options["transformer_options"], "wrappers": clone.wrappers}  # as the sampler does
         return base.apply_model(noise, torch.full((1,), 0.6), transformer_options=options, **inputs)
 

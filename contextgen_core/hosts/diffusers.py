@@ -213,6 +213,9 @@ class FluxHost:
         """
         one = not isinstance(bounds, list)
         samples = [_as_tuple(bounds)] if not isinstance(bounds, list) else bounds
+        grids = {bound.method.sizes(bound.plan)[0] for sample in samples for bound in sample}
+        if [rows * columns for rows, columns in grids] != [noise.shape[1]]:
+            raise InputError("The pictures of one batch differ in size; give each batch pictures of one size.")
         passes = tuple(self._pass(sample, noise, text, position) for sample in samples)
         phrases = passes[0].forward.phrases
         if phrases:
@@ -244,12 +247,6 @@ class FluxHost:
         return out[:, : noise.shape[1]]
 
     def _pass(self, bounds: tuple[Bound, ...], noise: Tensor, text: Tensor, position: RunPosition | None) -> Pass:
-        grids = {bound.method.sizes(bound.plan)[0] for bound in bounds}
-        if len(grids) != 1 or next(rows * columns for rows, columns in grids) != noise.shape[1]:
-            raise InputError(
-                f"The layouts are for {sorted(rows * columns for rows, columns in grids)} noise tokens, the picture has"
-                f" {noise.shape[1]}; the pictures of one batch and their layouts must have one size."
-            )
         trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.transformer.parameters())
         autocast = torch.is_autocast_enabled(noise.device.type)
         acting, moments = active(bounds, position)
@@ -258,7 +255,7 @@ class FluxHost:
             moments=moments,
             text=text.shape[1],
             blocks=self.counts,
-            noise=next(iter(grids)),
+            noise=bounds[0].method.sizes(bounds[0].plan)[0],
             grad=trains or noise.requires_grad,
             device=noise.device,
             dtype=torch.get_autocast_dtype(noise.device.type) if autocast else text.dtype,

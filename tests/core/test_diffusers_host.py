@@ -11,8 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from contextgen_core.errors import InputError
-from contextgen_core.hosts.diffusers import ContextGenFlux
+from contextgen_core.hosts.diffusers import FluxHost
 from contextgen_core.layout.tokens import TokenBox
+from contextgen_core.methods.boundary import Bound
+from contextgen_core.methods.contextgen.method import CONTEXTGEN
 from contextgen_core.methods.contextgen.sequence import Plan, reference_tokens
 from contextgen_core.methods.contextgen.settings import Settings
 from tests.support.plans import crowd
@@ -41,6 +43,10 @@ def plan(references: int, width: int = 5, height: int = 4) -> Plan:
     return Plan(width, height, tuple(reference_tokens(f"r{n}", valid, boxes[n % 3]) for n in range(references)))
 
 
+def bound(layout: Plan, settings: Settings | None = None) -> Bound:
+    return Bound(CONTEXTGEN, layout, settings or Settings())
+
+
 def inputs(layout: Plan, batch: int = 1, text: int = TEXT) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
 
@@ -65,8 +71,8 @@ def test_gradients_equal_those_of_the_dense_form(transformer: Any, checkpointing
 
     def gradients(settings: Settings) -> list[torch.Tensor]:
         transformer.zero_grad()
-        with ContextGenFlux(transformer) as model:
-            model.velocity(layout, **inputs(layout), settings=settings).square().mean().backward()
+        with FluxHost(transformer) as model:
+            model.velocity(bound(layout, settings), **inputs(layout)).square().mean().backward()
         return [p.grad.clone() for p in transformer.parameters() if p.grad is not None]
 
     fast = gradients(Settings())
@@ -82,23 +88,23 @@ def test_a_batch_of_different_plans_equals_each_alone(transformer: Any) -> None:
     together = {
         key: [g[key] for g in given] if key == "conditions" else torch.cat([g[key] for g in given]) for key in given[0]
     }
-    with torch.no_grad(), ContextGenFlux(transformer) as model:
-        batch = model.velocity(plans, **together)
+    with torch.no_grad(), FluxHost(transformer) as model:
+        batch = model.velocity([(bound(p),) for p in plans], **together)
         for i, p in enumerate(plans):
-            alone = model.velocity(p, **given[i])
+            alone = model.velocity(bound(p), **given[i])
             assert torch.allclose(batch[i], alone[0], atol=1e-5)
 
 
 def test_pictures_of_different_sizes_do_not_share_a_batch(transformer: Any) -> None:
     a = plan(1)
-    with ContextGenFlux(transformer) as model, pytest.raises(InputError, match="differ in size"):
-        model.velocity([a, plan(1, width=6)], **inputs(a, batch=2))
+    with FluxHost(transformer) as model, pytest.raises(InputError, match="differ in size"):
+        model.velocity([(bound(a),), (bound(plan(1, width=6)),)], **inputs(a, batch=2))
 
 
 def test_removed_it_is_the_stock_transformer_again(transformer: Any) -> None:
     before = [block.attn.processor for block in transformer.transformer_blocks]
     hooks = [len(block._forward_hooks) for block in transformer.transformer_blocks]
-    with ContextGenFlux(transformer):
+    with FluxHost(transformer):
         pass
     assert [block.attn.processor for block in transformer.transformer_blocks] == before
     assert [len(block._forward_hooks) for block in transformer.transformer_blocks] == hooks
@@ -124,11 +130,11 @@ def test_no_tensor_of_sequence_by_sequence(transformer: Any, kernel: str) -> Non
     layout = crowd(8, width=24, height=24)
     sequence = TEXT + layout.image_tokens
     # Every activation is a small multiple of S; with this S that is far below S squared.
-    with torch.no_grad(), ContextGenFlux(transformer) as model:
+    with torch.no_grad(), FluxHost(transformer) as model:
         dense, ours = LargestTensor(), LargestTensor()
         with dense:
-            model.velocity(layout, **inputs(layout), settings=Settings(kernel="dense", prune=False))
+            model.velocity(bound(layout, Settings(kernel="dense", prune=False)), **inputs(layout))
         with ours:
-            model.velocity(layout, **inputs(layout), settings=Settings(kernel=kernel))
+            model.velocity(bound(layout, Settings(kernel=kernel)), **inputs(layout))
     assert dense.elements >= sequence**2
     assert ours.elements < sequence**2 / 3

@@ -13,6 +13,7 @@ from golden import CONTEXTGEN, CONTEXTGEN_ADAPTER, CONTEXTGEN_CASES
 
 from contextgen_core.commands import parity
 from contextgen_core.hosts.comfy_process import find_comfy
+from contextgen_core.methods.contextgen import parity as contextgen_parity
 from contextgen_core.methods.contextgen.schedule import Rule
 
 FILES = ["--weights", str(CONTEXTGEN / "transformer.safetensors"), "--config", str(CONTEXTGEN / "config.json")]
@@ -46,7 +47,7 @@ def test_comfy(attention: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_wrong_rule_is_noticed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(parity.RULES, "official", Rule.CLA)
+    monkeypatch.setitem(contextgen_parity.RULES, "official", Rule.CLA)
     result = run(CONTEXTGEN_CASES[-1], capsys, "--host", "diffusers")
     assert not result["ok"] and result["velocity_max_abs_diff"] > 1e-2  # type: ignore[operator]
 

@@ -8,7 +8,7 @@ import comfy.supported_models
 import pytest
 import torch
 from contextgen_pack.contextgen_core.lora import adapter as adapters
-from contextgen_pack.nodes.host_model import flux_config
+from contextgen_pack.nodes.host.models import flux_config
 
 SMALL = {
     "in_channels": 64,

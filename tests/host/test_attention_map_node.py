@@ -11,7 +11,7 @@ from contextgen_pack.contextgen_core.methods.contextgen.attention_map import Rec
 from contextgen_pack.contextgen_core.methods.contextgen.schedule import Rule
 from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
 from contextgen_pack.contextgen_core.methods.contextgen.visibility import dense_mask, key_weights
-from contextgen_pack.nodes import attention_map, host
+from contextgen_pack.nodes import attention_map
 from tiny_flux import SINGLE, conditioned, noise, sample
 
 Node = attention_map.ContextGenAttentionMap
@@ -48,7 +48,7 @@ class Dense:
 @pytest.mark.parametrize("prune", [True, False])
 def test_the_map_is_the_dense_definition(model: Any, rule: Rule, prune: bool) -> None:
     plan = tiny_flux.plan(references=4, strength=2.0)
-    patched = host.install(model, Settings(rule=rule, prune=prune))
+    patched = tiny_flux.install(model, Settings(rule=rule, prune=prune))
     dense = Dense()
     for percent in (0.1, 0.5):
         attention_map.look(patched, conditioned(plan), noise(), 7, percent, dense)
@@ -59,7 +59,7 @@ def test_the_map_is_the_dense_definition(model: Any, rule: Rule, prune: bool) ->
 
 
 def test_watching_changes_nothing_and_leaves_nothing(model: Any) -> None:
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     positive = conditioned(tiny_flux.plan())
     before = sample(patched, positive)
     silent: list[Any] = []
@@ -67,14 +67,18 @@ def test_watching_changes_nothing_and_leaves_nothing(model: Any) -> None:
     unseen = attention_map.look(patched, positive, noise(), 7, 0.3, lambda *given: silent.append(given))
     assert torch.equal(seen, unseen) and len(silent) > 0
     assert torch.equal(sample(patched, positive), before)
-    assert host.PROBE_KEY not in patched.model_options["transformer_options"]
+    assert "contextgen_probe" not in patched.model_options["transformer_options"]
 
 
 def test_a_look_stands_where_the_run_stood(model: Any) -> None:
     """The step from pure noise with the sampler's seed is the run's own first step."""
     import comfy.sample
 
-    patched, positive, start = host.install(model, Settings()), conditioned(tiny_flux.plan()), torch.zeros_like(noise())
+    patched, positive, start = (
+        tiny_flux.install(model, Settings()),
+        conditioned(tiny_flux.plan()),
+        torch.zeros_like(noise()),
+    )
     guess = attention_map.look(patched, positive, start, 3, 0.0, Recorder())
     run = sample(patched, positive, start=comfy.sample.prepare_noise(start, 3), sigmas=(1.0, 0.0))
     assert torch.allclose(guess, run, atol=1e-6)
@@ -82,7 +86,7 @@ def test_a_look_stands_where_the_run_stood(model: Any) -> None:
 
 def test_pictures_masks_and_words(model: Any) -> None:
     plan = tiny_flux.plan(references=3)
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     image = torch.rand(1, 96, 128, 3, generator=torch.Generator().manual_seed(0))
     result = Node.execute(patched, conditioned(plan), {"samples": noise(batch=2)}, image, seed=1, looks=3)
     maps, heat, report = result.args
@@ -98,7 +102,7 @@ def test_pictures_masks_and_words(model: Any) -> None:
 
 def test_an_unread_reference_stays_cold(model: Any) -> None:
     plan = tiny_flux.plan(references=3, strength=0.0)
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     result = Node.execute(patched, conditioned(plan), {"samples": noise()}, torch.zeros(1, 96, 128, 3))
     assert result.args[1][2].max() == 0 and "r2: not read" in result.args[2]
 
@@ -109,14 +113,14 @@ def test_schema_names_everything() -> None:
 
 
 def test_mistakes_are_named(model: Any) -> None:
-    patched, positive = host.install(model, Settings()), conditioned(tiny_flux.plan())
+    patched, positive = tiny_flux.install(model, Settings()), conditioned(tiny_flux.plan())
     latent, image = {"samples": noise()}, torch.zeros(1, 96, 128, 3)
     for call, says in (
         (lambda: Node.execute(model, positive, latent, image), "does not follow layouts"),
         (lambda: Node.execute(patched, tiny_flux.text(), latent, image), "holds 0 layouts"),
         (lambda: Node.execute(patched, positive, latent, image, start_percent=0.8), "start before the end"),
         (
-            lambda: Node.execute(host.install(model, Settings(rule=Rule.CLA)), positive, latent, image),
+            lambda: Node.execute(tiny_flux.install(model, Settings(rule=Rule.CLA)), positive, latent, image),
             "no reference was read",
         ),
         (lambda: Node.execute(patched, positive, {"samples": noise(width=4)}, image), "the layout is 128x96"),

@@ -13,7 +13,6 @@ import torch
 import torch._dynamo
 from contextgen_pack.contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens, TokenBox
 from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
-from contextgen_pack.nodes import host
 from tiny_flux import conditioned, sample
 from torch._dynamo.utils import counters
 
@@ -51,7 +50,7 @@ def compiled(model: Any) -> Any:
 
 
 def test_one_graph_for_all_steps_and_the_right_one_for_each_layout(small: Any) -> None:
-    model = host.install(small, Settings())
+    model = tiny_flux.install(small, Settings())
     fast = compiled(model)
     layouts = [plan(2, 4), plan(4, 2), plan(2, 4, left=1)]
     for number, layout in enumerate(layouts):
@@ -66,6 +65,6 @@ def test_one_graph_for_all_steps_and_the_right_one_for_each_layout(small: Any) -
 def test_patching_after_compiling_works_too(small: Any) -> None:
     positive = conditioned(plan(2, 4))
     settings = Settings(kernel="grouped")
-    fast = host.install(compiled(small), settings)
-    assert (sample(fast, positive) - sample(host.install(small, settings), positive)).abs().max() < 1e-5
+    fast = tiny_flux.install(compiled(small), settings)
+    assert (sample(fast, positive) - sample(tiny_flux.install(small, settings), positive)).abs().max() < 1e-5
     assert graphs() == 1

@@ -11,7 +11,6 @@ import tiny_flux
 import torch
 from contextgen_pack.contextgen_core.methods.contextgen.sequence import Plan
 from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
-from contextgen_pack.nodes import host
 from tiny_flux import conditioned, noise, sample, text
 
 
@@ -49,14 +48,14 @@ def test_the_host_plans_for_the_tokens_that_are_read(model: Any, asked: list[tup
     plan = tiny_flux.plan(references=3, strength=0.0)  # the last one is never read
     kept = sum(sum(reference.valid) for reference in plan.references[:2])
     start = noise(batch=batch)
-    sample(host.install(model, Settings()), conditioned(plan), text(), start=start)
+    sample(tiny_flux.install(model, Settings()), conditioned(plan), text(), start=start)
     assert asked == [pytest.approx(expected(model, plan, kept, batch))]
 
 
 def test_unpruned_and_unpatched_are_planned_whole(model: Any, asked: list[tuple[float, float]]) -> None:
     plan = tiny_flux.plan(references=3)
     every = sum(reference.tokens for reference in plan.references)
-    sample(host.install(model, Settings(kernel="grouped", prune=False)), conditioned(plan), text())
+    sample(tiny_flux.install(model, Settings(kernel="grouped", prune=False)), conditioned(plan), text())
     sample(model, conditioned(plan), text())
     assert asked == [pytest.approx(expected(model, plan, every))] * 2
     assert every > sum(sum(reference.valid) for reference in plan.references)
@@ -64,7 +63,7 @@ def test_unpruned_and_unpatched_are_planned_whole(model: Any, asked: list[tuple[
 
 def test_the_smaller_pictures_reach_nobody_but_the_planner(model: Any) -> None:
     """Also where another node's wrapper hands on conditionings of its own making."""
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     positive = conditioned(tiny_flux.plan())
     seen: list[torch.Size] = []
 

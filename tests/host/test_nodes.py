@@ -15,6 +15,7 @@ import pytest
 import torch
 from contextgen_pack.contextgen_core.errors import InputError
 from contextgen_pack.contextgen_core.lora import adapter as adapters
+from contextgen_pack.contextgen_core.methods.contextgen.method import CONTEXTGEN
 from contextgen_pack.nodes import adapter, host, sockets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,7 +249,7 @@ def test_stock_text_nodes_take_the_small_models_clip(pack_nodes: Nodes) -> None:
     cond = stock.CLIPTextEncode().encode(clip, "the shore at night")[0]
     other = stock.CLIPTextEncode().encode(clip, "a meadow at noon")[0]
     assert cond[0][0].shape == other[0][0].shape and not torch.equal(cond[0][0], other[0][0])
-    assert cond[0][1]["pooled_output"].shape == (1, host.flux_of(model).params.vec_in_dim)
+    assert cond[0][1]["pooled_output"].shape == (1, model.model.diffusion_model.params.vec_in_dim)
 
 
 # --- conditioning ---------------------------------------------------------------------------------------------------
@@ -271,7 +272,7 @@ def test_conditioning_carries_plan_and_pictures(pack_nodes: Nodes, small: Any) -
     layout = boxes({"ref": "disc"}, {"ref": "disc", "x": 60}, {"x": 0, "w": 20})
     text, out = conditioned(pack_nodes, small, layout, batch_size=3)
     assert out.args[1]["samples"].shape == (3, 16, 16, 16) and not out.args[1]["samples"].any()
-    plan, values = host.plan_of(out.args[0][0][1]), out.args[0][0][1]
+    plan, values = host.plan_of(out.args[0][0][1], CONTEXTGEN), out.args[0][0][1]
     assert plan is not None and [reference.name for reference in plan.references] == ["disc", "disc"]
     assert [tuple(latent.shape) for latent in values["reference_latents"]] == [(1, 16, 16, 16)] + 2 * [(1, 16, 8, 8)]
     assert "model_conds" not in text[0][1], "the incoming conditioning must not change"
@@ -301,7 +302,7 @@ def test_the_small_vae_speaks_flux_latents(small: Any) -> None:
 @pytest.fixture(scope="module")
 def two_adapters(small: Any) -> tuple[str, str]:
     """Two adapter files of the small model in the loras folder, with the modules of the released one."""
-    params = host.flux_of(small[0]).params
+    params = small[0].model.diffusion_model.params
     shapes = adapters.flux_shapes(
         params.hidden_size,
         params.depth,
@@ -378,15 +379,15 @@ def test_a_file_outside_the_list_is_refused(pack_nodes: Nodes, small: Any) -> No
 
 def test_patch_settings_reach_the_model(pack_nodes: Nodes, small: Any) -> None:
     patch = pack_nodes["ContextGenPatchModel"]
-    default = host.settings_of(patch.execute(model=small[0]).args[0])
+    default = host.settings_of(patch.execute(model=small[0]).args[0], CONTEXTGEN)
     assert (default.rule.value, default.ica_blocks, default.kernel, default.round_ids) == (
         "official",
         None,
         "auto",
         False,
     )
-    double, single = host.block_counts(small[0])
-    ranged = host.settings_of(patch.execute(model=small[0], ica_first=1, ica_last=-1).args[0])
+    double, single = host.family_of(small[0]).counts
+    ranged = host.settings_of(patch.execute(model=small[0], ica_first=1, ica_last=-1).args[0], CONTEXTGEN)
     assert ranged.ica_blocks == (1, double + single // 2)
 
 

@@ -33,7 +33,7 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def specified(model: Any, positive: list[Any], *args: Any, rule: Rule = Rule.ICA, **kwargs: Any) -> torch.Tensor:
     settings = Settings(rule=rule, kernel="dense", prune=False)
-    return sample(host.install(model, settings), positive, *args, **kwargs)
+    return sample(tiny_flux.install(model, settings), positive, *args, **kwargs)
 
 
 # --- the same picture as the specification ------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def specified(model: Any, positive: list[Any], *args: Any, rule: Rule = Rule.ICA
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_kernel_gives_the_dense_result(model: Any, rule: Rule, kernel: str, seed: int) -> None:
     positive = conditioned(tiny_flux.plan(seed, references=4), seed=seed)
-    fast = sample(host.install(model, Settings(rule=rule, kernel=kernel)), positive)
+    fast = sample(tiny_flux.install(model, Settings(rule=rule, kernel=kernel)), positive)
     assert difference(fast, specified(model, positive, rule=rule)) < EXACT
     if rule is not Rule.CLA:
         assert difference(fast, specified(model, positive, rule=Rule.CLA)) > 1e-3  # the rule matters at all
@@ -53,13 +53,13 @@ def test_every_kernel_gives_the_dense_result(model: Any, rule: Rule, kernel: str
 @pytest.mark.parametrize("length", [1, 77, 256, 512, 600])
 def test_any_text_length(model: Any, length: int) -> None:
     positive = conditioned(tiny_flux.plan(), length)
-    assert difference(sample(host.install(model, Settings()), positive), specified(model, positive)) < EXACT
+    assert difference(sample(tiny_flux.install(model, Settings()), positive), specified(model, positive)) < EXACT
 
 
 def test_velocity_times_steps_is_the_trajectory(model: Any) -> None:
     """KSampler's Euler equals a loop of our own over single velocities."""
     layout = tiny_flux.plan()
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     positive = conditioned(layout)
     embedding, values = positive[0]
     options = {"wrappers": patched.wrappers}
@@ -82,7 +82,7 @@ def test_velocity_times_steps_is_the_trajectory(model: Any) -> None:
 
 
 def test_batch_equals_singles(model: Any) -> None:
-    patched, positive = host.install(model, Settings()), conditioned(tiny_flux.plan())
+    patched, positive = tiny_flux.install(model, Settings()), conditioned(tiny_flux.plan())
     start = noise(batch=2)
     both = sample(patched, positive, start=start)
     for i in range(2):
@@ -91,7 +91,11 @@ def test_batch_equals_singles(model: Any) -> None:
 
 @pytest.mark.parametrize("length", [40, 17])
 def test_guidance_with_a_negative_without_layout(model: Any, length: int) -> None:
-    patched, positive, negative = host.install(model, Settings()), conditioned(tiny_flux.plan()), text(length, seed=5)
+    patched, positive, negative = (
+        tiny_flux.install(model, Settings()),
+        conditioned(tiny_flux.plan()),
+        text(length, seed=5),
+    )
     both = sample(patched, positive, negative, cfg=3.0, sigmas=(0.6, 0.0))
     one = sample(patched, positive, sigmas=(0.6, 0.0))
     other = sample(model, negative, sigmas=(0.6, 0.0))  # a single step to 0 is linear in the two predictions
@@ -105,7 +109,7 @@ def test_equal_layouts_share_a_batch_and_different_ones_do_not(model: Any) -> No
         calls.append(x.shape[0])
         return executor(x, *args, **kwargs)
 
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "count", count)
     positive = conditioned(tiny_flux.plan())
     same = [[text(seed=5)[0][0], dict(positive[0][1])]]
@@ -117,7 +121,7 @@ def test_equal_layouts_share_a_batch_and_different_ones_do_not(model: Any) -> No
 
 
 def test_two_layouts_in_one_prompt_both_count(model: Any) -> None:
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     a, b = conditioned(tiny_flux.plan(0)), conditioned(tiny_flux.plan(3), seed=3)
     both = sample(patched, a, b, cfg=2.0, sigmas=(0.6, 0.0))
     one, other = sample(patched, a, sigmas=(0.6, 0.0)), sample(patched, b, sigmas=(0.6, 0.0))
@@ -139,12 +143,12 @@ def test_control_residuals(model: Any, tokens: int) -> None:
         return executor(x, t, c, cross, control, *args, **kwargs)
 
     def run(settings: Settings) -> torch.Tensor:
-        patched = host.install(model, settings)
+        patched = tiny_flux.install(model, settings)
         patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "control", add_control)
         return sample(patched, conditioned(layout))
 
     assert difference(run(Settings()), run(SPECIFICATION)) < EXACT
-    assert difference(run(Settings()), sample(host.install(model, Settings()), conditioned(layout))) > 1e-3
+    assert difference(run(Settings()), sample(tiny_flux.install(model, Settings()), conditioned(layout))) > 1e-3
 
 
 def test_half_precision_is_no_farther_from_float32_than_the_dense_form() -> None:
@@ -152,7 +156,7 @@ def test_half_precision_is_no_farther_from_float32_than_the_dense_form() -> None
     exact = specified(tiny_flux.build(), positive)
     for dtype in (torch.bfloat16, torch.float16):
         half = tiny_flux.build(dtype)
-        ours = difference(sample(host.install(half, Settings()), positive), exact)
+        ours = difference(sample(tiny_flux.install(half, Settings()), positive), exact)
         dense = difference(specified(half, positive), exact)
         assert ours < 1.5 * dense + 1e-3
 
@@ -160,7 +164,7 @@ def test_half_precision_is_no_farther_from_float32_than_the_dense_form() -> None
 def test_fp8_weights() -> None:
     positive = conditioned(tiny_flux.plan())
     stored = tiny_flux.build(torch.float8_e4m3fn, torch.float32)
-    assert difference(sample(host.install(stored, Settings()), positive), specified(stored, positive)) < EXACT
+    assert difference(sample(tiny_flux.install(stored, Settings()), positive), specified(stored, positive)) < EXACT
 
 
 @pytest.mark.parametrize("name", ["attention_pytorch", "attention_sub_quad", "attention_split", "attention_basic"])
@@ -171,26 +175,26 @@ def test_every_backend_of_the_host(model: Any, monkeypatch: pytest.MonkeyPatch, 
     import comfy.ldm.flux.math
 
     monkeypatch.setattr(comfy.ldm.flux.math, "optimized_attention", getattr(host_attention, name))
-    assert difference(sample(host.install(model, Settings(kernel=kernel)), positive), expected) < EXACT
+    assert difference(sample(tiny_flux.install(model, Settings(kernel=kernel)), positive), expected) < EXACT
 
 
 def test_windows_and_strength_zero_mean_not_read(model: Any) -> None:
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     whole = tiny_flux.plan()
     unread = [
         tiny_flux.plan(strength=0.0),
         tiny_flux.plan(start=0.0, end=0.0),
     ]
-    expected = sample(patched, host.attach_plan(text(), unread[0], tiny_flux.latents(whole)))
+    expected = sample(patched, tiny_flux.attach(text(), unread[0], tiny_flux.latents(whole)))
     for plan in unread[1:]:
-        got = sample(patched, host.attach_plan(text(), plan, tiny_flux.latents(whole)))
+        got = sample(patched, tiny_flux.attach(text(), plan, tiny_flux.latents(whole)))
         assert difference(got, expected) < EXACT
     assert difference(expected, sample(patched, conditioned(whole))) > 1e-3
 
 
 def test_a_reference_is_read_only_inside_its_window(model: Any) -> None:
     """Sigma is the share that is left, up to the shift: a window until 0 % of the run leaves the later steps alone."""
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     early = tiny_flux.plan(start=0.0, end=0.5)
     late_steps = (0.3, 0.1, 0.0)  # past half of the run at any shift the host uses here
     got = sample(patched, conditioned(early), sigmas=late_steps)
@@ -209,8 +213,8 @@ def test_a_reference_is_read_only_inside_its_window(model: Any) -> None:
 
 
 def test_model_window_closes_all_references(model: Any) -> None:
-    never = sample(host.install(model, Settings(rule=Rule.CLA)), conditioned(tiny_flux.plan()))
-    closed = sample(host.install(model, Settings(start=0.0, end=0.0)), conditioned(tiny_flux.plan()))
+    never = sample(tiny_flux.install(model, Settings(rule=Rule.CLA)), conditioned(tiny_flux.plan()))
+    closed = sample(tiny_flux.install(model, Settings(start=0.0, end=0.0)), conditioned(tiny_flux.plan()))
     assert difference(closed, never) < EXACT
 
 
@@ -218,7 +222,7 @@ def test_model_window_closes_all_references(model: Any) -> None:
 @pytest.mark.parametrize("kernel", ["grouped", "merge", "auto"])
 def test_strength_adds_its_logarithm_to_the_logits(model: Any, strength: float, kernel: str) -> None:
     positive = conditioned(tiny_flux.plan(strength=strength))
-    fast = sample(host.install(model, Settings(kernel=kernel)), positive)
+    fast = sample(tiny_flux.install(model, Settings(kernel=kernel)), positive)
     assert difference(fast, specified(model, positive)) < EXACT
     assert difference(fast, specified(model, conditioned(tiny_flux.plan()))) > 1e-4
 
@@ -226,8 +230,8 @@ def test_strength_adds_its_logarithm_to_the_logits(model: Any, strength: float, 
 @pytest.mark.parametrize("ica", [(0, 3), (1, 5), (3, 9), (0, 9), (2, 2)])
 def test_other_ica_blocks(model: Any, ica: tuple[int, int]) -> None:
     positive = conditioned(tiny_flux.plan())
-    fast = sample(host.install(model, Settings(ica_blocks=ica)), positive)
-    dense = sample(host.install(model, Settings(ica_blocks=ica, kernel="dense", prune=False)), positive)
+    fast = sample(tiny_flux.install(model, Settings(ica_blocks=ica)), positive)
+    dense = sample(tiny_flux.install(model, Settings(ica_blocks=ica, kernel="dense", prune=False)), positive)
     assert difference(fast, dense) < EXACT
 
 
@@ -235,13 +239,13 @@ def test_other_ica_blocks(model: Any, ica: tuple[int, int]) -> None:
 
 
 def test_without_a_layout_it_is_the_model_itself(model: Any) -> None:
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     for positive in (text(), text(reference_latents=[torch.ones(1, 16, 8, 8)])):
         assert torch.equal(sample(patched, positive), sample(model, positive))
 
 
 def test_one_run_leaves_no_trace_in_the_next(model: Any) -> None:
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     a, b = conditioned(tiny_flux.plan(0)), conditioned(tiny_flux.plan(3, references=2), length=13, seed=3)
     first = sample(patched, a)
     sample(patched, b)
@@ -252,12 +256,15 @@ def test_one_run_leaves_no_trace_in_the_next(model: Any) -> None:
 
 def test_nothing_leaks_out_of_the_clone(model: Any) -> None:
     before = (str(model.model_options), str(model.wrappers), dict(vars(model.model.diffusion_model)))
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     sample(patched, conditioned(tiny_flux.plan()))
     sibling = model.clone()
     after = (str(model.model_options), str(model.wrappers), dict(vars(model.model.diffusion_model)))
     assert before == after
-    assert host.settings_of(sibling) is None and host.settings_of(patched) == Settings()
+    assert (
+        host.settings_of(sibling, tiny_flux.CONTEXTGEN) is None
+        and host.settings_of(patched, tiny_flux.CONTEXTGEN) == Settings()
+    )
     # On a model without the patch the layout is plain reference pictures.
     images = conditioned(tiny_flux.plan())
     plain = [[images[0][0], {**images[0][1], "model_conds": {}}]]
@@ -266,13 +273,13 @@ def test_nothing_leaks_out_of_the_clone(model: Any) -> None:
 
 def test_patched_twice_the_later_settings_hold(model: Any) -> None:
     positive = conditioned(tiny_flux.plan())
-    twice = host.install(host.install(model, Settings()), Settings(rule=Rule.CLA))
-    assert torch.equal(sample(twice, positive), sample(host.install(model, Settings(rule=Rule.CLA)), positive))
+    twice = tiny_flux.install(tiny_flux.install(model, Settings()), Settings(rule=Rule.CLA))
+    assert torch.equal(sample(twice, positive), sample(tiny_flux.install(model, Settings(rule=Rule.CLA)), positive))
 
 
 @pytest.mark.parametrize("method", ["offset", "index", "uxo", "index_timestep_zero"])
 def test_the_users_reference_method_makes_no_difference(model: Any, method: str) -> None:
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     plain = sample(patched, conditioned(tiny_flux.plan()))
     assert torch.equal(sample(patched, conditioned(tiny_flux.plan(), reference_latents_method=method)), plain)
 
@@ -305,9 +312,9 @@ def test_a_foreign_block_replacement_is_called_inside_ours(
         return foreign(args, extra)
 
     def run(settings: Settings) -> torch.Tensor:
-        patched = model.clone() if not after else host.install(model, settings)
+        patched = model.clone() if not after else tiny_flux.install(model, settings)
         patched.set_model_patch_replace(counted, "dit", *key)
-        return sample(patched if after else host.install(patched, settings), conditioned(tiny_flux.plan()))
+        return sample(patched if after else tiny_flux.install(patched, settings), conditioned(tiny_flux.plan()))
 
     ours = run(Settings())
     assert len(called) == 3
@@ -325,7 +332,7 @@ def test_rows_that_a_foreign_replacement_may_read_are_computed(model: Any) -> No
         return {**out, "img": out["img"] + out["img"][:, layout].mean(dim=1, keepdim=True)}
 
     def run(settings: Settings) -> torch.Tensor:
-        patched = host.install(model, settings)
+        patched = tiny_flux.install(model, settings)
         patched.set_model_patch_replace(reading, "dit", "single_block", SINGLE - 1)
         return sample(patched, conditioned(tiny_flux.plan()))
 
@@ -352,7 +359,7 @@ def test_a_foreign_attention_override_does_our_attention(model: Any, again: bool
     other = model.clone()
     other.model_options["transformer_options"]["optimized_attention_override"] = foreign
     positive = conditioned(tiny_flux.plan())
-    assert difference(sample(host.install(other, Settings()), positive), specified(model, positive)) < EXACT
+    assert difference(sample(tiny_flux.install(other, Settings()), positive), specified(model, positive)) < EXACT
     assert len(called) > 3 * (DOUBLE + SINGLE)  # every group of every block went through it
 
 
@@ -363,9 +370,9 @@ def test_a_foreign_post_input_may_prepend_text_tokens(model: Any) -> None:
         return {**args, "txt": torch.cat([extra, args["txt"]], 1), "txt_ids": torch.cat([ids, args["txt_ids"]], 1)}
 
     def run(settings: Settings, after: bool) -> torch.Tensor:
-        patched = host.install(model, settings) if after else model.clone()
+        patched = tiny_flux.install(model, settings) if after else model.clone()
         patched.set_model_patch(prepend, "post_input")
-        return sample(patched if after else host.install(patched, settings), conditioned(tiny_flux.plan()))
+        return sample(patched if after else tiny_flux.install(patched, settings), conditioned(tiny_flux.plan()))
 
     expected = run(SPECIFICATION, True)
     assert difference(run(Settings(), True), expected) < EXACT
@@ -385,7 +392,7 @@ def test_attention_patches_of_later_hosts_compose(model: Any, host_version: tupl
         return attn * 0.9
 
     def run(settings: Settings) -> torch.Tensor:
-        patched = host.install(model, settings)
+        patched = tiny_flux.install(model, settings)
         patched.set_model_patch(queries, "attn1_patch")
         patched.set_model_patch(output, "attn1_output_patch")
         return sample(patched, conditioned(tiny_flux.plan()))
@@ -404,15 +411,15 @@ def test_easy_cache_composes(model: Any, ours_first: bool) -> None:
         return out.result[0] if hasattr(out, "result") else out[0]
 
     positive = conditioned(tiny_flux.plan())
-    both = cached(host.install(model, Settings())) if ours_first else host.install(cached(model), Settings())
-    assert difference(sample(both, positive), sample(host.install(model, Settings()), positive)) < EXACT
+    both = cached(tiny_flux.install(model, Settings())) if ours_first else tiny_flux.install(cached(model), Settings())
+    assert difference(sample(both, positive), sample(tiny_flux.install(model, Settings()), positive)) < EXACT
 
 
 def test_a_timestep_range_on_the_conditioning(model: Any) -> None:
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     early = conditioned(tiny_flux.plan(), start_percent=0.0, end_percent=0.4)
     late = [[text(seed=7)[0][0], {**text(seed=7)[0][1], "start_percent": 0.4, "end_percent": 1.0}]]
-    dense = host.install(model, SPECIFICATION)
+    dense = tiny_flux.install(model, SPECIFICATION)
     assert difference(sample(patched, early + late), sample(dense, early + late)) < EXACT
 
 
@@ -430,7 +437,7 @@ def refused(model: Any, positive: list[Any], *words: str, **kwargs: Any) -> None
 
 def test_a_replaced_forward_is_refused(model: Any) -> None:
     flux = model.model.diffusion_model
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     patched.add_object_patch("diffusion_model.forward_orig", flux.forward_orig)
     refused(patched, conditioned(tiny_flux.plan()), "TeaCache", "remove")
 
@@ -449,7 +456,7 @@ def test_a_forward_replaced_while_running_is_noticed(model: Any) -> None:
         finally:
             del flux.forward_orig
 
-    patched = host.install(model, Settings())
+    patched = tiny_flux.install(model, Settings())
     patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "swap", swap)
     with pytest.raises(InputError, match="did not reach"):
         sample(patched, conditioned(tiny_flux.plan()))
@@ -459,14 +466,14 @@ def test_flux_kv_cache_is_refused(model: Any) -> None:
     flux_nodes = pytest.importorskip("comfy_extras.nodes_flux")
     if not hasattr(flux_nodes, "FluxKVCache"):
         return  # this host has none that could be in the way
-    cached = flux_nodes.FluxKVCache.execute(host.install(model, Settings())).result[0]
+    cached = flux_nodes.FluxKVCache.execute(tiny_flux.install(model, Settings())).result[0]
     refused(cached, conditioned(tiny_flux.plan()), "Flux KV Cache")
-    earlier = host.install(flux_nodes.FluxKVCache.execute(model).result[0], Settings())
+    earlier = tiny_flux.install(flux_nodes.FluxKVCache.execute(model).result[0], Settings())
     refused(earlier, conditioned(tiny_flux.plan()), "Flux KV Cache")
 
 
 def test_conditionings_that_cannot_work_are_refused(model: Any) -> None:
-    patched, layout = host.install(model, Settings()), tiny_flux.plan()
+    patched, layout = tiny_flux.install(model, Settings()), tiny_flux.plan()
     refused(patched, conditioned(layout, area=(4, 4, 0, 0)), "area")
     refused(patched, conditioned(layout, attention_mask=torch.ones(1, 4), attention_mask_img_shape=(2, 2)), "mask")
     refused(patched, conditioned(layout), "128x96", "64x64", start=noise(4, 4))
@@ -488,11 +495,11 @@ def test_models_that_are_not_flux1_are_refused(model: Any) -> None:
 
     other = SimpleNamespace(model=SimpleNamespace(diffusion_model=NunchakuFlux()))
     with pytest.raises(InputError, match="NunchakuFlux"):
-        host.install(other, Settings())
+        tiny_flux.install(other, Settings())
 
 
 def test_an_interrupt_passes_through_and_the_model_goes_on_working(model: Any) -> None:
-    patched, positive = host.install(model, Settings()), conditioned(tiny_flux.plan())
+    patched, positive = tiny_flux.install(model, Settings()), conditioned(tiny_flux.plan())
     expected = sample(patched, positive)
 
     def stop(step: int, *_: Any) -> None:

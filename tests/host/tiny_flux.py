@@ -10,8 +10,11 @@ import comfy.samplers
 import comfy.supported_models
 import numpy as np
 import torch
+from contextgen_pack.contextgen_core.methods.contextgen.method import CONTEXTGEN
 from contextgen_pack.contextgen_core.methods.contextgen.sequence import Plan, TokenBox, reference_tokens
-from contextgen_pack.nodes import host, host_model
+from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
+from contextgen_pack.nodes import host
+from contextgen_pack.nodes.host import models
 
 TEXT, POOLED = 24, 16
 DOUBLE, SINGLE = 3, 6
@@ -30,7 +33,7 @@ CONFIG = {
 
 def build(dtype: torch.dtype = torch.float32, manual_cast: torch.dtype | None = None, seed: int = 0) -> Any:
     """A ComfyUI MODEL with random weights, the same for the same seed."""
-    model_config = comfy.supported_models.Flux(host_model.flux_config(CONFIG))
+    model_config = comfy.supported_models.Flux(models.flux_config(CONFIG))
     model_config.set_inference_dtype(dtype, manual_cast)
     model = model_config.get_model({}, "")
     generator = torch.Generator().manual_seed(seed)
@@ -72,9 +75,19 @@ def text(length: int = 40, seed: int = 0, **values: Any) -> list[Any]:
     return [[embedding, {"pooled_output": torch.randn((1, POOLED), generator=generator), "guidance": 3.5, **values}]]
 
 
+def attach(conditioning: list[Any], of: Plan, pictures: list[torch.Tensor]) -> list[Any]:
+    """A conditioning with a layout."""
+    return host.attach(conditioning, CONTEXTGEN, of, pictures)
+
+
+def install(model: Any, settings: Settings) -> Any:
+    """A clone of a model that follows layouts."""
+    return host.install(model, CONTEXTGEN, settings)
+
+
 def conditioned(of: Plan, length: int = 40, seed: int = 0, **values: Any) -> list[Any]:
     """A conditioning with random embeddings and a layout."""
-    return host.attach_plan(text(length, seed, **values), of, latents(of, seed))
+    return attach(text(length, seed, **values), of, latents(of, seed))
 
 
 def noise(width: int = 8, height: int = 6, seed: int = 0, batch: int = 1) -> torch.Tensor:
