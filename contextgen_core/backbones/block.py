@@ -121,8 +121,8 @@ class _Weights:
         """q, k, v (B, H, S, D), and what is left of a fused layer's outputs or a further layer's (B, S, ..)."""
         made = [layer(x, additions, tokens) for layer in self.inputs]
         if len(made) == 1:
-            width = x.shape[-1]
-            made = list(made[0].split([width] * 3 + [rest] * bool(rest := made[0].shape[-1] - 3 * width), dim=-1))
+            width, rest = x.shape[-1], made[0].shape[-1] - 3 * x.shape[-1]
+            made = list(made[0].split([width, width, width] + [rest] * (rest > 0), dim=-1))
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in made[:3])
         q, k = self.qk_norm(q, k, v)
         return [*(part.transpose(1, 2) for part in (q, k, v)), *made[3:]]
@@ -276,7 +276,7 @@ def rebuild_double(
             done.append(None)
             continue
         acting = _acting(piece)
-        x = x + _gated(stream.out(attended[:, slice(*span)].contiguous(), additions, acting), piece, 0)
+        x = x + _gated(stream.out(attended[:, slice(*span)], additions, acting), piece, 0)
         x = x + _gated(stream.mlp(_modulated(stream, stream.norm2(x), piece, 1), additions, acting), piece, 1)
         done.append(stream.clamp(x))
     if done[1] is None:

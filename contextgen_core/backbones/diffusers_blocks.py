@@ -17,8 +17,8 @@ from .block import DoubleBlock, Projection, SingleBlock, Steps, Stream
 _MODULATIONS = ("shift", "scale", "gate")
 
 
-def double(block: Any, clamps: bool) -> DoubleBlock:
-    """``FluxTransformerBlock`` or ``JointTransformerBlock``; ``clamps``: the text stream is kept finite in float16.
+def double(block: Any, flux: bool) -> DoubleBlock:
+    """``FluxTransformerBlock`` or ``JointTransformerBlock``.
 
     Raises InputError for Stable Diffusion 3.5's blocks with a second attention.
     """
@@ -29,7 +29,7 @@ def double(block: Any, clamps: bool) -> DoubleBlock:
         )
     attn = block.attn
     ends = block.ff_context is None
-    outputs = (_layer(attn.to_out[0], "attn.to_out.0"), attn.to_out[1])
+    before = (torch.Tensor.contiguous,) if flux else ()  # bfloat16 rounds by the layout in memory: keep FLUX's
     image = Stream(
         heads=attn.heads,
         conditioning=_conditioning(block.norm1, "norm1.linear"),
@@ -37,7 +37,7 @@ def double(block: Any, clamps: bool) -> DoubleBlock:
         inputs=tuple(_layer(getattr(attn, name), f"attn.{name}") for name in ("to_q", "to_k", "to_v")),
         qk_norm=_qk_norm(attn.norm_q, attn.norm_k),
         norm1=block.norm1.norm,
-        outputs=outputs,
+        outputs=(*before, _layer(attn.to_out[0], "attn.to_out.0"), attn.to_out[1]),
         affine=_affine,
         clamp=_same,
         norm2=block.norm2,
@@ -50,9 +50,9 @@ def double(block: Any, clamps: bool) -> DoubleBlock:
         inputs=tuple(_layer(getattr(attn, name), f"attn.{name}") for name in ("add_q_proj", "add_k_proj", "add_v_proj")),
         qk_norm=_qk_norm(attn.norm_added_q, attn.norm_added_k),
         norm1=block.norm1_context.norm,
-        outputs=() if ends else (_layer(attn.to_add_out, "attn.to_add_out"),),
+        outputs=() if ends else (*before, _layer(attn.to_add_out, "attn.to_add_out")),
         affine=_affine,
-        clamp=_finite if clamps else _same,
+        clamp=_finite if flux else _same,
         norm2=None if ends else block.norm2_context,
         feed_forward=() if ends else _feed_forward(block.ff_context, "ff_context"),
     )

@@ -14,9 +14,9 @@ _BLOCKS: dict[str, Callable[[Any], DoubleBlock | SingleBlock]] = {
     "DoubleStreamBlock": comfy_blocks.flux_double,
     "SingleStreamBlock": comfy_blocks.flux_single,
     "JointBlock": comfy_blocks.sd3_joint,
-    "FluxTransformerBlock": lambda block: diffusers_blocks.double(block, clamps=True),
+    "FluxTransformerBlock": lambda block: diffusers_blocks.double(block, flux=True),
     "FluxSingleTransformerBlock": diffusers_blocks.flux_single,
-    "JointTransformerBlock": lambda block: diffusers_blocks.double(block, clamps=False),
+    "JointTransformerBlock": lambda block: diffusers_blocks.double(block, flux=False),
 }
 
 
