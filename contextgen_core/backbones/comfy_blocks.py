@@ -51,8 +51,7 @@ def flux_single(block: Any) -> SingleBlock:
     """``SingleStreamBlock``. Raises InputError for variants that need other functions."""
     if getattr(block, "modulation", None) is None or getattr(block, "yak_mlp", False):
         raise InputError(
-            f"The blocks of this model ({type(block).__name__}) are not those of FLUX.1, which alone can be taken apart;"
-            " use a FLUX.1 model."
+            f"The blocks of this model ({type(block).__name__}) are not those of FLUX.1; use a FLUX.1 model."
         )
     return SingleBlock(
         heads=block.num_heads,

@@ -1,6 +1,6 @@
-"""Blocks of diffusers' FLUX.1 and Stable Diffusion 3, plain or with PEFT's layers in them. Imports nothing of diffusers.
+"""Blocks of diffusers' FLUX.1 and Stable Diffusion 3, plain or with PEFT's layers in them.
 
-(``models/transformers/transformer_flux.py``, ``models/attention.py``.)
+Imports nothing of diffusers; written after its ``models/transformers/transformer_flux.py`` and ``models/attention.py``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def double(block: Any, flux: bool) -> DoubleBlock:
         heads=attn.heads,
         conditioning=_conditioning(block.norm1, "norm1.linear"),
         order=_MODULATIONS * 2,
-        inputs=tuple(_layer(getattr(attn, name), f"attn.{name}") for name in ("to_q", "to_k", "to_v")),
+        inputs=_layers(attn, "to_q", "to_k", "to_v"),
         qk_norm=_qk_norm(attn.norm_q, attn.norm_k),
         norm1=block.norm1.norm,
         outputs=(*before, _layer(attn.to_out[0], "attn.to_out.0"), attn.to_out[1]),
@@ -47,7 +47,7 @@ def double(block: Any, flux: bool) -> DoubleBlock:
         heads=attn.heads,
         conditioning=_conditioning(block.norm1_context, "norm1_context.linear"),
         order=("scale", "shift") if ends else _MODULATIONS * 2,
-        inputs=tuple(_layer(getattr(attn, name), f"attn.{name}") for name in ("add_q_proj", "add_k_proj", "add_v_proj")),
+        inputs=_layers(attn, "add_q_proj", "add_k_proj", "add_v_proj"),
         qk_norm=_qk_norm(attn.norm_added_q, attn.norm_added_k),
         norm1=block.norm1_context.norm,
         outputs=() if ends else (*before, _layer(attn.to_add_out, "attn.to_add_out")),
@@ -66,10 +66,7 @@ def flux_single(block: Any) -> SingleBlock:
         heads=attn.heads,
         conditioning=_conditioning(block.norm, "norm.linear"),
         order=_MODULATIONS,
-        inputs=(
-            *(_layer(getattr(attn, name), f"attn.{name}") for name in ("to_q", "to_k", "to_v")),
-            _layer(block.proj_mlp, "proj_mlp"),
-        ),
+        inputs=(*_layers(attn, "to_q", "to_k", "to_v"), _layer(block.proj_mlp, "proj_mlp")),
         qk_norm=_qk_norm(attn.norm_q, attn.norm_k),
         norm1=block.norm.norm,
         outputs=(_layer(block.proj_out, "proj_out"),),
@@ -81,6 +78,10 @@ def flux_single(block: Any) -> SingleBlock:
 
 def _layer(module: Any, name: str) -> Projection:
     return Projection(module, ((name, 0),))
+
+
+def _layers(attn: Any, *names: str) -> tuple[Projection, ...]:
+    return tuple(_layer(getattr(attn, name), f"attn.{name}") for name in names)
 
 
 def _conditioning(norm: Any, name: str) -> Steps:
