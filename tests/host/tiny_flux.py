@@ -10,8 +10,10 @@ import comfy.samplers
 import comfy.supported_models
 import numpy as np
 import torch
+from contextgen_pack.contextgen_core.methods.contextgen.method import CONTEXTGEN
 from contextgen_pack.contextgen_core.methods.contextgen.sequence import Plan, TokenBox, reference_tokens
-from contextgen_pack.nodes import host, host_model
+from contextgen_pack.nodes import host
+from contextgen_pack.nodes.host.models import flux_config
 
 TEXT, POOLED = 24, 16
 DOUBLE, SINGLE = 3, 6
@@ -30,7 +32,7 @@ CONFIG = {
 
 def build(dtype: torch.dtype = torch.float32, manual_cast: torch.dtype | None = None, seed: int = 0) -> Any:
     """A ComfyUI MODEL with random weights, the same for the same seed."""
-    model_config = comfy.supported_models.Flux(host_model.flux_config(CONFIG))
+    model_config = comfy.supported_models.Flux(flux_config(CONFIG))
     model_config.set_inference_dtype(dtype, manual_cast)
     model = model_config.get_model({}, "")
     generator = torch.Generator().manual_seed(seed)
@@ -74,7 +76,7 @@ def text(length: int = 40, seed: int = 0, **values: Any) -> list[Any]:
 
 def conditioned(of: Plan, length: int = 40, seed: int = 0, **values: Any) -> list[Any]:
     """A conditioning with random embeddings and a layout."""
-    return host.attach_plan(text(length, seed, **values), of, latents(of, seed))
+    return host.attach(text(length, seed, **values), CONTEXTGEN, of, latents(of, seed))
 
 
 def noise(width: int = 8, height: int = 6, seed: int = 0, batch: int = 1) -> torch.Tensor:
