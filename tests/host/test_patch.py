@@ -74,7 +74,7 @@ def test_velocity_times_steps_is_the_trajectory(model: Any) -> None:
                 guidance=torch.tensor([3.5]),
                 ref_latents=[model.model.process_latent_in(latent) for latent in values["reference_latents"]],
                 transformer_options=options,
-                contextgen=layout.as_tuple(),
+                layout_plan_contextgen=layout.as_tuple(),
             )
             x = x + (following - sigma) * velocity
         by_hand = model.model.process_latent_out(x)
