@@ -24,8 +24,8 @@ from contextgen_core.layout.layout import (
     LabelledBox,
     Layout,
     boxes_from_any,
-    read_requests,
 )
+from contextgen_core.layout.request_file import read_requests
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 
@@ -430,7 +430,7 @@ def test_the_authors_request_file(tmp_path: Path) -> None:
     assert read_requests(json.dumps([REQUEST, REQUEST])) == [request] * 2
     layout = Layout.from_request(request)
     assert (layout.width, layout.height) == (512, 512)
-    assert [i.reference for i in layout.instances] == [1, 2]
+    assert [(i.reference, i.label) for i in layout.instances] == [(1, "cat"), (2, "a dog")]
     assert layout.scaled_to(1024, 1024).instances[0].box == Box(20, 40, 220, 441)
 
 
