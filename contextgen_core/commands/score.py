@@ -44,7 +44,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--threshold", type=float, default=0.5, help="IoU from which an instance counts as located (0.5)"
     )
-    parser.add_argument("--one-to-one", action="store_true", help="each detection serves one instance (needs scipy)")
+    parser.add_argument("--one-to-one", action="store_true", help="each detection serves one instance")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the summary as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser.parse_args(arguments)

@@ -8,9 +8,9 @@
 Everything but `instances` and their `box` may be left out; without `detections` no detector was run, an empty list
 means it found nothing. All boxes of a line share one pixel grid. Unknown keys are ignored.
 
-With the authors' request file (layout/request_file.py) line n belongs to request n: the boxes and labels that were asked
-for come from there, and `instances` may be left out, or hold only what a model said about each. `"size": [width, height]`
-is the picture's grid in which the detections are given; without it, the request's square.
+With the authors' request file (layout/request_file.py) line n belongs to request n: the boxes and labels that were
+asked for come from there, and `instances` may be left out, or hold only what a model said about each.
+`"size": [width, height]` is the grid in which the detections are given; without it, the request's square.
 """
 
 from __future__ import annotations
