@@ -1,4 +1,4 @@
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test host lint bench setup clean
 PY := .venv/bin/python
 
 demo: setup
@@ -6,6 +6,9 @@ demo: setup
 
 test: setup
 	$(PY) scripts/test.py
+
+host:
+	@bash scripts/host.sh
 
 lint: setup
 	$(PY) scripts/test.py --only lint

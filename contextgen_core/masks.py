@@ -8,11 +8,12 @@ its argument.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+from scipy import ndimage
 
 from .errors import InputError
 from .layout.box import Box
@@ -24,40 +25,6 @@ Mask = NDArray[np.uint8]
 Bits = NDArray[np.bool_]
 
 
-class Parts(NamedTuple):
-    """Connected parts of a bit picture: `labels` int32 (H, W), 0 = not selected, 1..len(areas); `areas` int64
-    in pixels."""
-
-    labels: NDArray[np.int32]
-    areas: NDArray[np.int64]
-
-
-class _Runs(NamedTuple):
-    """Horizontal runs of set pixels, in reading order. `start` inclusive, `stop` exclusive."""
-
-    row: NDArray[np.int64]
-    start: NDArray[np.int64]
-    stop: NDArray[np.int64]
-
-
-def as_mask(values: NDArray) -> Mask:
-    """Any (H, W) array of booleans, bytes, or floats in 0..1 as a mask. Raises InputError for another shape
-    or non-finite numbers."""
-    array = np.asarray(values)
-    if array.ndim != 2 or array.size == 0:
-        raise InputError(
-            f"a mask must have the shape (height, width), not {tuple(array.shape)}; pass one mask at a time."
-        )
-    if array.dtype == np.uint8:
-        return array.copy()
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    floats = array.astype(np.float64)
-    if not np.isfinite(floats).all():
-        raise InputError("the mask holds numbers that are not finite; check the node that made it.")
-    return np.rint(floats.clip(0, 1) * 255).astype(np.uint8)
-
-
 def selected(mask: Mask) -> Bits:
     """Which pixels the mask selects, bool (H, W)."""
     return mask >= SELECTED
@@ -67,92 +34,37 @@ def _as_bytes(bits: Bits) -> Mask:
     return bits.astype(np.uint8) * np.uint8(255)
 
 
-def _runs(bits: Bits) -> _Runs:
-    edges = np.zeros((bits.shape[0], bits.shape[1] + 1), np.int8)
-    edges[:, :-1] = bits
-    edges[:, 1:] -= bits
-    row, start = np.nonzero(edges == 1)
-    stop = np.nonzero(edges == -1)[1]
-    return _Runs(row, start, stop)
+def _labelled(bits: Bits, *, diagonal: bool) -> tuple[NDArray[np.int32], int]:
+    """Connected parts of bool (H, W), numbered from 1 in reading order, and their count; `diagonal` joins corners."""
+    labels = np.empty(bits.shape, np.int32)
+    count: Any = ndimage.label(bits, np.ones((3, 3)) if diagonal else None, labels)
+    return labels, count
 
 
-def _touching(runs: _Runs, width: int, reach: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs (upper run, lower run) in adjacent rows that touch; `reach` 1 joins diagonals, 0 does not."""
-    stride = width + 2
-    start_keys = runs.row * stride + runs.start
-    stop_keys = runs.row * stride + runs.stop
-    above = (runs.row - 1) * stride
-    first = np.searchsorted(stop_keys, above + runs.start - reach, side="right")
-    last = np.searchsorted(start_keys, above + runs.stop + reach, side="left")
-    count = np.maximum(last - first, 0)
-    lower = np.repeat(np.arange(len(count)), count)
-    offset = np.arange(len(lower)) - np.repeat(np.cumsum(count) - count, count)
-    return first[lower] + offset, lower
-
-
-def _roots(nodes: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The smallest member of each node's component: hooking and pointer jumping, a logarithmic number of
-    passes over the edges."""
-    parent = np.arange(nodes)
-    while len(a):
-        root_a, root_b = parent[a], parent[b]
-        open_edges = root_a != root_b
-        if not open_edges.any():
-            break
-        a, b = a[open_edges], b[open_edges]
-        low, high = np.minimum(root_a, root_b)[open_edges], np.maximum(root_a, root_b)[open_edges]
-        np.minimum.at(parent, high, low)
-        while True:
-            jumped = parent[parent]
-            if np.array_equal(jumped, parent):
-                break
-            parent = jumped
-    return parent
-
-
-def parts(bits: Bits, *, diagonal: bool = True) -> Parts:
-    """Label the connected parts of bool (H, W); `diagonal` joins pixels that touch by a corner. Parts are
-    numbered in reading order."""
-    runs = _runs(bits)
-    if not len(runs.row):
-        return Parts(np.zeros(bits.shape, np.int32), np.zeros(0, np.int64))
-    upper, lower = _touching(runs, bits.shape[1], 1 if diagonal else 0)
-    _, number = np.unique(_roots(len(runs.row), upper, lower), return_inverse=True)
-    number = number.reshape(-1)
-    length = runs.stop - runs.start
-    areas = np.bincount(number, weights=length).astype(np.int64)
-    labels = np.zeros(bits.shape, np.int32)
-    labels[bits] = np.repeat(number.astype(np.int32) + 1, length)
-    return Parts(labels, areas)
-
-
-def border_labels(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The part numbers that touch the picture's edge, without 0."""
-    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    return np.unique(edge[edge > 0])
+def _filled(bits: Bits) -> Bits:
+    """bool (H, W) with everything selected that cannot reach the picture's edge past the selection."""
+    labels, count = _labelled(~bits, diagonal=False)
+    outside = np.zeros(count + 1, bool)
+    outside[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] = True
+    outside[0] = False  # the selection itself
+    return ~outside[labels]
 
 
 def fill_holes(mask: Mask) -> Mask:
     """Select every unselected area that the selection encloses; the rest keeps its soft edge."""
-    outside = parts(~selected(mask), diagonal=False)
-    open_parts = np.zeros(len(outside.areas) + 1, bool)
-    open_parts[border_labels(outside.labels)] = True
-    holes = (outside.labels > 0) & ~open_parts[outside.labels]
-    return np.where(holes, np.uint8(255), mask)
+    bits = selected(mask)
+    return np.where(_filled(bits) & ~bits, np.uint8(255), mask)
 
 
 def largest_part(mask: Mask) -> Mask:
-    """Keep the largest connected part (the first in reading order among equals); what is not part of it
-    becomes 0."""
-    found = parts(selected(mask))
-    if len(found.areas) <= 1:
+    """Keep the largest connected part (the first in reading order among equals; a common corner connects); what is
+    not part of it becomes 0."""
+    labels, count = _labelled(selected(mask), diagonal=True)
+    if count <= 1:
         return mask.copy()
-    others = (found.labels > 0) & (found.labels != int(np.argmax(found.areas)) + 1)
-    # The soft rim of a removed part must go with it, that of the kept part must stay: decide by the nearer
-    # part.
-    rim = (mask > 0) & (found.labels == 0)
-    keep = grow(_as_bytes(found.labels == int(np.argmax(found.areas)) + 1), 2) > 0
-    return np.where(others | (rim & ~keep), np.uint8(0), mask)
+    largest = labels == int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
+    # The soft rim of a removed part must go with it, that of the kept part must stay: decide by the nearer part.
+    return np.where((labels == 0) & (grow(_as_bytes(largest), 2) > 0) | largest, mask, np.uint8(0))
 
 
 def _widen(bits: Bits, reach: int) -> Bits:
@@ -214,7 +126,7 @@ def looks_inverted(mask: Mask) -> bool:
     """Whether the mask probably selects the background: it holds most of the picture's edge, and what it
     leaves out lies inside.
 
-    LoadImage hands out such a mask (1 = transparent). A guess for a warning: a subject in the shape of a
+    LoadImage gives such a mask (1 = transparent). A guess for a warning: a subject in the shape of a
     picture frame would be taken for a background too.
     """
     bits = selected(mask)
@@ -248,10 +160,7 @@ def flood_subject(pixels: NDArray[np.uint8], tolerance: float) -> Mask:
             f"{tuple(int(c) for c in colour)}); "
             "raise the tolerance, use a SAM model, or connect a subject_mask"
         )
-    background = parts(near, diagonal=False)
-    outer = np.zeros(len(background.areas) + 1, bool)
-    outer[border_labels(background.labels)] = True
-    mask = _as_bytes(~outer[background.labels])
+    mask = _as_bytes(_filled(~near))  # background is what is near and reaches the edge
     if not mask.any():
         raise InputError("the whole picture counts as plain background; lower the tolerance.")
     return mask

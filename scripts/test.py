@@ -280,7 +280,8 @@ def node_counts(output: str) -> tuple[int, int, int]:
     return counts.get("pass", 0), failed, counts.get("skipped", 0) + counts.get("todo", 0)
 
 
-def summary(results: Sequence[Result]) -> int:
+def summary(results: Sequence[Result], complete: bool) -> int:
+    """Prints the counts and returns the exit status; with ``complete`` a suite that could not run is a failure."""
     width = max(len(result.name) for result in results)
     say(f"\n{'suite':<{width}}  passed  failed  skipped  seconds")
     for result in results:
@@ -291,20 +292,23 @@ def summary(results: Sequence[Result]) -> int:
             say(f"not run: {result.name}: {result.note}")
     passed, failed, skipped = (sum(column) for column in list(zip(*results, strict=True))[1:4])
     say(f"contextgen: {passed} passed, {failed} failed, {skipped} skipped")
-    return int(failed > 0)
+    missing = any(result.skipped and result.note for result in results)
+    return int(failed > 0 or (complete and missing))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run lint and every test this machine can run.")
     parser.add_argument("--only", choices=SUITES, action="append", help="one suite; may be repeated")
-    chosen = parser.parse_args().only or SUITES
+    parser.add_argument("--complete", action="store_true", help="fail where a suite cannot run")
+    arguments = parser.parse_args()
+    chosen = arguments.only or SUITES
     suites = {"lint": lint, "unit": unit, "web": web, "host": host_suite, "browser": browser}
     results: list[Result] = []
     for name in SUITES:
         if name in chosen:
             say(f"\n== {name}")
             results.extend(suites[name]())
-    return summary(results)
+    return summary(results, arguments.complete)
 
 
 if __name__ == "__main__":

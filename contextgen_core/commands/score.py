@@ -1,6 +1,7 @@
 """Scores a whole run from a file of results (:mod:`contextgen_core.score.results_file`).
 
-python -m contextgen_core.score RESULTS.jsonl [--threshold 0.5] [--one-to-one] [--json SUMMARY.json]
+python -m contextgen_core.score RESULTS.jsonl [--requests segment_info.json] [--threshold 0.5] [--one-to-one]
+    [--json SUMMARY.json]
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..layout.request_file import read_requests
 from ..score.figures import by_level, summarise
 from ..score.results_file import read_results
 from ..score.table import as_json, table
@@ -37,9 +39,12 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("results", type=Path, help="JSON Lines, see contextgen_core/score/results_file.py")
     parser.add_argument(
+        "--requests", type=Path, metavar="FILE", help="what was asked for, in the authors' form; request n for line n"
+    )
+    parser.add_argument(
         "--threshold", type=float, default=0.5, help="IoU from which an instance counts as located (0.5)"
     )
-    parser.add_argument("--one-to-one", action="store_true", help="each detection serves one instance (needs scipy)")
+    parser.add_argument("--one-to-one", action="store_true", help="each detection serves one instance")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the summary as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser.parse_args(arguments)
@@ -50,7 +55,8 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], object] 
     options = _arguments(arguments)
     try:
         progress = None if options.quiet else _progress()
-        scores = list(read_results(options.results, options.threshold, options.one_to_one, progress))
+        requests = None if options.requests is None else read_requests(options.requests)
+        scores = list(read_results(options.results, options.threshold, options.one_to_one, progress, requests))
         if not scores:
             raise InputError(f"{options.results.name} holds no results; write one JSON object a line.")
     except (InputError, OSError) as error:

@@ -1,7 +1,7 @@
 """Finds a ComfyUI on this machine and runs a function of the pack inside it, in its own interpreter.
 
-The core never imports ComfyUI. What has to happen in it (parity runs, the demo) happens in a process of its own, where
-the pack is a package under a neutral name, as ComfyUI itself loads it.
+The core never imports ComfyUI. What has to happen in it (parity runs) happens in a process of its own, whose program
+is nodes/boot.py.
 """
 
 from __future__ import annotations
@@ -13,23 +13,7 @@ from pathlib import Path
 
 from ..errors import InputError
 
-PACK_ROOT = Path(__file__).resolve().parents[2]
-
-_BOOT = """
-import importlib, json, sys, types
-comfy_path, pack_root, target, argument = sys.argv[1:5]
-sys.path[:] = [comfy_path] + [p for p in sys.path if p not in ("", pack_root)]
-sys.argv[1:] = []
-import comfy.cli_args
-import torch
-comfy.cli_args.args.cpu = not torch.cuda.is_available()
-for name, folder in (("contextgen_pack", pack_root), ("contextgen_pack.nodes", pack_root + "/nodes")):
-    package = types.ModuleType(name)
-    package.__path__ = [folder]
-    sys.modules[name] = package
-module, function = target.rsplit(".", 1)
-getattr(importlib.import_module("contextgen_pack.nodes." + module), function)(**json.loads(argument))
-"""
+BOOT = Path(__file__).resolve().parents[2] / "nodes" / "boot.py"
 
 
 def find_comfy() -> Path | None:
@@ -56,7 +40,7 @@ def call_in_comfy(target: str, argument: str) -> None:
     path = find_comfy()
     if path is None:
         raise InputError("No ComfyUI was found; set COMFYUI_PATH to the folder that holds its main.py.")
-    command = [str(comfy_python(path)), "-c", _BOOT, str(path), str(PACK_ROOT), target, argument]
+    command = [str(comfy_python(path)), str(BOOT), str(path), target, argument]
     done = subprocess.run(command, capture_output=True, text=True, cwd=path, check=False)  # noqa: S603 - our own words
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]

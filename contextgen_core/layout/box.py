@@ -59,11 +59,3 @@ class Box:
             min(max(self.x2, 0.0), width),
             min(max(self.y2, 0.0), height),
         )
-
-    def iou(self, other: Box) -> float:
-        """Intersection over union, 0..1; 0 when both are empty."""
-        w = min(self.x2, other.x2) - max(self.x1, other.x1)
-        h = min(self.y2, other.y2) - max(self.y1, other.y1)
-        if w <= 0 or h <= 0:
-            return 0.0
-        return w * h / (self.area + other.area - w * h)

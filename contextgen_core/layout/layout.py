@@ -30,7 +30,7 @@ from ..input.checks import (
 )
 from .box import Box
 from .foreign_boxes import MAX_BOXES, LabelledBox, boxes_from_any
-from .request_file import Request, RequestInstance, read_requests
+from .request_file import Request
 
 __all__ = [
     "MAX_INSTANCES",
@@ -40,11 +40,8 @@ __all__ = [
     "Instance",
     "LabelledBox",
     "Layout",
-    "Request",
-    "RequestInstance",
     "box_name",
     "boxes_from_any",
-    "read_requests",
 ]
 
 MAX_INSTANCES = MAX_BOXES
@@ -111,7 +108,8 @@ class Layout:
     def from_request(cls, request: Request) -> Layout:
         """The authors' request on its own square canvas; instance n is bound to reference number n."""
         instances = (
-            Instance(f"b{n}", entry.box, n, entry.label[:MAX_LABEL]) for n, entry in enumerate(request.instances, 1)
+            Instance(f"b{n}", entry.box, n, (entry.label or entry.phrase)[:MAX_LABEL])
+            for n, entry in enumerate(request.instances, 1)
         )
         return cls(request.width, request.width, tuple(instances))
 

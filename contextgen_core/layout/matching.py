@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
-from ..errors import InputError
 from .box import Box
 
 Matrix = NDArray[np.float64]
@@ -38,17 +38,10 @@ def same_label(wanted: str, found: str) -> bool:
 def assign(gains: Matrix) -> tuple[int | None, ...]:
     """The assignment of rows to columns, one to one, with the greatest sum; for each row its column, or None.
 
-    gains: (rows, columns), finite; a negative entry forbids the pair. Needs scipy, which ComfyUI brings along.
+    gains: (rows, columns), finite; a negative entry forbids the pair.
     """
     if not gains.size:
         return (None,) * gains.shape[0]
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError:
-        raise InputError(
-            "matching one to one needs the package scipy; install it with `pip install scipy`, or match by best "
-            "overlap."
-        ) from None
     rows, columns = linear_sum_assignment(np.maximum(gains, 0), maximize=True)
     chosen: list[int | None] = [None] * gains.shape[0]
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Which detection belongs to which reference; masks as boxes and boxes as masks."""
+"""Which detection belongs to which reference; boxes as masks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..masks import Mask, tight_box
 from .box import Box
 from .foreign_boxes import LabelledBox
 from .matching import assign, same_label, words
@@ -71,11 +70,6 @@ def by_appearance(similarity: NDArray[np.floating], least: float = -1.0) -> Pair
     # assign() maximises a sum of gains >= 0 and reads negative ones as forbidden: move the cosines to 0..2 first.
     gains = np.where(values < least, -1.0, values.clip(-1, 1) + 1)
     return _result(assign(gains), values.shape[1])
-
-
-def masks_to_boxes(masks: Sequence[Mask]) -> tuple[Box | None, ...]:
-    """The tight box of every mask uint8 (H, W), None for an empty one."""
-    return tuple(tight_box(mask) for mask in masks)
 
 
 def boxes_to_masks(boxes: Sequence[Box], width: int, height: int) -> NDArray[np.uint8]:

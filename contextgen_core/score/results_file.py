@@ -7,11 +7,15 @@
 
 Everything but `instances` and their `box` may be left out; without `detections` no detector was run, an empty list
 means it found nothing. All boxes of a line share one pixel grid. Unknown keys are ignored.
+
+With the authors' request file (layout/request_file.py) line n belongs to request n: the boxes and labels that were
+asked for come from there, and `instances` may be left out, or hold only what a model said about each.
+`"size": [width, height]` is the grid in which the detections are given; without it, the request's square.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
@@ -19,6 +23,8 @@ from ..input.bounded_json import parse
 from ..input.checks import MAX_LABEL, finite_number, shorten
 from ..layout.box import Box
 from ..layout.foreign_boxes import LabelledBox
+from ..layout.layout import Layout
+from ..layout.request_file import Request
 from .figures import Answers, Expected, Scored, judge
 
 MAX_LINE = 1 << 20
@@ -65,26 +71,44 @@ def read_answers(value: object, where: str) -> Answers | None:
     return Answers(spatial, *rest)
 
 
-def _expected(number: int, entry: Mapping[str, object]) -> Expected:
+def _expected(number: int, entry: Mapping[str, object], asked: tuple[Box, str] | None = None) -> Expected:
     where = f"instance {number}"
     colour, identity = entry.get("colour_right"), entry.get("identity")
+    box, label = asked or (_box(entry, where), _text(entry.get("label", ""), where))
     return Expected(
-        _box(entry, where),
-        _text(entry.get("label", ""), where),
+        box,
+        label,
         None if colour is None else _flag(colour, where, "colour_right"),
         read_answers(entry.get("answers"), where),
         None if identity is None else finite_number(identity, where, "identity", 1.0),
     )
 
 
-def read_line(text: str, threshold: float, one_to_one: bool) -> Scored:
+def _asked(request: Request, size: object) -> list[tuple[Box, str]]:
+    """The boxes and labels of a request, on the pixel grid of the picture that was made for it."""
+    layout = Layout.from_request(request)
+    if size is not None:
+        if not isinstance(size, list) or len(size) != 2:
+            raise InputError(f"size = {shorten(size)}; give [width, height] in pixels.")
+        layout = layout.scaled_to(*(int(finite_number(side, "the line", "size")) for side in size))
+    return [(instance.box, instance.label) for instance in layout.instances]
+
+
+def read_line(text: str, threshold: float, one_to_one: bool, request: Request | None = None) -> Scored:
     """Judge one line of a results file. Raises InputError without saying which line it is."""
     document, literals = parse(text, "the line", MAX_LINE)
     if not isinstance(document, Mapping):
         raise InputError(f"the line is {shorten(document)}; give a JSON object.")
     if literals:
         raise InputError(f"the line contains {literals[0]}, which is not JSON; give finite numbers.")
-    expected = [_expected(number, entry) for number, entry in enumerate(_entries(document, "instances"), 1)]
+    if request is None:
+        expected = [_expected(number, entry) for number, entry in enumerate(_entries(document, "instances"), 1)]
+    else:
+        asked = _asked(request, document.get("size"))
+        entries = _entries(document, "instances") if "instances" in document else [{}] * len(asked)
+        if len(entries) != len(asked):
+            raise InputError(f"there are {len(entries)} instances and the request has {len(asked)}; give one for each.")
+        expected = [_expected(n, entry, one) for n, (entry, one) in enumerate(zip(entries, asked, strict=True), 1)]
     found = None
     if document.get("detections") is not None:
         found = [
@@ -95,12 +119,19 @@ def read_line(text: str, threshold: float, one_to_one: bool) -> Scored:
 
 
 def read_results(
-    path: Path, threshold: float = 0.5, one_to_one: bool = False, progress: Callable[[float], None] | None = None
+    path: Path,
+    threshold: float = 0.5,
+    one_to_one: bool = False,
+    progress: Callable[[float], None] | None = None,
+    requests: Sequence[Request] | None = None,
 ) -> Iterator[Scored]:
-    """Judge every line of a results file, empty lines skipped. progress: called with the share of the file read,
-    0..1."""
+    """Judges each line of a results file, empty lines skipped.
+
+    progress: called with the share of the file read, 0..1. requests: what was asked for, one for each line. Raises
+    InputError naming the file and the line.
+    """
     size = max(1, path.stat().st_size)
-    done = 0
+    done = read = 0
     with path.open("rb") as file:
         number = 0
         while line := file.readline(MAX_LINE + 1):
@@ -110,8 +141,14 @@ def read_results(
                 if len(line) > MAX_LINE:
                     raise InputError(f"the line is longer than {MAX_LINE} bytes.")
                 if line.strip():
-                    yield read_line(line.decode("utf-8"), threshold, one_to_one)
+                    if requests is not None and read >= len(requests):
+                        raise InputError(f"there are only {len(requests)} requests; give one for each line.")
+                    request = None if requests is None else requests[read]
+                    read += 1
+                    yield read_line(line.decode("utf-8"), threshold, one_to_one, request)
             except (InputError, UnicodeDecodeError) as error:
                 raise InputError(f"{path.name} line {number}: {error}") from None
             if progress is not None:
                 progress(done / size)
+    if requests is not None and read < len(requests):
+        raise InputError(f"{path.name} holds {read} results for {len(requests)} requests; write one line for each.")

@@ -19,13 +19,15 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK_FOLDER = "contextgen-layout"
+
+Answer = TypeVar("Answer")
 
 
 class PromptError(RuntimeError):
@@ -74,20 +76,25 @@ class Server:
         """Queues an API prompt; returns its id. Raises PromptError when validation refuses it."""
         return self.post("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex})["prompt_id"]
 
-    def wait(self, prompt_id: str, timeout: float = 300.0) -> dict[str, Any]:
-        """Waits for a queued prompt; returns its history entry. Raises PromptError when a node failed."""
+    def until(self, met: Callable[[], Answer], timeout: float = 60.0) -> Answer:
+        """Asks ten times a second until the answer is true, and returns it. Raises where the server ended or time is
+        over."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            entry = self.json(f"/history/{prompt_id}").get(prompt_id)
-            if entry is not None:
-                status = entry.get("status", {})
-                if status.get("status_str") != "success":
-                    raise PromptError("failed", status.get("messages"))
-                return entry
+            if answer := met():
+                return answer
             if self.process.poll() is not None:
                 raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log()[-4000:]}")
             time.sleep(0.1)
-        raise TimeoutError(f"prompt {prompt_id} did not finish within {timeout:.0f} s:\n{self.log()[-4000:]}")
+        raise TimeoutError(f"nothing came within {timeout:.0f} s:\n{self.log()[-4000:]}")
+
+    def wait(self, prompt_id: str, timeout: float = 300.0) -> dict[str, Any]:
+        """Waits for a queued prompt; returns its history entry. Raises PromptError when a node failed."""
+        entry = self.until(lambda: self.json(f"/history/{prompt_id}").get(prompt_id), timeout)
+        status = entry.get("status", {})
+        if status.get("status_str") != "success":
+            raise PromptError("failed", status.get("messages"))
+        return entry
 
     def run(self, prompt: dict[str, Any], timeout: float = 300.0) -> dict[str, Any]:
         """Submits and waits; returns the history entry (``outputs`` by node id)."""

@@ -261,8 +261,7 @@ def test_sizes_are_rounded_to_tokens_and_it_is_said(stocked: live_server.Server)
 def test_interrupt_ends_the_run_and_the_next_one_works(stocked: live_server.Server) -> None:
     long_run = graph(sampler={"steps": 400, "seed": 99})
     prompt_id = stocked.submit(long_run)
-    while not stocked.json("/queue")["queue_running"]:
-        pass
+    stocked.until(lambda: stocked.json("/queue")["queue_running"])
     stocked.interrupt()
     with pytest.raises(live_server.PromptError) as stopped:
         stocked.wait(prompt_id)

@@ -251,6 +251,30 @@ def test_the_command_names_the_line(tmp_path, capsys, line, says):
     assert main([str(tmp_path / "missing.jsonl")]) == 2
 
 
+def test_the_command_scores_what_the_authors_request_file_asked_for(tmp_path, capsys):
+    asked = [{"image": "cat.png", "bbox": [0, 0, 256, 256], "label": "cat"}]
+    asked += [{"image": "dog.png", "bbox": [256, 0, 512, 256], "phrase": "a brown dog"}]
+    requests, results, summary = (tmp_path / name for name in ("segment_info.json", "results.jsonl", "out.json"))
+    requests.write_text(json.dumps([{"caption": "", "width": 512, "instances": asked}] * 2), encoding="utf-8")
+    found = [{"label": "cat", "box": [0, 0, 512, 512]}, {"label": "dog", "box": [512, 0, 1024, 256]}]
+    rows = [{"size": [1024, 1024], "detections": found}, {"instances": [{"identity": 0.5}] * 2, "detections": []}]
+    results.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    command = [str(results), "--requests", str(requests), "--json", str(summary), "--quiet"]
+    assert main(command) == 0
+    total = json.loads(summary.read_text())["all"]
+    assert (total["instances"], total["miou"], total["identity"]) == (4, pytest.approx((1 + 0.5) / 4), 0.5)
+    for wrong, says in (
+        (rows[:1], "1 results for 2 requests"),
+        ([*rows, {}], "line 3: there are only 2 requests"),
+        ([{"size": 512}, rows[1]], "line 1: size = 512"),
+        ([{"instances": [{}]}, rows[1]], "line 1: there are 1 instances and the request has 2"),
+    ):
+        results.write_text("\n".join(map(json.dumps, wrong)), encoding="utf-8")
+        capsys.readouterr()
+        assert main(command) == 2
+        assert says in capsys.readouterr().err
+
+
 def test_reports():
     scores = [
         judge(

@@ -19,6 +19,10 @@ def drawn(*rows: str) -> np.ndarray:
     return np.array([[255 if c == "#" else 0 for c in row] for row in rows], np.uint8)
 
 
+def as_bytes(bits: np.ndarray) -> np.ndarray:
+    return bits.astype(np.uint8) * np.uint8(255)
+
+
 def slow_parts(bits: np.ndarray, diagonal: bool) -> np.ndarray:
     """Flood fill, pixel by pixel, numbered in reading order."""
     labels = np.zeros(bits.shape, np.int32)
@@ -43,23 +47,15 @@ def slow_parts(bits: np.ndarray, diagonal: bool) -> np.ndarray:
 
 
 @settings(max_examples=200, deadline=None)
-@given(bits=bit_pictures, diagonal=st.booleans())
-def test_parts_equal_a_flood_fill(bits, diagonal):
-    found = masks.parts(bits, diagonal=diagonal)
-    expected = slow_parts(bits, diagonal)
-    assert np.array_equal(found.labels, expected)
-    assert np.array_equal(found.areas, np.bincount(expected.ravel())[1:] if expected.any() else [])
-
-
-def test_parts_of_a_long_spiral_and_of_noise():
-    spiral = np.zeros((201, 201), bool)
-    for i in range(0, 100, 2):  # nested rings, each joined to the next
-        spiral[i, i : 201 - i] = spiral[200 - i, i : 201 - i] = True
-        spiral[i : 201 - i, i] = spiral[i : 201 - i, 200 - i] = True
-        spiral[i + 1, i + 3 if i + 3 < 200 else 0] = True
-    assert len(masks.parts(spiral).areas) == 1
-    noise = np.random.default_rng(0).random((1024, 1024)) < 0.5
-    assert masks.parts(noise).areas.sum() == noise.sum()
+@given(bits=bit_pictures)
+def test_parts_and_holes_equal_a_flood_fill(bits):
+    mask = as_bytes(bits)
+    labels = slow_parts(bits, diagonal=True)
+    areas = np.bincount(labels.ravel())[1:]
+    largest = labels == np.argmax(areas) + 1 if len(areas) else bits
+    assert np.array_equal(masks.largest_part(mask) > 0, largest)
+    open_air = slow_parts(np.pad(~bits, 1, constant_values=True), diagonal=False)[1:-1, 1:-1] == 1
+    assert np.array_equal(masks.fill_holes(mask) > 0, ~open_air)
 
 
 def test_holes_are_filled_and_bays_are_not():
@@ -87,9 +83,9 @@ def test_grow_equals_the_distance_definition(bits, radius):
     expected = np.zeros_like(bits)
     for v, u in zip(*np.nonzero(bits), strict=True):
         expected |= (y - v) ** 2 + (x - u) ** 2 <= radius * radius
-    grown = masks.grow(masks.as_mask(bits), radius)
+    grown = masks.grow(as_bytes(bits), radius)
     assert np.array_equal(grown > 0, expected)
-    assert np.array_equal(masks.grow(masks.as_mask(~bits), -radius), 255 - grown), "shrinking is growing the rest"
+    assert np.array_equal(masks.grow(as_bytes(~bits), -radius), 255 - grown), "shrinking is growing the rest"
 
 
 def test_grow_and_feather_zero_change_nothing():
@@ -125,8 +121,8 @@ def test_inverted_masks_are_recognised():
     for right in (
         subject(),
         small,
-        masks.as_mask(np.ones((8, 8), bool)),
-        masks.as_mask(np.zeros((8, 8), bool)),
+        as_bytes(np.ones((8, 8), bool)),
+        as_bytes(np.zeros((8, 8), bool)),
     ):
         assert not masks.looks_inverted(right)
     for wrong in (255 - subject(), 255 - small):
@@ -146,12 +142,3 @@ def test_plain_background_is_flooded_from_the_edge():
         masks.flood_subject(noise, 0.05)
     with pytest.raises(InputError, match="lower the tolerance"):
         masks.flood_subject(np.zeros((8, 8, 3), np.uint8), 0.1)
-
-
-def test_as_mask_reads_every_kind_and_refuses_the_rest():
-    assert masks.as_mask(np.array([[0.0, 0.5, 1.0, 2.0]])).tolist() == [[0, 128, 255, 255]]
-    assert masks.as_mask(np.array([[True, False]])).tolist() == [[255, 0]]
-    with pytest.raises(InputError, match="shape"):
-        masks.as_mask(np.zeros((2, 3, 4)))
-    with pytest.raises(InputError, match="finite"):
-        masks.as_mask(np.array([[np.nan]]))

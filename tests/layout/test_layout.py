@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contextgen_core.errors import InputError
+from contextgen_core.input import bounded_json
 from contextgen_core.layout.box import Box
 from contextgen_core.layout.layout import (
     MAX_INSTANCES,
@@ -24,8 +24,8 @@ from contextgen_core.layout.layout import (
     LabelledBox,
     Layout,
     boxes_from_any,
-    read_requests,
 )
+from contextgen_core.layout.request_file import read_requests
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 
@@ -57,12 +57,6 @@ def test_a_box_knows_its_measures() -> None:
 def test_clipping_keeps_the_part_inside_and_may_leave_nothing() -> None:
     assert Box(-10, 5, 200, 90).clipped(100, 50) == Box(0, 5, 100, 50)
     assert Box(150, 5, 200, 90).clipped(100, 50).area == 0
-
-
-def test_iou() -> None:
-    assert Box(0, 0, 10, 10).iou(Box(5, 0, 15, 10)) == pytest.approx(1 / 3)
-    assert Box(0, 0, 10, 10).iou(Box(10, 0, 20, 10)) == 0
-    assert Box(0, 0, 10, 10).iou(Box(0, 0, 10, 10)) == 1
 
 
 @pytest.mark.parametrize("corners", [(0, 0, math.nan, 1), (0, 0, math.inf, 1), (5, 0, 4, 1), (0, 5, 1, 4)])
@@ -121,11 +115,14 @@ def test_a_parsed_object_is_checked_like_text() -> None:
     ["[" * 10_000_000, '{"boxes":' * 1_000_000, "9" * 10_000_000, '"' * 10_000_000, b"\xff" * 10_000_000, " " * 10**7],
     ids=["brackets", "objects", "digits", "quotes", "bytes", "spaces"],
 )
-def test_ten_megabytes_are_refused_at_once(text: str | bytes) -> None:
-    start = time.perf_counter()
+def test_ten_megabytes_are_refused_by_their_length_alone(text: str | bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("ten megabytes were read")
+
+    monkeypatch.setattr(bounded_json, "nesting", read)
+    monkeypatch.setattr(json, "loads", read)
     with pytest.raises(InputError, match="limit is 65536"):
         Layout.from_json(text)
-    assert time.perf_counter() - start < 0.5
 
 
 @pytest.mark.parametrize(
@@ -430,7 +427,7 @@ def test_the_authors_request_file(tmp_path: Path) -> None:
     assert read_requests(json.dumps([REQUEST, REQUEST])) == [request] * 2
     layout = Layout.from_request(request)
     assert (layout.width, layout.height) == (512, 512)
-    assert [i.reference for i in layout.instances] == [1, 2]
+    assert [(i.reference, i.label) for i in layout.instances] == [(1, "cat"), (2, "a dog")]
     assert layout.scaled_to(1024, 1024).instances[0].box == Box(20, 40, 220, 441)
 
 

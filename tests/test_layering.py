@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CORE = sorted((ROOT / "contextgen_core").rglob("*.py"))
 NODES = sorted((ROOT / "nodes").rglob("*.py"))
 

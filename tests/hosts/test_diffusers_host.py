@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
+from plans import crowd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -17,7 +18,6 @@ from contextgen_core.methods.boundary import Bound
 from contextgen_core.methods.contextgen.method import CONTEXTGEN
 from contextgen_core.methods.contextgen.sequence import Plan, reference_tokens
 from contextgen_core.methods.contextgen.settings import Settings
-from tests.support.plans import crowd
 
 TEXT = 12
 
