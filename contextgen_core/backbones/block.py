@@ -55,9 +55,7 @@ class Projection:
     parts: tuple[tuple[str, int], ...]
     swapped: bool = False
 
-    def __call__(
-        self, x: Tensor, additions: Additions | None = None, tokens: Sequence[Span] | None = None
-    ) -> Tensor:
+    def __call__(self, x: Tensor, additions: Additions | None = None, tokens: Sequence[Span] | None = None) -> Tensor:
         """The layer on x (..., inputs) with its additions.
 
         tokens  where the additions act, for x (B, S, inputs); None: on all

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..attention import Attend, Memo, Span, run, sdpa
+from ..backbones import Backbone, backbone, rotate, view
 from ..backbones.flux import shift
-from ..backbones.record import Backbone
 from ..errors import InputError
 from ..lora.adapter import Adapter, to_diffusers
 from ..methods.boundary import BlockCounts, BlockWork, Bound, RunPosition
@@ -45,14 +45,6 @@ class PassState(Protocol):
     def after(self, block: int, module: Any, streams: Streams, arguments: Mapping[str, Any]) -> Streams:
         """What goes on after a block, which got ``arguments``."""
         ...
-
-
-def rotate(x: Tensor, rotary: Rotary) -> Tensor:
-    """Position by rope: (B, H, S, D) with the tables of at least S tokens."""
-    cos, sin = (table[:, None, : x.shape[2]] for table in rotary)  # B 1 S D
-    pairs = x.unflatten(-1, (-1, 2))
-    turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
-    return (x.float() * cos + turned.float() * sin).to(x.dtype)
 
 
 @dataclass
@@ -103,7 +95,7 @@ class _State:
             vec=arguments["temb"],
             rope=self.rotary,
             rope_of=self.rope_of,
-            block=module,
+            block=view(module),
             modules=self.modules.get(passed.bounds[which].method.name),
             vectors=self.vectors,
             positive=self.positive,
@@ -173,9 +165,7 @@ class FluxHost:
 
     @property
     def backbone(self) -> Backbone:
-        config = self.transformer.config
-        width = config.num_attention_heads * config.attention_head_dim
-        return Backbone("FLUX.1", *self.counts, width, len(config.axes_dims_rope), pooled=config.pooled_projection_dim)
+        return backbone(self.transformer)
 
     def remove(self) -> None:
         """Gives the transformer its own attention processors back."""

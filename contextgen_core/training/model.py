@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..backbones import rotate
 from ..errors import InputError
-from ..hosts.diffusers import STATE, FluxHost, Streams, rotate
+from ..hosts.diffusers import STATE, FluxHost, Streams
 from ..layout.tokens import TokenBox
 from ..methods.boundary import Bound
 from ..methods.contextgen.method import CONTEXTGEN

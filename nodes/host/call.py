@@ -11,6 +11,7 @@ import comfy.ldm.modules.attention as host_attention
 import torch
 
 from ...contextgen_core.attention import Memo, Span, run
+from ...contextgen_core.backbones import view
 from ...contextgen_core.errors import InputError
 from ...contextgen_core.hosts.passes import Pass, PassRequest, plan_pass, run_afters
 from ...contextgen_core.methods.boundary import BlockWork, Bound
@@ -299,7 +300,7 @@ class _Block:
                 vec=args["vec"],
                 rope=args.get("pe"),
                 rope_of=getattr(call.transformer, "pe_embedder", None) or _no_rope,
-                block=call.family.block_of(call.transformer, self.number),
+                block=view(call.family.block_of(call.transformer, self.number)),
                 modules=call.modules.get(bound.method.name),
                 vectors=call.vectors.get(bound.method.name, {}),
                 positive=call.positive,

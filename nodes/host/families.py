@@ -9,7 +9,7 @@ from typing import Any
 import comfy.ldm.flux.model
 import comfy.model_base
 
-from ...contextgen_core.backbones.record import Backbone
+from ...contextgen_core.backbones import Backbone, backbone
 from ...contextgen_core.errors import InputError
 from ...contextgen_core.methods.boundary import BlockCounts
 
@@ -48,13 +48,9 @@ def _flux_block(model: Any, number: int) -> Any:
 def family_of_transformer(transformer: Any) -> Family | None:
     """The family of a diffusion model, None for one that no method knows."""
     if isinstance(transformer, comfy.ldm.flux.model.Flux):
-        params = transformer.params
-        double, single = len(transformer.double_blocks), len(transformer.single_blocks)
-        keys = [("double_block", i) for i in range(double)] + [("single_block", i) for i in range(single)]
-        backbone = Backbone(
-            "FLUX.1", double, single, params.hidden_size, len(params.axes_dim), pooled=params.vec_in_dim
-        )
-        return Family(backbone, tuple(keys), _flux_block)
+        known = backbone(transformer)
+        keys = [("double_block", i) for i in range(known.double)] + [("single_block", i) for i in range(known.single)]
+        return Family(known, tuple(keys), _flux_block)
     return None
 
 
