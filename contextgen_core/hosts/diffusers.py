@@ -1,30 +1,34 @@
 """The methods on diffusers' ``FluxTransformer2DModel``: for training, the demo, ``sample`` and parity.
 
-Nothing of diffusers is copied: every block gets an attention processor of ours, and a forward hook lets tokens leave
-and steps follow. All state of a call travels in ``joint_attention_kwargs``, so gradient checkpointing, which runs a
-block a second time during the backward pass, sees the same state again.
+Nothing of diffusers is copied: every block gets an attention processor of ours, and its ``forward`` is wrapped, so that
+tokens leave and steps follow. All state of a call travels in ``joint_attention_kwargs``, so gradient checkpointing,
+which runs a block a second time during the backward pass, sees the same state again.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ..attention import Attend, Memo, Span, run, sdpa
-from ..backbones import Backbone, backbone, rotate, view
+from ..backbones import Backbone, backbone, rebuild_double, rebuild_single, rotate, view
 from ..backbones.flux import shift
 from ..errors import InputError
 from ..lora.adapter import Adapter, to_diffusers
 from ..methods.boundary import BlockCounts, BlockWork, Bound, RunPosition
-from .passes import Pass, PassRequest, active, plan_pass, run_afters
+from .passes import Pass, PassRequest, active, adapted_spans, plan_pass, run_afters, stretches
+
+if TYPE_CHECKING:
+    from ..backbones import DoubleBlock, SingleBlock
 
 Rotary = tuple[Tensor, Tensor]  # cos and sin, (1 or B, S, D)
 Streams = tuple[Tensor, Tensor]  # text (B, T, D) and image (B, S - T, D)
@@ -42,8 +46,8 @@ class PassState(Protocol):
         """(B, H, S, D) three times -> (B, S, H * D)."""
         ...
 
-    def after(self, block: int, module: Any, streams: Streams, arguments: Mapping[str, Any]) -> Streams:
-        """What goes on after a block, which got ``arguments``."""
+    def block(self, block: int, module: Any, original: Callable[..., Streams], arguments: Mapping[str, Any]) -> Streams:
+        """The block's result from its ``arguments``: by ``original``, the module's own forward, or otherwise."""
         ...
 
 
@@ -61,6 +65,7 @@ class _State:
     modules: Mapping[str, Any]
     positive: Sequence[bool]
     states: list[dict[str, Any]]
+    vec_of: Callable[[float | None, float | None], Tensor]
 
     def rotate(self, x: Tensor) -> Tensor:
         return rotate(x, self.rotary)
@@ -75,13 +80,33 @@ class _State:
             out[i : i + 1, :rows] = run(passed.programs[block], q_i, k_i, v_i, self.attend)
         return out
 
-    def after(self, block: int, module: Any, streams: Streams, arguments: Mapping[str, Any]) -> Streams:
+    def block(self, block: int, module: Any, original: Callable[..., Streams], arguments: Mapping[str, Any]) -> Streams:
+        rebuilt = bool(self.passes[0].segments)
+        streams = self._rebuilt(block, module, arguments) if rebuilt else original(**arguments)
         text, image = streams
         for passed in self.passes:
             run_afters(passed, block, self.states, partial(self._work, passed, block, module, streams, arguments))
         # Of pictures with different references the longest decides: shorter ones are padded, and nobody sees that.
         goes_on = max(_goes_on(passed, block) for passed in self.passes)
         return text, image[:, : goes_on - text.shape[1]]
+
+    def _rebuilt(self, block: int, module: Any, arguments: Mapping[str, Any]) -> Streams:
+        text, image, vec = (arguments[name] for name in ("encoder_hidden_states", "hidden_states", "temb"))
+        passed = self.passes[0]
+        assert passed.segments_of is not None  # noqa: S101 - whoever has segments has a method
+        adapter = self.modules.get(passed.segments_of.method.name)
+        words = text.shape[1]
+        parts = stretches(passed.segments, words + image.shape[1], self.vec_of)
+        additions = None if adapter is None else adapter.additions(block)
+        attend = partial(self.attention, block)
+        if block < self.blocks.double:
+            double = cast("DoubleBlock", view(module))
+            image, words_on = rebuild_double(double, image, text, vec, attend, self.rotary, parts, additions)
+            return cast("Tensor", words_on), image
+        joint = torch.cat([text, image], dim=1)
+        single = cast("SingleBlock", view(module))
+        joint = rebuild_single(single, joint, vec, attend, self.rotary, parts, additions)
+        return joint[:, :words], joint[:, words:]
 
     def _work(
         self, passed: Pass, block: int, module: Any, streams: Streams, arguments: Mapping[str, Any], which: int
@@ -152,10 +177,9 @@ class FluxHost:
         self.counts = BlockCounts(double, len(self.blocks) - double)
         self._memo: Memo[Pass] = Memo()
         self._before = [block.attn.processor for block in self.blocks]
-        self._hooks = []
         for index, block in enumerate(self.blocks):
             block.attn.processor = _Processor(index)
-            self._hooks.append(block.register_forward_hook(_after(index, block), with_kwargs=True))
+            block.forward = _forward(index, block, block.forward)
 
     def __enter__(self) -> FluxHost:
         return self
@@ -171,8 +195,8 @@ class FluxHost:
         """Gives the transformer its own attention processors back."""
         for block, processor in zip(self.blocks, self._before, strict=True):
             block.attn.processor = processor
-        for hook in self._hooks:
-            hook.remove()
+        for block in self.blocks:
+            del block.forward  # ours; the class's comes to light again
 
     def velocity(
         self,
@@ -222,19 +246,60 @@ class FluxHost:
             modules=modules or {},
             positive=positive or [True] * len(noise),
             states=[{} for _ in passes[0].bounds],
+            vec_of=partial(self._vec, pooled, timestep, guidance),
         )
-        out = self.transformer(
+        with self._embedding(state, hidden):
+            return self._run(state, hidden, text, pooled, timestep, guidance)[:, : noise.shape[1]]
+
+    def _run(
+        self, state: _State, hidden: Tensor, text: Tensor, pooled: Tensor, timestep: Tensor, guidance: Tensor | None
+    ) -> Tensor:
+        return self.transformer(
             hidden_states=hidden,
             encoder_hidden_states=text,
             pooled_projections=pooled,
             timestep=timestep,
             guidance=guidance,
-            img_ids=torch.zeros(hidden.shape[1], 3, device=noise.device),  # the processors have their own table
-            txt_ids=torch.zeros(text.shape[1], 3, device=noise.device),
+            img_ids=torch.zeros(hidden.shape[1], 3, device=hidden.device),  # the processors have their own table
+            txt_ids=torch.zeros(text.shape[1], 3, device=hidden.device),
             joint_attention_kwargs={STATE: state},
             return_dict=False,
         )[0]
-        return out[:, : noise.shape[1]]
+
+    def _vec(
+        self, pooled: Tensor, timestep: Tensor, guidance: Tensor | None, own: float | None, strength: float | None
+    ) -> Tensor:
+        """The conditioning vector (B, D) of tokens with a timestep or guidance of their own."""
+        at = timestep if own is None else torch.full_like(timestep, own)
+        if guidance is None:
+            return self.transformer.time_text_embed(at.to(pooled) * 1000, pooled)
+        strong = guidance if strength is None else torch.full_like(guidance, strength)
+        return self.transformer.time_text_embed(at.to(pooled) * 1000, strong.to(pooled) * 1000, pooled)
+
+    @contextmanager
+    def _embedding(self, state: _State, hidden: Tensor) -> Iterator[None]:
+        """Lets a switched adapter's part of the embedding act on its tokens."""
+        passed = state.passes[0]
+        adapter = None if passed.segments_of is None else state.modules.get(passed.segments_of.method.name)
+        pairs = adapter.embedding() if adapter is not None else ()
+        if not pairs:
+            yield
+            return
+        first = passed.lengths[0] - hidden.shape[1]
+        spans = adapted_spans(passed.segments, first, passed.lengths[0])
+
+        def add(_module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            output = output.clone()
+            for span in spans:
+                for pair in pairs:
+                    output[:, slice(*span)] += pair(args[0][:, slice(*span)]).to(output.dtype)
+            return output
+
+        hook = self.transformer.x_embedder.register_forward_hook(add)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _pass(self, bounds: tuple[Bound, ...], noise: Tensor, text: Tensor, position: RunPosition | None) -> Pass:
         trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.transformer.parameters())
@@ -348,13 +413,13 @@ def _gather(passes: Sequence[Pass], noise: Tensor, conditions: Tensor | Sequence
     return torch.nn.utils.rnn.pad_sequence(samples, batch_first=True)
 
 
-def _after(index: int, block: Any) -> Callable[..., Any]:
-    """A forward hook: the steps that follow a block, and the tokens that go on."""
-    names = list(inspect.signature(block.forward).parameters)
+def _forward(index: int, block: Any, original: Callable[..., Streams]) -> Callable[..., Streams]:
+    """A block's forward: its own, or what the methods of the call make of it."""
+    names = list(inspect.signature(original).parameters)
 
-    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    def forward(*args: Any, **kwargs: Any) -> Streams:
         arguments = {**dict(zip(names, args, strict=False)), **kwargs}
         state: PassState | None = (arguments.get("joint_attention_kwargs") or {}).get(STATE)
-        return output if state is None else state.after(index, module, output, arguments)
+        return original(**arguments) if state is None else state.block(index, block, original, arguments)
 
-    return hook
+    return forward

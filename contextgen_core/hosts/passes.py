@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attention import Memo, Program, choose_kernel, compile_blocks
+from ..attention import Memo, Program, Span, choose_kernel, compile_blocks
+from ..backbones import Stretch
 from ..errors import InputError
 from ..methods.boundary import Block, BlockCounts, BlockWork, Bound, Forward, ForwardCall, RunPosition, Segment
 
@@ -25,7 +26,7 @@ class Pass:
     forward   of the owner, or one that leaves all as it is
     programs  attention of each block; lengths: joint tokens that enter each block; leave: those that go on, or None
     afters    for each block the steps on its result, each with the number of its method in ``bounds``
-    segments  tokens that are computed differently, with the number of the method that wants it
+    segments  tokens that are computed differently, and the method that wants it
     ids       position ids of the image tokens that go in, (n, axes) on the device, None: the family's own
     kept      which image tokens go in, on the device, None: all
     """
@@ -38,7 +39,7 @@ class Pass:
     leave: tuple[int | None, ...]
     afters: tuple[tuple[tuple[int, After], ...], ...]
     segments: tuple[Segment, ...]
-    segments_of: int
+    segments_of: Bound | None
     ids: Tensor | None
     kept: Tensor | None
 
@@ -113,7 +114,7 @@ def _planned(request: PassRequest) -> Pass:
         leave=tuple(block.leave for block in forward.blocks),
         afters=tuple(_afters(forwards, at) for at in range(request.blocks.all)),
         segments=() if rebuilds is None else forwards[rebuilds].segments,
-        segments_of=-1 if rebuilds is None else rebuilds,
+        segments_of=None if rebuilds is None else request.bounds[rebuilds],
         ids=None if forward.ids is None else forward.ids.to(request.device),
         kept=None if forward.kept is None else torch.from_numpy(forward.kept).to(request.device),
     )
@@ -136,6 +137,37 @@ def _only(bounds: Sequence[Bound], wants: Sequence[bool], what: str) -> int | No
             "model",
         )
     return numbers[0] if numbers else None
+
+
+def stretches(
+    segments: Sequence[Segment], length: int, vec_of: Callable[[float | None, float | None], Tensor]
+) -> tuple[Stretch, ...]:
+    """The segments as a block's stretches, over the ``length`` tokens that enter it.
+
+    vec_of  timestep and guidance, None for those of the call -> conditioning vector (B, D)
+    """
+    cut = [segment._replace(span=Span(segment.span.start, min(segment.span.stop, length))) for segment in segments]
+    return tuple(
+        Stretch(
+            span,
+            None if timestep is None and guidance is None else vec_of(timestep, guidance),
+            adapter,
+        )
+        for span, timestep, guidance, adapter in cut
+        if span.size > 0
+    )
+
+
+def adapted_spans(segments: Sequence[Segment], start: int, stop: int) -> list[Span]:
+    """The tokens from ``start`` to ``stop`` on which the adapter acts, in pieces counted from ``start``."""
+    spans, at = [], start
+    for span in sorted(segment.span for segment in segments if not segment.adapter):
+        if span.start > at:
+            spans.append(Span(at - start, min(span.start, stop) - start))
+        at = max(at, span.stop)
+    if at < stop:
+        spans.append(Span(at - start, stop - start))
+    return [span for span in spans if span.size > 0]
 
 
 def run_afters(passed: Pass, number: int, states: list[dict[str, Any]], work: Callable[[int], BlockWork]) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor
 from ..attention.groups import Group, Span
 
 if TYPE_CHECKING:
-    from ..backbones.record import Backbone
+    from ..backbones import Additions, Backbone, LowRank
     from ..composite.compose import Scene
 
 
@@ -97,10 +97,25 @@ class ForwardCall:
     dtype: torch.dtype = torch.float32
 
 
-class Segment(NamedTuple):
-    """Tokens whose block computations differ from the rest's.
+class SwitchedAdapter(Protocol):
+    """What a method's extra weights offer where its adapter is switched by segments.
 
-    span      of the joint sequence
+    Names are canonical layer names (:mod:`contextgen_core.backbones`); where tokens are few, so are the products.
+    """
+
+    def additions(self, block: int) -> Additions:
+        """The low-rank additions of a block, double blocks first."""
+        ...
+
+    def embedding(self) -> Sequence[LowRank]:
+        """Those of the layer that embeds the image tokens."""
+        ...
+
+
+class Segment(NamedTuple):
+    """Tokens whose block computations differ from the rest's; the adapter then comes with the method's modules.
+
+    span      of the joint sequence that enters the first block
     timestep  their own timestep 0..1 for the modulation, None: the current one
     guidance  their own embedded guidance, None: the user's
     adapter   whether the method's adapter acts on them

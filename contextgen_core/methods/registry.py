@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import cast
 
@@ -10,21 +11,34 @@ from ..errors import InputError
 from .boundary import Method
 from .golden import GoldenModule
 
-MODULES = {"contextgen": ("contextgen.method", "CONTEXTGEN")}
+MODULES = {"contextgen": ("contextgen.method", "CONTEXTGEN")}  # where each lies
+
+_registered: dict[str, Method] = {}
 
 
-@cache
 def method(name: str) -> Method:
     """The method of that name. Raises InputError, naming all, for an unknown one."""
-    if name not in MODULES:
-        raise InputError(f"The method {name[:40]!r} is unknown; choose one of {', '.join(MODULES)}.")
-    module, attribute = MODULES[name]
-    return getattr(import_module(f".{module}", __package__), attribute)
+    if name not in _registered:
+        if name not in MODULES:
+            raise InputError(f"The method {name[:40]!r} is unknown; choose one of {', '.join(MODULES)}.")
+        module, attribute = MODULES[name]
+        _registered[name] = getattr(import_module(f".{module}", __package__), attribute)
+    return _registered[name]
 
 
 def methods() -> tuple[Method, ...]:
-    """All methods, in the order of the registry."""
-    return tuple(method(name) for name in MODULES)
+    """All methods: those of the pack in their order, then those that are registered besides."""
+    return (*(method(name) for name in MODULES), *(m for name, m in _registered.items() if name not in MODULES))
+
+
+@contextmanager
+def registered(own: Method) -> Iterator[None]:
+    """Lets the hosts know a method from outside of the pack while the context lasts."""
+    _registered[own.name] = own
+    try:
+        yield
+    finally:
+        del _registered[own.name]
 
 
 def golden_module(name: str) -> GoldenModule:

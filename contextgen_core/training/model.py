@@ -171,8 +171,8 @@ class _BatchedCall:
     def rotate(self, x: Tensor) -> Tensor:
         return rotate(x, self.rotary)
 
-    def after(self, block: int, module: Any, streams: Streams, arguments: Mapping[str, Any]) -> Streams:
-        text, image = streams
+    def block(self, block: int, module: Any, original: Callable[..., Streams], arguments: Mapping[str, Any]) -> Streams:
+        text, image = original(**arguments)
         return text, image[:, : self.base] if block == self.leave - 1 else image
 
     def attention(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

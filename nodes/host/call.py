@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+import comfy.ldm.flux.layers as flux_layers
 import comfy.ldm.modules.attention as host_attention
 import torch
 
 from ...contextgen_core.attention import Memo, Span, run
-from ...contextgen_core.backbones import view
+from ...contextgen_core.backbones import rebuild_double, rebuild_single, view
+from ...contextgen_core.backbones.flux import pack
 from ...contextgen_core.errors import InputError
-from ...contextgen_core.hosts.passes import Pass, PassRequest, plan_pass, run_afters
+from ...contextgen_core.hosts.passes import Pass, PassRequest, adapted_spans, plan_pass, run_afters, stretches
 from ...contextgen_core.methods.boundary import BlockWork, Bound
 from .families import BlockKey, Family, family_of_transformer
+
+if TYPE_CHECKING:
+    from ...contextgen_core.backbones import DoubleBlock, SingleBlock
 
 Options = dict[str, Any]
 Acting = tuple[tuple[Bound, Hashable], ...]
@@ -57,7 +62,7 @@ def _begin(
         device=x.device,
         dtype=x.dtype,
     )
-    return Call(transformer, family, request, vectors, modules, _rows(options, len(x)))
+    return Call(transformer, family, request, vectors, modules, _rows(options, len(x)), given)
 
 
 # Outside of any graph: under torch.compile, everything after it is one graph without a break.
@@ -81,6 +86,7 @@ class Call:
         vectors: Mapping[str, Mapping[str, torch.Tensor]],
         modules: Mapping[str, Any],
         positive: tuple[bool, ...],
+        given: Options,
     ) -> None:
         self.transformer = transformer
         self.family = family
@@ -91,6 +97,7 @@ class Call:
         self.positive = positive
         self.states: list[dict[str, Any]] = [{} for _ in request.bounds]
         self.probe: Callable[..., None] | None = None
+        self.given = given
         self.started = not family.post_input
         self.blocks_reached: set[int] = set()
         self.attention_reached: set[int] = set()
@@ -158,14 +165,46 @@ class Call:
         self.started = True
         if not self.owned:
             return args
-        changed = {**args}
+        changed = {**args, "img": self._embedded(img)}
         if self.passed.kept is not None:
-            changed["img"] = img.index_select(1, self.passed.kept)
+            changed["img"] = changed["img"].index_select(1, self.passed.kept)
         if self.passed.ids is not None:
             changed["img_ids"] = self.passed.ids[None].expand(img.shape[0], -1, -1)
         if forward.text_ids is not None:
             changed["txt_ids"] = forward.text_ids.to(img.device)[None].expand(img.shape[0], -1, -1)
         return changed
+
+    @property
+    def switched(self) -> Any | None:
+        """The adapter that segments switch, from its method's modules."""
+        bound = self.passed.segments_of
+        return None if bound is None else self.modules.get(bound.method.name)
+
+    def _embedded(self, img: torch.Tensor) -> torch.Tensor:
+        """Image tokens with a switched adapter's part of their embedding; what went into it is in the arguments."""
+        pairs = self.switched.embedding() if self.switched is not None else ()
+        if not pairs:
+            return img
+        latents = [self.given["x"], *(self.given.get("ref_latents") or ())]
+        tokens = torch.cat([pack(latent).to(img).expand(len(img), -1, -1) for latent in latents], dim=1)
+        first = self.request.text + self.passed.forward.phrases
+        img = img.clone()
+        for span in adapted_spans(self.passed.segments, first, first + img.shape[1]):
+            for pair in pairs:
+                img[:, slice(*span)] += pair(tokens[:, slice(*span)]).to(img.dtype)
+        return img
+
+    def vec_of(self, timestep: float | None, guidance: float | None) -> torch.Tensor:
+        """The conditioning vector (B, D) of tokens with a timestep or guidance of their own."""
+        given, model = self.given, self.transformer
+        at = given.get("timestep", given.get("timesteps"))
+        at = at if timestep is None else torch.full_like(at, timestep)
+        dtype = given["x"].dtype
+        vec = model.time_in(flux_layers.timestep_embedding(at, 256).to(dtype))
+        if model.params.guidance_embed and given.get("guidance") is not None:
+            strong = given["guidance"] if guidance is None else torch.full_like(given["guidance"], guidance)
+            vec = vec + model.guidance_in(flux_layers.timestep_embedding(strong, 256).to(dtype))
+        return vec + model.vector_in(given["y"][:, : model.params.vec_in_dim])
 
     def shorten_pe(self, pe: torch.Tensor, length: int) -> torch.Tensor:
         if pe.shape[2] == length:
@@ -224,6 +263,8 @@ class _Block:
         def original(given: Options) -> Options:
             nonlocal ran
             ran = True
+            if call.passed.segments:
+                return self._rebuilt(self._guard(given, pe))
             return extra["original_block"](self._guard(given, pe) if call.owned else given)
 
         # Foreign code may build its own arguments: what it leaves out of ours is put back.
@@ -281,6 +322,36 @@ class _Block:
             return func(q, k, v, heads, mask=mask, **kwargs)
 
         return run(self.call.passed.programs[self.number], q, k, v, attend)
+
+    def _rebuilt(self, args: Options) -> Options:
+        """The block from its weights as functions, in the place of the original."""
+        call, img, vec, pe = self.call, args["img"], args["vec"], args["pe"]
+        options = args["transformer_options"]
+        if any(options.get("patches", {}).get(name) for name in ("attn1_patch", "attn1_output_patch")):
+            raise InputError(
+                "another node patches FLUX's attention, which a model with tokens of different timesteps or adapters"
+                " does not run; remove it, or leave these switches at their defaults.",
+                call.node,
+                "model",
+            )
+        block = view(call.family.block_of(call.transformer, self.number))
+        double = self.number < call.family.backbone.double
+        length = img.shape[1] + (args["txt"].shape[1] if double else 0)
+        parts = stretches(call.passed.segments, length, call.vec_of)
+        additions = None if call.switched is None else call.switched.additions(self.number)
+
+        def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            override = options["optimized_attention_override"]
+            func = host_attention.optimized_attention
+            func = getattr(func, "__wrapped__", func)
+            return override(func, q, k, v, q.shape[1], skip_reshape=True, transformer_options=options)
+
+        if double:
+            image, text = rebuild_double(
+                cast("DoubleBlock", block), img, args["txt"], vec, attend, pe, parts, additions
+            )
+            return {"img": image, "txt": text}
+        return {"img": rebuild_single(cast("SingleBlock", block), img, vec, attend, pe, parts, additions)}
 
     def _after(self, args: Options, out: Options, ran: bool) -> Options:
         call = self.call

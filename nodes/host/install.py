@@ -104,8 +104,7 @@ def _outer_sample(installed: Installed, executor: Any, noise: torch.Tensor, *arg
 
 
 def _check_model(patcher: Any, installed: Installed, method: Method, plan: Any) -> None:
-    settings = installed.settings(method.name)
-    if settings is None:
+    if method.name not in dict(installed.entries):
         others = " and ".join(method_named(name).label for name, _ in installed.entries)
         raise InputError(
             f"the conditioning has a layout for {method.label}, but the model follows {others} alone; put the model"
@@ -133,7 +132,7 @@ def _check_model(patcher: Any, installed: Installed, method: Method, plan: Any) 
             method.node,
             "model",
         )
-    method.check(plan, settings, family.backbone)
+    method.check(plan, installed.settings(method.name), family.backbone)
 
 
 def _check_cond(plans: list[tuple[Method, Any]], cond: Options, noise: torch.Tensor) -> None:

@@ -22,9 +22,9 @@ def area(installed: Any, cond: Options) -> int | None:
     """Latent area of what one picture computes with beside its noise, None where no layout says; over the whole run,
     so windows count as open."""
     counted = [
-        (method, plan, settings)
+        (method, plan, installed.settings(method.name))
         for method, plan in plans_of(cond)
-        if method.sizes(plan)[1] and (settings := installed.settings(method.name)) is not None
+        if method.sizes(plan)[1] and method.name in dict(installed.entries)
     ]
     if not counted:
         return None
