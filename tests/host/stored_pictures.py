@@ -69,8 +69,9 @@ def _control() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
 
     def numbers(*shape: int) -> torch.Tensor:
-        # Whole numbers over a power of two: the inputs themselves do not depend on the machine.
-        return torch.randint(-512, 513, shape, generator=generator).float() / 256
+        # Whole numbers over a power of two do not depend on the machine; with 24 bits, so that every sum is rounded
+        # and shows its order.
+        return torch.randint(-(1 << 24), 1 << 24, shape, generator=generator).float() / (1 << 23)
 
     results = []
     for tokens in (17, 64, 200, 336):
