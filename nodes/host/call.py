@@ -37,7 +37,7 @@ def _torch_backend() -> bool:
     return name in ("attention_pytorch", "attention_sub_quad", "attention_split", "attention_basic")
 
 
-def _begin(
+def begin(
     transformer: Any,
     acting: Acting,
     vectors: Mapping[str, Mapping[str, torch.Tensor]],
@@ -54,7 +54,7 @@ def _begin(
     request = PassRequest(
         bounds=bounds,
         moments=tuple(moment for _, moment in acting),
-        text=context.shape[1],
+        text=context.shape[1],  # without phrases: they are joined later
         blocks=family.counts,
         noise=bounds[0].method.sizes(bounds[0].plan)[0],
         watched=frozenset(number for number, key in enumerate(family.keys) if key in theirs),
@@ -63,10 +63,6 @@ def _begin(
         dtype=x.dtype,
     )
     return Call(transformer, family, request, vectors, modules, _rows(options, len(x)), given)
-
-
-# Outside of any graph: under torch.compile, everything after it is one graph without a break.
-begin: Callable[..., Call] = _uncompiled(_begin)
 
 
 def _rows(options: Options, batch: int) -> tuple[bool, ...]:

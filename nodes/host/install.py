@@ -231,22 +231,32 @@ def _with_options(
 
 
 def _diffusion_model(installed: Installed, executor: Any, *args: Any, **kwargs: Any) -> Any:
-    plans, vectors = take(kwargs)
-    bounds = installed.bounds(plans)
-    if not bounds:
+    if not any(key.startswith(PLAN) for key in kwargs):
         return executor(*args, **kwargs)
+    call, args, kwargs = _begin(installed, executor, args, kwargs)
+    out = executor(*args, **kwargs)
+    if call is not None:
+        call.check()
+    return out
+
+
+def _planned(
+    installed: Installed, executor: Any, args: tuple[Any, ...], kwargs: Options
+) -> tuple[Call | None, tuple[Any, ...], Options]:
+    """The call that carries the layouts out, None where nothing acts; and the arguments of the diffusion model."""
+    plans, vectors = take(kwargs)
     names = list(inspect.signature(executor.original).parameters)
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     options = given.get("transformer_options") or {}
     moments = options.get(MOMENTS_KEY, {})
-    acting = [
-        (bound, moment)
-        for bound in bounds
-        if (moment := moments.get(bound.method.name, bound.method.moment(bound.plan, bound.settings, None))) is not None
+    told = [
+        (bound, moments.get(bound.method.name, bound.method.moment(bound.plan, bound.settings, None)))
+        for bound in installed.bounds(plans)
     ]
+    acting = tuple((bound, moment) for bound, moment in told if moment is not None)
     if not acting:
-        return executor(*args, **kwargs)
-    call: Call = begin(executor.class_obj, tuple(acting), vectors, options.get(MODULES_KEY, {}), given)
+        return None, args, kwargs
+    call = begin(executor.class_obj, acting, vectors, options.get(MODULES_KEY, {}), given)
     call.probe = options.get(PROBE_KEY)
     context = call.context(given["context"])
     if context is not given["context"]:
@@ -255,10 +265,13 @@ def _diffusion_model(installed: Installed, executor: Any, *args: Any, **kwargs: 
         # The host's own reference methods differ in ids only, which are rewritten, but for one that would also give
         # the references another modulation.
         kwargs["ref_latents_method"] = "offset"
-    args, kwargs = _with_options(names, tuple(args), kwargs, call.options)
-    out = executor(*args, **kwargs)
-    call.check()
-    return out
+    args, kwargs = _with_options(names, args, kwargs, call.options)
+    return call, args, kwargs
+
+
+# Outside of any graph: under torch.compile, everything after it is one graph without a break.
+_uncompiled: Any = torch.compiler.disable  # whose annotations fit its use as a decorator with arguments alone
+_begin: Callable[..., tuple[Call | None, tuple[Any, ...], Options]] = _uncompiled(_planned)
 
 
 def _with(

@@ -28,9 +28,11 @@ class Dense:
     def __init__(self) -> None:
         self.recorder, self.sums, self.blocks = Recorder(), 0.0, []
 
-    def __call__(self, sequence: Any, rule: Any, q: torch.Tensor, k: torch.Tensor) -> None:
+    def __call__(self, forward: Any, block: int, q: torch.Tensor, k: torch.Tensor) -> None:
+        sequence, schedule = forward.private
+        rule = schedule[block].rule
         self.blocks.append(rule)
-        self.recorder(sequence, rule, q, k)
+        self.recorder(forward, block, q, k)
         if rule is Rule.CLA:
             return
         logits = q.double() @ k.double().transpose(-1, -2) * q.shape[-1] ** -0.5 + torch.from_numpy(
