@@ -158,6 +158,26 @@ describe("the node's other fields", () => {
     expect(controller.promptText()).not.toBe(before);
   });
 
+  it("a canvas that changes during a gesture waits for its end", async () => {
+    const { controller, node, boxes } = await openController({ text: ONE });
+    const { view } = controller;
+    drag(view, [150, 150], [350, 350], { target: view.element.querySelector('[data-box="a"]'), end: null });
+    node.size = { w: 2000, h: 1000 };
+    controller.sync();
+    expect(controller.store.inGesture).toBe(true);
+    expect(controller.store.state.layout.canvas).toEqual({ w: 1000, h: 1000 });
+    view.cancelGesture();
+    controller.sync();
+    expect(boxes()[0]).toMatchObject({ x: 200, w: 400 });
+  });
+
+  it("follow: labels and layers stay the user's, only places come from the run", async () => {
+    const mine = ONE.replace('"id":"a"', '"id":"b1"').replace('"label":""', '"label":"left"').replace('"locked":false', '"locked":false,"rot":30');
+    const { controller, boxes } = await openController({ text: mine, boxesLinked: true, policy: "follow upstream" });
+    controller.ran(ran(SEEDED));
+    expect(boxes()).toMatchObject([{ x: 10, y: 20, w: 300, h: 400, ref: "Anna", label: "left", rot: 30 }]);
+  });
+
   it("a linked layout is shown and left alone", async () => {
     const { controller, written } = await openController({ text: ONE, layoutLinked: true });
     drag(controller.view, [500, 500], [900, 900]);

@@ -44,6 +44,21 @@ export function libraryOf(...names) {
   return library;
 }
 
+/** Pretends that the pictures of references are there: name, size and half-open rectangle of the subject. */
+export function withSubjects(view, subjects) {
+  const { library } = view;
+  // A canvas that takes everything and shows nothing.
+  const context = (canvas) => ({ canvas, getImageData: (x, y, w, h) => ({ data: new Uint8ClampedArray(4 * w * h) }) });
+  HTMLCanvasElement.prototype.getContext = function () {
+    return new Proxy(context(this), { get: (known, name) => known[name] ?? (() => {}), set: () => true });
+  };
+  library.references = library.references.map((reference) => {
+    const [width, height, ...subject] = subjects[reference.name];
+    return { ...reference, cutout: { width, height, subject, picture: null, pictureSize: { w: width, h: height } } };
+  });
+  view.update();
+}
+
 /** @param {string} text @param {{names?: string[], locale?: string, isLarge?: boolean}} [options] */
 export async function openView(text = "", { names = [], locale = "en", isLarge = false } = {}) {
   const { EditorView } = await import("../../web/editor/view.js");

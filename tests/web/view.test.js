@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
 import { LANGUAGES, translator } from "../../web/editor/strings.js";
-import { boxOf, drag, enter, field, openPage, openView, press, tool } from "./page.js";
+import { boxOf, drag, enter, field, openPage, openView, press, tool, withSubjects } from "./page.js";
 
 const TWO = '[{"id":"a","x":100,"y":100,"w":200,"h":200,"ref":"Anna"},{"id":"b","x":600,"y":600,"w":200,"h":200}]';
 const STACK = '[{"id":"a","x":100,"y":100,"w":300,"h":300},{"id":"b","x":100,"y":100,"w":300,"h":300}]';
@@ -106,6 +106,21 @@ describe("pointer", () => {
     store.dispatch({ type: "select", ids: ["b"] });
     drag(view, [200, 200], [200, 200], { target: boxOf(view, "b"), altKey: true });
     expect(store.state.selection).toEqual(["a"]);
+  });
+
+  it("with the shape of the reference kept, drawing and resizing keep it; Shift is the other way round", async () => {
+    const { view, store } = await openView("", { names: ["Anna"] });
+    withSubjects(view, { Anna: [400, 400, 100, 0, 300, 400] });
+    drag(view, [100, 100], [200, 400], { shiftKey: false });
+    expect(boxes(store)[0]).toMatchObject({ w: 100, h: 300 });
+    store.undo();
+    store.amend({ type: "prefer", preferences: { aspect: true } });
+    drag(view, [100, 100], [200, 400]);
+    expect(boxes(store)[0]).toMatchObject({ w: 150, h: 300 });
+    drag(view, [250, 400], [350, 400], { target: boxOf(view, "b1").querySelector('[data-handle="se"]') });
+    expect(boxes(store)[0]).toMatchObject({ w: 250, h: 500 });
+    drag(view, [350, 600], [450, 600], { target: boxOf(view, "b1").querySelector('[data-handle="se"]'), shiftKey: true });
+    expect(boxes(store)[0]).toMatchObject({ w: 350, h: 500 });
   });
 
   it("several selected boxes move together and only as far as all fit", async () => {
@@ -390,6 +405,48 @@ describe("panel, list and tools", () => {
     while (store.undo());
     expect(store.state.layout.canvas).toEqual({ w: 1000, h: 1000 });
     expect(boxes(store)[0]).toMatchObject({ x: 100, y: 100 });
+  });
+
+  it("Shape gives the box the shape of its reference, of the same area", async () => {
+    const { view, store } = await openView(TWO, { names: ["Anna"] });
+    withSubjects(view, { Anna: [400, 400, 100, 0, 300, 400] });
+    store.dispatch({ type: "select", ids: ["a"] });
+    tool(view, "shape").click();
+    expect(boxes(store)[0]).toMatchObject({ w: 141, h: 283 });
+  });
+
+  it("the outline of what is painted is shown beside a selected box that it leaves", async () => {
+    const { view, store } = await openView(TWO, { names: ["Anna"] });
+    withSubjects(view, { Anna: [400, 400, 100, 0, 300, 400] });
+    const outlines = () => [...view.element.querySelectorAll(".lines .painted")].map((line) => line.getAttribute("points"));
+    expect(outlines()).toEqual([]);
+    store.dispatch({ type: "select", ids: ["a"] });
+    expect(outlines()).toEqual(["130.00,59.00 271.00,59.00 271.00,342.00 130.00,342.00 130.00,59.00"]);
+    view.setEnvironment({ fit: "stretch" });
+    expect(outlines()).toEqual([]);
+  });
+
+  it("a cut takes the boxes away and a paste brings them back", async () => {
+    const { view, store } = await openView(TWO);
+    store.dispatch({ type: "select", ids: ["a"] });
+    let text = "";
+    const clipboard = (type, value = "") => {
+      const event = new Event(type, { bubbles: true, composed: true, cancelable: true });
+      event.clipboardData = { files: [], getData: () => value, setData: (_, data) => (text = data) };
+      boxOf(view, store.state.selection[0] ?? "b")?.dispatchEvent(event);
+    };
+    clipboard("cut");
+    expect(boxes(store).map((box) => box.id)).toEqual(["b"]);
+    clipboard("paste", text);
+    expect(boxes(store)).toMatchObject([{ id: "b" }, { x: 100, y: 100, w: 200, h: 200, ref: "Anna" }]);
+  });
+
+  it("selecting computes nothing anew", async () => {
+    const { view, store } = await openView(TWO, { names: ["Anna"] });
+    const { scene } = view;
+    store.dispatch({ type: "select", ids: ["a"] });
+    store.amend({ type: "prefer", preferences: { grid: 8 } });
+    expect(view.scene).toBe(scene);
   });
 
   it("settings are kept in the layout and are no entry of the history", async () => {

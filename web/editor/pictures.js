@@ -17,12 +17,11 @@ export class Pictures {
     this.view = view;
     this.signal = signal;
     const { t } = view;
-    this.button = iconButton("picture", t("addPicture"), { class: "plain add-picture" });
+    this.button = iconButton("picture", t("addPicture"), { class: "add-picture" });
     this.button.append(element("span", { text: t("addPicture") }));
     this.file = element("input", { type: "file", accept: "image/png,image/jpeg,image/webp", multiple: true, hidden: true, "aria-label": t("addPicture"), tabindex: -1 });
     this.name = element("input", { type: "text", maxlength: MAX_REF, "aria-label": t("nameIt") });
     this.form = element("form", { class: "naming", hidden: true }, element("span", { text: t("nameIt") }), this.name, element("button", { type: "submit", text: t("ok") }));
-    this.element = element("div", { class: "pictures" }, this.button, this.file, this.form);
     /** @type {(() => void) | null} */
     this.named = null;
     this.button.addEventListener("click", () => this.file.click(), { signal });

@@ -13,7 +13,7 @@ export class Tray {
     this.signal = signal;
     this.empty = element("p", { class: "hint", text: view.t("noReferences") });
     this.items = element("div", { class: "thumbs", role: "group", "aria-label": view.t("references") });
-    this.element = element("section", { class: "tray" }, this.items, this.empty, view.pictures.element);
+    this.element = element("section", { class: "tray" }, this.items, this.empty, view.pictures.button, view.pictures.file, view.pictures.form);
     /** @type {HTMLElement | null} what follows the pointer */
     this.ghost = null;
     /** @type {Pointer<number>[]} */
