@@ -54,7 +54,7 @@ export default [
   { files: ["tests/web/**/*.js"], languageOptions: { globals: names([...browser, ...node, "ClipboardEvent", "Event", "MouseEvent"]) } },
   {
     files: ["tests/browser/**/*.mjs", "scripts/**/*.mjs", "*.config.js"],
-    languageOptions: { globals: names([...browser, ...node, "app", "LiteGraph", "MouseEvent", "EventTarget", "performance"]) },
+    languageOptions: { globals: names([...browser, ...node, "app", "LiteGraph", "MouseEvent", "EventTarget", "performance", "ClipboardEvent", "DataTransfer", "DragEvent", "File", "OffscreenCanvas"]) },
     rules: { "no-console": "off" },
   },
 ];

@@ -158,6 +158,23 @@ describe("the node's other fields", () => {
     expect(controller.promptText()).not.toBe(before);
   });
 
+  it("a reference that is renamed takes its boxes along; one that is exchanged does not", async () => {
+    const anna = { name: "Anna", named: true, image: "/a.png", mask: null, exact: true, size: null };
+    const { controller, node, boxes } = await openController({ text: ONE, sources: [anna] });
+    node.sources = [{ ...anna, name: "Anne" }];
+    controller.sync();
+    expect(boxes()[0].ref).toBe("Anne");
+    node.sources = [{ ...anna, name: "reference 1", named: false }];
+    controller.sync();
+    expect(boxes()[0].ref).toBe(1);
+    node.sources = [anna];
+    controller.sync();
+    controller.store.dispatch({ type: "bind", ids: ["a"], ref: "Anna" });
+    node.sources = [{ ...anna, name: "Ben", image: "/b.png" }];
+    controller.sync();
+    expect(boxes()[0].ref).toBe("Anna");
+  });
+
   it("a canvas that changes during a gesture waits for its end", async () => {
     const { controller, node, boxes } = await openController({ text: ONE });
     const { view } = controller;

@@ -29,12 +29,7 @@ function attach(node) {
     input.value = text;
     graphChanged(node);
   });
-  let resumed = false;
   const sync = () => {
-    if (!resumed && node.graph && node.id !== undefined && node.id !== -1) {
-      resumed = true;
-      view.resume(findSession(node, NODE));
-    }
     const text = typeof input.value === "string" ? input.value : JSON.stringify(input.value ?? "");
     const source = readPicture(node, "image", annotatedUrl);
     view.sync({ ...parseClicks(text), readOnly: isLinked(node, "prompts"), source });
@@ -47,6 +42,10 @@ function attach(node) {
     size: [400, 780],
     watched: ["prompts"],
     always: () => false,
+    loaded: () => {
+      view.resume(findSession(node, NODE));
+      sync();
+    },
     sync,
     ran: (output) => {
       const told = output?.contextgen_cutout?.[0];

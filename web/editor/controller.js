@@ -51,6 +51,8 @@ export class Controller {
     this.taken = false;
     /** What the node's inputs other than the layout were when the prompt was last written. */
     this.asked = this.#around();
+    /** The references as last read, to see which got another name. */
+    this.named = this.facts.sources;
     /** @type {(() => void) | null} */
     this.closeLarge = null;
     this.callbacks = {
@@ -80,13 +82,15 @@ export class Controller {
     return { history: this.store.history, large: this.closeLarge !== null };
   }
 
-  /** @param {Session | null} session  of the node that had this one's place */
+  /** The node has been read from a workflow. @param {Session | null} session  of the node that had this one's place just before */
   resume(session) {
-    if (!session) return;
-    this.store.history = session.history;
+    const own = this.store.history;
+    if (session) this.store.history = session.history;
     this.known = null;
     this.sync();
-    if (session.large) this.openLarge();
+    // Another layout altogether has begun a history of its own.
+    const same = session !== null && this.store.history !== own && (this.store.canUndo || this.store.canRedo);
+    if (same && session.large) this.openLarge();
   }
 
   /** The node's input as the prompt carries it: without what is for the eye alone. */
@@ -116,8 +120,24 @@ export class Controller {
     if (arrived) this.#load(text, size);
     // During a gesture the boxes belong to the user's hand.
     if (!this.problem && !this.store.inGesture) this.#fitCanvas(size, arrived);
+    this.#followNames();
     this.library.update(this.#sources());
     this.#inform();
+  }
+
+  /** A reference that got another name takes the boxes along that were bound to it by the old one. */
+  #followNames() {
+    const { sources } = this.facts;
+    const before = this.named;
+    this.named = sources;
+    if (this.problem || this.facts.layoutLinked || this.store.inGesture || before.length !== sources.length) return;
+    const names = new Set(sources.map(({ name }) => name));
+    sources.forEach(({ name, named, image }, index) => {
+      const old = before[index];
+      if (old.name === name || old.image !== image || names.has(old.name)) return;
+      const ids = this.store.state.layout.boxes.filter((box) => box.ref === old.name).map((box) => box.id);
+      if (ids.length) this.store.amend({ type: "bind", ids, ref: named ? name : index + 1 });
+    });
   }
 
   /** The user's own text, typed or pasted: an entry of the history like any other. @param {string} text */

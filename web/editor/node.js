@@ -32,14 +32,6 @@ function attach(node) {
   const controller = new Controller(hostOf(node, input), t);
   // The prompt carries only what the picture depends on; the saved workflow carries all of it.
   input.serializeValue = () => controller.promptText();
-  let resumed = false;
-  const sync = () => {
-    if (!resumed && node.graph && node.id !== undefined && node.id !== -1) {
-      resumed = true;
-      controller.resume(findSession(node, NODE));
-    }
-    controller.sync();
-  };
   attachEditor(node, {
     name: WIDGET,
     input,
@@ -48,8 +40,9 @@ function attach(node) {
     size: [480, 960],
     watched: ["width", "height", "layout", "fit", "order", "boxes_policy"],
     always: () => controller.closeLarge !== null,
+    loaded: () => controller.resume(findSession(node, NODE)),
     sync: () => {
-      sync();
+      controller.sync();
       controller.view.stage.measure();
     },
     ran: (output) => controller.ran(readResult(output)),

@@ -191,6 +191,7 @@ export class Stage {
       bare: !layout.editor.labels && !chosen,
       slim: shown.w < 48,
       flat: shown.h < 48,
+      atop: !box.rot && (box.y / canvas.h) * this.element.offsetHeight * this.seen.zoom < 36,
     };
     for (const [key, on] of Object.entries(classes)) node.classList.toggle(key, on);
     setAttribute(node, "tabindex", active ? 0 : -1);

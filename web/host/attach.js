@@ -10,11 +10,11 @@ const LOOK = 400;
 /**
  * @param {HostNode} node
  * @param {{name: string, input: any, element: HTMLElement, minHeight: number, size: readonly [number, number], watched: readonly string[],
- *   always: () => boolean, sync: () => void, ran: (output: any) => void, end: () => void}} editor
+ *   always: () => boolean, loaded: () => void, sync: () => void, ran: (output: any) => void, end: () => void}} editor
  *   input: the text widget that it stands for; size: of a fresh node; watched: names of widgets whose change counts;
- *   always: kept up to date even while its element is not seen; end: the node is gone
+ *   loaded: the node has been read from a workflow; always: kept up to date even while its element is not seen; end: the node is gone
  */
-export function attachEditor(node, { name, input, element, minHeight, size, watched, always, sync, ran, end }) {
+export function attachEditor(node, { name, input, element, minHeight, size, watched, always, loaded, sync, ran, end }) {
   if (rendersElements()) hide(input);
   const widget = node.addDOMWidget(name, name, element, { serialize: false, hideOnZoom: false, getMinHeight: () => minHeight });
   // Two switches: the first for the saved workflow, the option above for the prompt.
@@ -42,7 +42,7 @@ export function attachEditor(node, { name, input, element, minHeight, size, watc
     if (!element.isConnected) takePlace(node, element);
     if (always() || (element.isConnected && element.offsetParent !== null)) sync();
   }, LOOK);
-  chain(node, "onConfigure", sync);
+  chain(node, "onConfigure", loaded);
   chain(node, "onConnectionsChange", sync);
   chain(node, "onExecuted", ran);
   chain(node, "onRemoved", finish);

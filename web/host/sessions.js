@@ -1,13 +1,14 @@
 /**
- * What an editor knows beyond its node's inputs, above all its history, kept while the node is made anew: the graph's undo,
- * a reload and a change of tabs all build every node again, under the same id.
+ * What an editor knows beyond its node's inputs, above all its history, kept while the graph's undo builds every node
+ * anew, under the same id.
  */
 
 import { rootGraph, workflowName } from "./comfy.js";
 
-const KEPT = 16;
+/** How long the host may take to build the graph again, milliseconds. Later it is another node that has the id. */
+const KEPT = 4000;
 
-/** @type {Map<string, unknown>} the latest last */
+/** @type {Map<string, {session: unknown, since: number}>} */
 const sessions = new Map();
 
 /** @param {import("./comfy.js").HostNode} node @param {string} kind */
@@ -19,16 +20,13 @@ function keyOf(node, kind) {
 /** @template T @param {import("./comfy.js").HostNode} node @param {string} kind @param {T} session */
 export function keepSession(node, kind, session) {
   if (node.id === undefined || node.id === -1) return;
-  const key = keyOf(node, kind);
-  sessions.delete(key);
-  sessions.set(key, session);
-  for (const old of sessions.keys()) {
-    if (sessions.size <= KEPT) break;
-    sessions.delete(old);
-  }
+  const now = Date.now();
+  for (const [key, { since }] of sessions) if (now - since > KEPT) sessions.delete(key);
+  sessions.set(keyOf(node, kind), { session, since: now });
 }
 
 /** @param {import("./comfy.js").HostNode} node @param {string} kind @returns {any} what was kept under this node's id, or null */
 export function findSession(node, kind) {
-  return sessions.get(keyOf(node, kind)) ?? null;
+  const kept = sessions.get(keyOf(node, kind));
+  return kept && Date.now() - kept.since <= KEPT ? kept.session : null;
 }
