@@ -1,9 +1,9 @@
 import js from "@eslint/js";
 
 const browser = [
-  "AbortController", "AbortSignal", "CSS", "CanvasImageSource", "CanvasRenderingContext2D", "ClipboardEvent", "Element", "HTMLCanvasElement",
+  "AbortController", "AbortSignal", "Blob", "CSS", "CanvasImageSource", "CanvasRenderingContext2D", "ClipboardEvent", "DataTransfer", "Element", "File", "FormData", "HTMLCanvasElement",
   "HTMLElement", "HTMLImageElement", "HTMLInputElement", "HTMLSelectElement", "Image", "ImageData", "KeyboardEvent", "Node",
-  "PointerEvent", "ResizeObserver", "ShadowRoot", "TextEncoder", "URL", "URLSearchParams", "cancelAnimationFrame", "clearInterval",
+  "PointerEvent", "ResizeObserver", "ShadowRoot", "TextEncoder", "URL", "URLSearchParams", "Worker", "cancelAnimationFrame", "clearInterval", "createImageBitmap",
   "document", "getComputedStyle", "requestAnimationFrame", "setInterval", "window",
 ];
 const node = ["URL", "console", "process", "setTimeout", "clearTimeout", "fetch", "Buffer", "FormData", "Blob", "AbortSignal", "performance"];
@@ -26,7 +26,7 @@ export default [
         { property: "outerHTML", message: "Text from workflows is hostile: textContent only." },
         { property: "insertAdjacentHTML", message: "Text from workflows is hostile: textContent only." },
       ],
-      "no-unused-vars": ["error", { argsIgnorePattern: "^_" }],
+      "no-unused-vars": ["error", { argsIgnorePattern: "^_", varsIgnorePattern: "^_" }],
       "no-var": "error",
       "object-shorthand": "error",
       "prefer-const": "error",
@@ -47,13 +47,14 @@ export default [
   },
   {
     files: ["web/**/*.js"],
-    ignores: ["web/editor/host.js"],
-    rules: { "no-restricted-imports": ["error", { patterns: [{ group: ["**/scripts/*"], message: "Only host.js knows the host." }] }] },
+    ignores: ["web/host/comfy.js"],
+    rules: { "no-restricted-imports": ["error", { patterns: [{ group: ["**/scripts/*"], message: "Only web/host/comfy.js knows the host." }] }] },
   },
+  { files: ["web/**/*_worker.mjs"], languageOptions: { globals: names(["self", "fetch", "createImageBitmap", "OffscreenCanvas"]) } },
   { files: ["tests/web/**/*.js"], languageOptions: { globals: names([...browser, ...node, "ClipboardEvent", "Event", "MouseEvent"]) } },
   {
     files: ["tests/browser/**/*.mjs", "scripts/**/*.mjs", "*.config.js"],
-    languageOptions: { globals: names([...browser, ...node, "app", "LiteGraph", "MouseEvent", "EventTarget", "performance"]) },
+    languageOptions: { globals: names([...browser, ...node, "app", "LiteGraph", "MouseEvent", "EventTarget", "performance", "ClipboardEvent", "DataTransfer", "DragEvent", "File", "OffscreenCanvas"]) },
     rules: { "no-console": "off" },
   },
 ];

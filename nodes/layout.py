@@ -224,7 +224,7 @@ def _boxes(layout: Layout) -> list[list[dict[str, Any]]]:
     """The host's canonical form: one list of dicts, for the one frame there is."""
     entries = []
     for instance in layout.instances:
-        box = instance.box.clipped(layout.width, layout.height)
+        box = instance.region.clipped(layout.width, layout.height)
         x, y = round(box.x1), round(box.y1)
         entry = {"x": x, "y": y, "width": max(1, round(box.x2) - x), "height": max(1, round(box.y2) - y)}
         label = instance.label or (instance.reference if isinstance(instance.reference, str) else "")

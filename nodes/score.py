@@ -167,7 +167,7 @@ class ContextGenScore(io.ComfyNode):
         scores: list[Scored] = []
         for number, pixels in enumerate(pictures):
             height, width = pixels.shape[:2]
-            placed = [one.box for one in layout.layout.scaled_to(width, height).instances]
+            placed = [one.region for one in layout.layout.scaled_to(width, height).instances]
             with naming(NODE, "masks"):
                 inside = _inside(masks, number, len(pictures), placed, width, height)
             expected = [

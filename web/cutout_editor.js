@@ -1,6 +1,6 @@
 /** Entry of the cut-out editor: registers it with the frontend, and nothing else. */
 
-import { register } from "./editor/host.js";
-import { extension } from "./cutout/host.js";
+import { extension } from "./cutout/node.js";
+import { register } from "./host/comfy.js";
 
 register(extension);

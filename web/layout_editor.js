@@ -1,5 +1,6 @@
 /** Entry of the box editor: registers it with the frontend, and nothing else. */
 
-import { register } from "./editor/host.js";
+import { extension } from "./editor/node.js";
+import { register } from "./host/comfy.js";
 
-register();
+register(extension);

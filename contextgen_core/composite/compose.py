@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from ..errors import InputError
 from ..input.checks import shorten
-from ..layout.layout import Instance, Layout, box_name
+from ..layout.layout import FITS, MAX_STRENGTH, Instance, Layout, box_name
 from ..layout.tokens import TOKEN
 from .ordering import Patch, overlap_order
 from .placement import Cutout, paste_rect, placed
@@ -18,7 +18,6 @@ from .references import GREY, Reference, subject_box
 
 __all__ = ["FITS", "ORDERS", "Scene", "automatic_order", "compose", "paste_rect"]
 
-FITS = ("instance", "stretch", "image")
 ORDERS = ("drawn", "automatic")
 CUT_OFF_WARNING = 0.1  # share of a subject beyond the canvas from which on it is worth a sentence
 MOSTLY_HIDDEN = 0.05
@@ -28,7 +27,8 @@ MOSTLY_HIDDEN = 0.05
 class Scene:
     """A layout with its references bound and painted.
 
-    references: aligned with layout.instances; None for an instance described by the prompt alone.
+    references: aligned with layout.instances, with the instance's strength in them; None for an instance described by
+        the prompt alone, and for a hidden one.
     composite: uint8 (H, W, 3) of the layout's canvas, grey 128 where nothing is painted.
     painted: indices of the instances with a reference, bottom first.
     visible: per instance, the share 0..1 of its subject's pixels that ends up in the composite, neither
@@ -68,7 +68,8 @@ def compose(
     if order not in ORDERS:
         raise InputError(f"the order is {shorten(order)}; choose one of {', '.join(ORDERS)}.")
     bound = _bound(layout, references)
-    warnings = [*_box_warnings(layout), *_unused_warnings(references, bound)]
+    warnings = [*_box_warnings(layout), *_unused_warnings(layout, references, bound)]
+    bound = tuple(map(_strengthened, layout.instances, bound))
     drawn = tuple(index for index, reference in enumerate(bound) if reference is not None)
     if own_composite is not None:
         composite = _own(own_composite, layout.width, layout.height)
@@ -104,9 +105,17 @@ def automatic_order(masks: Sequence[np.ndarray]) -> tuple[int, ...]:
 # --- binding --------------------------------------------------------------------------------------
 
 
+def _strengthened(instance: Instance, reference: Reference | None) -> Reference | None:
+    if reference is None or instance.strength == 1:
+        return reference
+    return replace(reference, strength=min(MAX_STRENGTH, reference.strength * instance.strength))
+
+
 def _bound(layout: Layout, references: Sequence[Reference]) -> tuple[Reference | None, ...]:
     return tuple(
-        None if instance.reference is None else _found(instance, box_name(position, instance.id), references)
+        None
+        if instance.reference is None or instance.hidden
+        else _found(instance, box_name(position, instance.id), references)
         for position, instance in enumerate(layout.instances, 1)
     )
 
@@ -165,7 +174,11 @@ def _painted(layout: Layout, cutouts: Sequence[Cutout | None], painted: Sequence
             continue
         canvas, patch = _windows(cutout.x, cutout.y, cutout.mask, layout)
         mask = cutout.mask[patch]
-        np.copyto(composite[canvas], cutout.pixels[patch], where=mask[..., None])
+        pixels, opacity = cutout.pixels[patch], layout.instances[index].opacity
+        if opacity < 1:
+            below = composite[canvas].astype(np.float32)
+            pixels = (below + (pixels - below) * np.float32(opacity) + 0.5).astype(np.uint8)
+        np.copyto(composite[canvas], pixels, where=mask[..., None])
         owner[canvas][mask] = index + 1
     counts = np.bincount(owner.ravel(), minlength=len(cutouts) + 1)
     return composite, [int(count) for count in counts[1:]]
@@ -192,13 +205,15 @@ def _own(picture: np.ndarray, width: int, height: int) -> np.ndarray:
 def _box_warnings(layout: Layout) -> list[str]:
     found: list[str] = []
     for position, instance in enumerate(layout.instances, 1):
-        box = instance.box.clipped(layout.width, layout.height)
+        if instance.hidden:
+            continue
+        box = instance.region.clipped(layout.width, layout.height)
         if box.width < TOKEN or box.height < TOKEN:
             found.append(
                 f"{box_name(position, instance.id)} is {box.width:.4g} x {box.height:.4g} pixels inside the "
                 f"canvas, smaller than a token of {TOKEN} x {TOKEN}; enlarge it."
             )
-        elif box.area < (1 - CUT_OFF_WARNING) * instance.box.area:
+        elif not instance.rotation and box.area < (1 - CUT_OFF_WARNING) * instance.box.area:
             found.append(
                 f"{box_name(position, instance.id)} has only {box.area / instance.box.area:.0%} of its area "
                 "inside the canvas; its subject is fitted to that part."
@@ -206,8 +221,11 @@ def _box_warnings(layout: Layout) -> list[str]:
     return found
 
 
-def _unused_warnings(references: Sequence[Reference], bound: Sequence[Reference | None]) -> list[str]:
+def _unused_warnings(layout: Layout, references: Sequence[Reference], bound: Sequence[Reference | None]) -> list[str]:
+    # What is bound to hidden boxes alone is left out on purpose.
+    meant = {instance.reference for instance in layout.instances if instance.hidden}
     used = {id(reference) for reference in bound}
+    used |= {id(reference) for n, reference in enumerate(references, 1) if n in meant or reference.name in meant}
     return [
         f"reference {shorten(reference.name)} is bound to no box and has no effect."
         for reference in references

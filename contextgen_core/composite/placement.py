@@ -8,6 +8,8 @@ Geometry (the editor's live preview computes the same; tests/vectors/paste_rect.
     stretch   w = bw, h = bh; centred on the box, fills it
     image     k = min(bw / W, bh / H) for a picture of W x H; w = cw * k, h = ch * k; the whole picture is
               centred on the box: x = cx + (sx1 - W / 2) * k, y = cy + (sy1 - H / 2) * k
+    turned    a box with a rotation is not clipped; the subject is fitted to it upright, then turned with it
+    flip      mirrors the whole picture first, so that the subject's rectangle lies on the other side of it
     ints      w = max(1, floor(w + 0.5)), then x = floor(cx - w / 2 + 0.5); in "image" x = floor(x + 0.5);
               h and y alike
 
@@ -23,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from ..layout.box import Box
-from ..layout.layout import Instance, Layout
+from ..layout.layout import Instance, Layout, sine_cosine
 from .references import HALF, Reference, subject_box
 
 
@@ -72,15 +74,20 @@ def paste_rect(
 
 
 def placed(instance: Instance, reference: Reference, layout: Layout, fit: str, official: bool) -> Cutout:
-    """Cut the subject out and resize it to its destination."""
+    """Cut the subject out, resize it to its destination, mirror it and turn it.
+
+    fit: of the layout; the instance's own goes before. official: takes mirrored and turned boxes as plain ones.
+    """
     source = subject_box(reference.mask, 1 if official else HALF)
     if source is None:
         raise ValueError("a reference with an empty mask")  # Reference refuses it
     if official:  # the end index was used exclusively
         x1, y1, x2, y2 = source
         source = (x1, y1, max(x2 - 1, x1 + 1), max(y2 - 1, y1 + 1))
-    box = instance.box.clipped(layout.width, layout.height)
-    x, y, w, h = paste_rect(fit, box, reference.size, source, official=official)
+    turned = instance.rotation != 0 and not official
+    box = instance.box if turned else instance.box.clipped(layout.width, layout.height)
+    mirrored = source if official else _mirrored(source, reference.size, instance.flip)
+    x, y, w, h = paste_rect(instance.fit or fit, box, reference.size, mirrored, official=official)
     columns, rows = slice(source[0], source[2]), slice(source[1], source[3])
     pixels, mask = reference.pixels[rows, columns], reference.mask[rows, columns]
     if official:
@@ -88,8 +95,38 @@ def placed(instance: Instance, reference: Reference, layout: Layout, fit: str, o
         return Cutout(x, y, (small + 0.5).astype(np.uint8), bilinear(mask[..., None], w, h)[..., 0] > 0)
     # Pillow resizes RGBA premultiplied: no colour of the background bleeds over the subject's edge.
     picture = Image.fromarray(np.dstack([pixels, mask])).resize((w, h), Image.Resampling.BILINEAR)
+    if "h" in instance.flip:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if "v" in instance.flip:
+        picture = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    if turned:
+        x, y, picture = _turned(x, y, picture, instance)
     rgba = np.asarray(picture)
     return Cutout(x, y, rgba[..., :3], rgba[..., 3] >= HALF)
+
+
+def _mirrored(source: tuple[int, int, int, int], size: tuple[int, int], flip: str) -> tuple[int, int, int, int]:
+    x1, y1, x2, y2 = source
+    if "h" in flip:
+        x1, x2 = size[0] - x2, size[0] - x1
+    if "v" in flip:
+        y1, y2 = size[1] - y2, size[1] - y1
+    return x1, y1, x2, y2
+
+
+def _turned(x: int, y: int, picture: Image.Image, instance: Instance) -> tuple[int, int, Image.Image]:
+    """An RGBA picture whose corner lies at (x, y), turned about the box's centre, on whole pixels of the canvas."""
+    (cx, cy), (sin, cos) = instance.box.center, sine_cosine(instance.rotation)
+    edges = [(u - cx, v - cy) for u in (x, x + picture.width) for v in (y, y + picture.height)]
+    across = [cx + u * cos - v * sin for u, v in edges]
+    down = [cy + u * sin + v * cos for u, v in edges]
+    left, top = math.floor(min(across)), math.floor(min(down))
+    size = (max(1, math.ceil(max(across)) - left), max(1, math.ceil(max(down)) - top))
+    # From a place of the turned picture back to the upright one.
+    u, v = left - cx, top - cy
+    back = (cos, sin, cos * u + sin * v + cx - x, -sin, cos, -sin * u + cos * v + cy - y)
+    # Pillow interpolates RGBA premultiplied here, too.
+    return left, top, picture.transform(size, Image.Transform.AFFINE, back, Image.Resampling.BILINEAR)
 
 
 def bilinear(values: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -3,17 +3,26 @@
 The JSON form, version 1 (array order = painting order, first = bottom; pixels of the given canvas)::
 
     {"v": 1, "canvas": {"w": 1024, "h": 768},
-     "boxes": [{"id": "b1", "x": 20, "y": 35, "w": 65, "h": 66, "ref": "Anna", "label": "", "locked": false}],
+     "boxes": [{"id": "b1", "x": 20, "y": 35, "w": 65, "h": 66, "ref": "Anna", "label": "", "locked": false,
+                "rot": 30, "flip": "h", "fit": "stretch", "strength": 1.5, "opacity": 0.5, "hidden": true,
+                "group": "g1", "colour": "#ff8800", "solid": {...}}],
+     "groups": [{"id": "g1", "label": "", "hidden": false, "locked": false}],
+     "camera": {"focal": 1, "height": 1, "pitch": 0},
      "editor": {}}
 
-`ref` is a reference's name, its 1-based number, or null; it, `label` and `locked` may be left out. `editor`
-holds the editor's own preferences and is ignored here, as is every other key. Without "v", or as a bare list
-of boxes, the text counts as version 0: ids are made up and a missing canvas is the one the caller gives.
+`ref` is a reference's name, its 1-based number, or null. Only `id` and the four numbers must be there; what has its
+default is left out, so that layouts written before a field existed keep their bytes. `editor` holds the editor's own
+preferences and is ignored here, as are locks and labels of groups and every other key; `needs` names features without
+which a layout must not be read. Without "v", or as a bare list of boxes, the text counts as version 0: ids are made up
+and a missing canvas is the one the caller gives.
 """
 
 from __future__ import annotations
 
+import colorsys
 import json
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -31,15 +40,19 @@ from ..input.checks import (
 from .box import Box
 from .foreign_boxes import MAX_BOXES, LabelledBox, boxes_from_any
 from .request_file import Request
+from .solid import Camera, Solid, read_camera, read_solid, short_number, write_solid
 
 __all__ = [
     "MAX_INSTANCES",
     "MAX_JSON_BYTES",
     "VERSION",
     "Box",
+    "Camera",
     "Instance",
     "LabelledBox",
     "Layout",
+    "Solid",
+    "box_colour",
     "box_name",
     "boxes_from_any",
 ]
@@ -50,15 +63,25 @@ MAX_CANVAS = 16384
 MAX_ID = 64
 MAX_REFERENCE_NAME = 100
 MAX_REFERENCE_NUMBER = 9999
+MAX_STRENGTH = 4.0
+MAX_TURNED = 4  # longest side of a turned box, in longer sides of the canvas: unlike others it is not clipped
 VERSION = 1
+KNOWN_NEEDS = ("rot", "flip", "fit", "strength", "opacity", "hidden", "groups", "solid", "camera")
+FLIPS = ("", "h", "v", "hv")
+FITS = ("instance", "stretch", "image")
 
 
 @dataclass(frozen=True)
 class Instance:
     """One box, and the reference bound to it.
 
-    box: pixels of the layout's canvas; may stick out of it.
+    box: pixels of the layout's canvas, before it is turned; may stick out of it.
     reference: a reference's name, or its 1-based number in the bundle, or None: the prompt describes it.
+    rotation: degrees clockwise about the box's centre, in (-180, 180]. flip: of the subject before it is turned, any
+        of h (left and right) and v (top and bottom).
+    fit: how the subject fills the box, None = as the whole layout's. strength: 0..4, times the reference's.
+    opacity: 0..1, in the composite alone. hidden: neither painted nor bound.
+    colour: #rrggbb, for the eye. solid: a box with depth, of which `box` is the projection.
     """
 
     id: str
@@ -66,6 +89,32 @@ class Instance:
     reference: str | int | None = None
     label: str = ""
     locked: bool = False
+    rotation: float = 0.0
+    flip: str = ""
+    fit: str | None = None
+    strength: float = 1.0
+    opacity: float = 1.0
+    hidden: bool = False
+    colour: str | None = None
+    solid: Solid | None = None
+
+    @property
+    def shade(self) -> tuple[int, int, int]:
+        """The colour it is drawn in, RGB 0..255: its own, or the one that follows from its id."""
+        if self.colour is None:
+            return box_colour(self.id)
+        red, green, blue = bytes.fromhex(self.colour[1:])
+        return red, green, blue
+
+    @property
+    def region(self) -> Box:
+        """The room it takes on the canvas, where its tokens lie: the box, or the bounds of the turned box."""
+        if not self.rotation:
+            return self.box
+        (cx, cy), (sin, cos) = self.box.center, sine_cosine(self.rotation)
+        width = self.box.width * abs(cos) + self.box.height * abs(sin)
+        height = self.box.width * abs(sin) + self.box.height * abs(cos)
+        return Box(cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
 
 
 @dataclass(frozen=True)
@@ -78,6 +127,7 @@ class Layout:
     width: int
     height: int
     instances: tuple[Instance, ...] = ()
+    camera: Camera = Camera()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "width", _canvas_side(self.width, "width"))
@@ -98,11 +148,15 @@ class Layout:
             _check_text(instance.label, where, "label", MAX_LABEL)
             if not isinstance(instance.locked, bool):
                 raise InputError(f"{where} has locked = {shorten(instance.locked)}; give true or false.")
+            _check_layer(instance, where, max(self.width, self.height))
 
     def scaled_to(self, width: int, height: int) -> Layout:
         """The same layout on a canvas of another size; x and y scale each by its own factor."""
         sx, sy = width / self.width, height / self.height
-        return Layout(width, height, tuple(replace(i, box=i.box.scaled(sx, sy)) for i in self.instances))
+        if (width, height) == (self.width, self.height):
+            return self
+        longest = MAX_TURNED * max(width, height)
+        return Layout(width, height, tuple(_scaled(i, sx, sy, longest) for i in self.instances), self.camera)
 
     @classmethod
     def from_request(cls, request: Request) -> Layout:
@@ -120,10 +174,15 @@ class Layout:
             x, y, x2, y2 = _rounded(instance.box)
             numbers = (x, y, hundredths(x2 - x), hundredths(y2 - y))
             entry: dict[str, object] = {"id": instance.id}
-            entry.update(zip("xywh", (_short_number(v) for v in numbers), strict=True))
+            entry.update(zip("xywh", (short_number(v) for v in numbers), strict=True))
             entry.update(ref=instance.reference, label=instance.label, locked=instance.locked)
+            entry.update(_layer_entry(instance))
+            if instance.solid is not None:
+                entry["solid"] = write_solid(instance.solid, numbers)
             boxes.append(entry)
-        document = {"v": VERSION, "canvas": {"w": self.width, "h": self.height}, "boxes": boxes}
+        document: dict[str, object] = {"v": VERSION, "canvas": {"w": self.width, "h": self.height}, "boxes": boxes}
+        if self.camera != Camera():
+            document["camera"] = {name: short_number(value) for name, value in vars(self.camera).items()}
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
@@ -147,6 +206,36 @@ class Layout:
 def box_name(position: int, id: object = None) -> str:
     """How errors and warnings call a box: its 1-based position and, when it has a usable one, its id."""
     return f"box {position} ({shorten(id, 26)})" if isinstance(id, str) and id else f"box {position}"
+
+
+def box_colour(id: str) -> tuple[int, int, int]:
+    """The colour of a box where it has none of its own, RGB 0..255; the first 32 ids differ (b1, b2, ...).
+
+    The editor's rule too; tests/vectors/box_colour.json holds both to it.
+    """
+    number = re.search(r"[0-9]+$", id)
+    index = (int(number[0][-6:]) - 1 if number else sum(map(ord, id))) % 32
+    lightness = (0.66, 0.54, 0.76)[index % 3]
+    channels = colorsys.hls_to_rgb((210 + index * 137.5) % 360 / 360, lightness, 0.85)
+    red, green, blue = (math.floor(channel * 255 + 0.5) for channel in channels)
+    return red, green, blue
+
+
+def sine_cosine(degrees: float) -> tuple[float, float]:
+    """Sine and cosine, exact for quarter turns: a box turned by 90 degrees keeps whole edges."""
+    quarter, rest = divmod(degrees, 90)
+    if rest == 0:
+        return ((0.0, 1.0), (1.0, 0.0), (0.0, -1.0), (-1.0, 0.0))[int(quarter) % 4]
+    return math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+
+
+def _scaled(instance: Instance, sx: float, sy: float, longest: float) -> Instance:
+    box = instance.box.scaled(sx, sy)
+    if instance.rotation and max(box.width, box.height) > longest:
+        (cx, cy), half = box.center, longest / 2
+        w, h = min(box.width / 2, half), min(box.height / 2, half)
+        box = Box(cx - w, cy - h, cx + w, cy + h)
+    return replace(instance, box=box, solid=None)
 
 
 # --- checks ---------------------------------------------------------------------------------------
@@ -206,11 +295,28 @@ def _check_box(box: Box, where: str, width: int, height: int) -> None:
         )
 
 
+def _check_layer(instance: Instance, where: str, canvas: int) -> None:
+    if not -180 < instance.rotation <= 180:
+        raise InputError(f"{where} has rot = {shorten(instance.rotation)}; give degrees above -180, up to 180.")
+    if instance.rotation and max(instance.box.width, instance.box.height) > MAX_TURNED * canvas:
+        raise InputError(
+            f"{where} is turned and {instance.box.width:g} x {instance.box.height:g} pixels; "
+            f"keep a turned box within {MAX_TURNED * canvas} pixels."
+        )
+    for name, value, choices in (("flip", instance.flip, FLIPS), ("fit", instance.fit, (None, *FITS))):
+        if value not in choices:
+            raise InputError(f"{where} has {name} = {shorten(value)}; give {', '.join(map(shorten, choices))}.")
+    for name, value, most in (("strength", instance.strength, MAX_STRENGTH), ("opacity", instance.opacity, 1.0)):
+        if not 0 <= value <= most:
+            raise InputError(f"{where} has {name} = {shorten(value)}; give a number from 0 to {most:g}.")
+    if not isinstance(instance.hidden, bool):
+        raise InputError(f"{where} has hidden = {shorten(instance.hidden)}; give true or false.")
+    colour = instance.colour
+    if colour is not None and not (isinstance(colour, str) and re.fullmatch(r"#[0-9a-f]{6}", colour)):
+        raise InputError(f'{where} has colour = {shorten(colour)}; give six hexadecimal digits, such as "#ff8800".')
+
+
 # --- reading --------------------------------------------------------------------------------------
-
-
-def _short_number(value: float) -> int | float:
-    return int(value) if value == int(value) else value  # 20, not 20.0: JavaScript knows only one kind of number
 
 
 def _migrated(value: object, width: int, height: int) -> Mapping[str, object]:
@@ -253,7 +359,7 @@ def _from_version_0(value: object, width: int, height: int) -> object:
                 number += 1
             entry = {**entry, "id": f"b{number}"}
         named.append(entry)
-    return {"canvas": canvas, "boxes": named}
+    return {**document, "canvas": canvas, "boxes": named}
 
 
 # Position n turns version n into n + 1. A released function is never changed: old workflows depend on it.
@@ -268,10 +374,36 @@ def _read(document: Mapping[str, object]) -> Layout:
     if not isinstance(boxes, (list, tuple)):
         raise InputError(f"the layout has boxes = {shorten(boxes)}; give a list of boxes.")
     _check_count(len(boxes))
-    return Layout(width, height, tuple(_instance(position, entry) for position, entry in enumerate(boxes, 1)))
+    needs = document.get("needs") or ()
+    if not isinstance(needs, (list, tuple)) or not all(isinstance(need, str) and need in KNOWN_NEEDS for need in needs):
+        raise InputError(f"the layout needs {shorten(needs)}, which this version does not know; update the pack.")
+    hidden = _hidden_groups(document.get("groups"))
+    instances = tuple(_instance(position, entry, hidden) for position, entry in enumerate(boxes, 1))
+    return Layout(width, height, instances, read_camera(document.get("camera")))
 
 
-def _instance(position: int, entry: object) -> Instance:
+def _hidden_groups(groups: object) -> frozenset[str]:
+    """The ids of groups whose boxes are all hidden."""
+    if groups is None:
+        return frozenset()
+    if not isinstance(groups, (list, tuple)) or len(groups) > MAX_INSTANCES:
+        raise InputError(f"the layout has groups = {shorten(groups)}; give a list of at most {MAX_INSTANCES}.")
+    hidden = set()
+    for position, group in enumerate(groups, 1):
+        where = f"group {position}"
+        if not isinstance(group, Mapping) or not group.get("id"):
+            raise InputError(f'{where} of the layout is {shorten(group)}; give an object with an "id".')
+        _check_text(group["id"], where, "id", MAX_ID)
+        _check_text(group.get("label", ""), where, "label", MAX_LABEL)
+        for name in ("hidden", "locked"):
+            if not isinstance(group.get(name, False), bool):
+                raise InputError(f"{where} has {name} = {shorten(group[name])}; give true or false.")
+        if group.get("hidden", False):
+            hidden.add(group["id"])
+    return frozenset(hidden)
+
+
+def _instance(position: int, entry: object, hidden_groups: frozenset[str]) -> Instance:
     if not isinstance(entry, Mapping):
         raise InputError(f'box {position} is {shorten(entry)}; give an object with "x", "y", "w" and "h".')
     where = box_name(position, entry.get("id"))
@@ -290,4 +422,42 @@ def _instance(position: int, entry: object) -> Instance:
     if reference == "":
         reference = None
     label, locked = entry.get("label", ""), entry.get("locked", False)
-    return Instance(entry["id"], box, reference, label, locked)  # type: ignore[arg-type]  # Layout checks them
+    layer = _layer(entry, where)
+    if entry.get("group") in hidden_groups:
+        layer["hidden"] = True
+    solid = read_solid(entry.get("solid"), box, where)
+    return Instance(entry["id"], box, reference, label, locked, **layer, solid=solid)  # type: ignore[arg-type]  # Layout checks them
+
+
+def _layer(entry: Mapping[str, object], where: str) -> dict[str, object]:
+    """The fields that may be left out, under their names in Instance; Layout checks their ranges."""
+    rot = finite_number(entry.get("rot", 0), where, "rot")
+    if abs(rot) > 360:
+        raise InputError(f"{where} has rot = {shorten(entry['rot'])}; give degrees from -360 to 360.")
+    angle = hundredths((hundredths(rot) + 180) % 360 - 180)
+    group, colour = entry.get("group"), entry.get("colour")
+    if group is not None:
+        _check_text(group, where, "group", MAX_ID)
+        if not group:
+            raise InputError(f"{where} has an empty group; name one, or leave it out.")
+    return {
+        "rotation": 180.0 if angle == -180 else angle,
+        "flip": entry.get("flip", ""),
+        "fit": entry.get("fit"),
+        "strength": hundredths(finite_number(entry.get("strength", 1), where, "strength")),
+        "opacity": hundredths(finite_number(entry.get("opacity", 1), where, "opacity")),
+        "hidden": entry.get("hidden", False),
+        "colour": colour.lower() if isinstance(colour, str) else colour,
+    }
+
+
+def _layer_entry(instance: Instance) -> dict[str, object]:
+    """What of these differs from its default, under its name in the JSON, in the editor's order."""
+    defaults = Instance("", Box(0, 0, 1, 1))
+    keys = {"rotation": "rot"}
+    entry: dict[str, object] = {}
+    for name in ("rotation", "flip", "fit", "strength", "opacity", "hidden", "colour"):
+        value = getattr(instance, name)
+        if value != getattr(defaults, name):
+            entry[keys.get(name, name)] = short_number(value) if isinstance(value, float) else value
+    return entry

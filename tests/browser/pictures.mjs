@@ -160,6 +160,31 @@ export async function run(page, url) {
   throw new Error("the run did not end");
 }
 
+/** Queues the graph again and waits. @param {import("playwright-core").Page} page @param {string} url @returns {Promise<string[]>} ids of the nodes that really ran */
+export async function executed(page, url) {
+  await run(page, url);
+  const history = Object.values(await (await fetch(`${url}/history`)).json());
+  const { status, prompt } = history.reduce((a, b) => (a.prompt[0] > b.prompt[0] ? a : b));
+  const cached = status.messages.filter(([type]) => type === "execution_cached").flatMap(([, { nodes }]) => nodes);
+  return Object.keys(prompt[2]).filter((id) => !cached.includes(id));
+}
+
+/** Drops a picture of a subject from outside on the stage. @param {import("playwright-core").Page} page @param {string} kind @param {string} name @param {[number, number]} at  percent of the stage */
+export async function dropPicture(page, kind, name, at) {
+  const data = await page.evaluate(drawSubject, { kind, size: { w: 300, h: 300 } });
+  const rect = await page.locator(".contextgen-editor .stage:visible").first().boundingBox();
+  await page.evaluate(async ({ url, file, x, y }) => {
+    const blob = await (await fetch(url)).blob();
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([blob], file, { type: "image/png" }));
+    const host = [...document.querySelectorAll(".contextgen-editor")].find((each) => each.offsetParent !== null);
+    const stage = host.shadowRoot.querySelector(".stage");
+    for (const type of ["dragenter", "dragover", "drop"]) {
+      stage.dispatchEvent(new DragEvent(type, { dataTransfer, clientX: x, clientY: y, bubbles: true, composed: true, cancelable: true }));
+    }
+  }, { url: data, file: name, x: rect.x + (rect.width * at[0]) / 100, y: rect.y + (rect.height * at[1]) / 100 });
+}
+
 /**
  * Mean absolute difference, 0..255, between what the large editor shows before a run and the composite of the run.
  * @param {import("playwright-core").Page} page @param {string} url @param {number} id @returns {Promise<number>}

@@ -480,6 +480,78 @@ def test_every_choice_runs_with_many_subjects_of_any_shape(fit: str, order: str,
     assert all(0 <= share <= 1 for share in scene.visible)
 
 
+# --- Layers ---------------------------------------------------------------------------------------
+
+HALVES = np.zeros((64, 64, 3), np.uint8)
+HALVES[:, :32], HALVES[:, 32:] = RED, GREEN  # red on the left, green on the right
+HALVES[:16] = BLUE  # and blue on top
+
+
+def layered(**layer: Any) -> np.ndarray:
+    made = Layout(256, 256, (Instance("b1", Box(64, 64, 192, 192), 1, **layer),))
+    return compose(made, [Reference("halves", HALVES, np.full((64, 64), 255, np.uint8))]).composite
+
+
+def test_mirroring_exchanges_sides_and_a_quarter_turn_takes_the_top_to_the_right() -> None:
+    plain = layered()
+    assert np.array_equal(layered(flip="h"), plain[:, ::-1])
+    assert np.array_equal(layered(flip="v"), plain[::-1])
+    assert np.array_equal(layered(rotation=90), np.rot90(plain, -1))
+    assert np.array_equal(layered(rotation=180), layered(flip="hv"))
+    assert np.array_equal(layered(flip="h", rotation=-90), np.rot90(plain[:, ::-1]))
+
+
+def test_in_fit_image_the_whole_picture_is_mirrored_not_the_subject_in_its_place() -> None:
+    off_centre = subject("s", RED, (0, 16, 16, 48))
+    boxes = [Layout(256, 256, (Instance("b1", Box(0, 0, 256, 256), 1, flip=flip),)) for flip in ("", "h")]
+    plain, mirrored = (compose(made, [off_centre], fit="image").composite for made in boxes)
+    assert area_of(plain, RED) == (0, 64, 64, 192)
+    assert area_of(mirrored, RED) == (192, 64, 256, 192)
+
+
+@given(st.floats(-180, 180, exclude_min=True), st.integers(40, 200), st.integers(40, 200))
+@settings(max_examples=25, deadline=None)
+def test_a_turned_subject_stays_in_the_room_of_its_box(rotation: float, width: int, height: int) -> None:
+    box = Box(128 - width / 2, 128 - height / 2, 128 + width / 2, 128 + height / 2)
+    instance = Instance("b1", box, 1, rotation=rotation, fit="stretch")
+    composite = compose(Layout(256, 256, (instance,)), [subject("s", RED)]).composite
+    rows, columns = np.nonzero((composite != GREY).any(axis=2))
+    region = instance.region.clipped(256, 256)
+    assert columns.min() >= region.x1 - 1.5 and columns.max() + 1 <= region.x2 + 1.5
+    assert rows.min() >= region.y1 - 1.5 and rows.max() + 1 <= region.y2 + 1.5
+    assert rows.size == pytest.approx(min(width * height, rows.size), rel=0.05)
+
+
+def test_opacity_is_of_the_composite_alone() -> None:
+    half = layered(opacity=0.5)
+    assert half[100, 80].tolist() == [189, 64, 64]
+    assert layered(opacity=0.0)[100, 80].tolist() == [GREY] * 3
+
+
+def test_a_fit_of_its_own_goes_before_that_of_the_layout() -> None:
+    thin = subject("s", RED, (24, 0, 40, 64))
+    made = Layout(256, 256, (Instance("b1", Box(64, 64, 192, 192), 1, fit="stretch"),))
+    assert area_of(compose(made, [thin], fit="instance").composite, RED) == (64, 64, 192, 192)
+
+
+def test_a_hidden_box_is_neither_painted_nor_bound_and_its_reference_is_not_missed() -> None:
+    made = Layout(
+        256, 256, (Instance("b1", Box(64, 64, 192, 192), "gone", hidden=True), Instance("b2", Box(0, 0, 64, 64), 1))
+    )
+    scene = compose(made, [subject("a", RED), subject("b", GREEN)])
+    assert scene.references[0] is None and scene.painted == (1,)
+    hidden = Layout(256, 256, (Instance("b1", Box(64, 64, 192, 192), "a", hidden=True),))
+    assert compose(hidden, [subject("a", RED)]).warnings == ()
+
+
+def test_the_strength_of_a_box_multiplies_that_of_its_reference_there_alone() -> None:
+    one = subject("a", RED)
+    boxes = (Instance("b1", Box(0, 0, 64, 64), 1, strength=0.5), Instance("b2", Box(128, 128, 192, 192), 1))
+    scene = compose(Layout(256, 256, boxes), [one])
+    strengths = [reference.strength for reference in scene.references if reference]
+    assert strengths == [0.5, 1.0] and scene.references[1] is one
+
+
 if __name__ == "__main__":
     (VECTORS / "paste_rect.json").write_text(as_text(paste_cases()), "utf-8")
     (VECTORS / "automatic_order.json").write_text(as_text(order_cases()), "utf-8")

@@ -451,3 +451,34 @@ def test_a_broken_request_file_is_refused_by_name(value: object, message: str) -
     with pytest.raises(InputError, match=message) as error:
         read_requests(value)
     one_sentence(error)
+
+
+# --- Layers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("entry", vectors("box_colour.json"), ids=lambda entry: entry["id"])
+def test_the_colour_of_a_box_is_the_editors(entry: dict[str, str]) -> None:
+    assert "#{:02x}{:02x}{:02x}".format(*Instance(entry["id"], Box(0, 0, 9, 9)).shade) == entry["colour"]
+    assert Instance(entry["id"], Box(0, 0, 9, 9), colour="#0a0b0c").shade == (10, 11, 12)
+
+
+def test_the_room_of_a_turned_box_holds_its_corners_and_no_more() -> None:
+    box = Box(100, 100, 300, 200)
+    assert Instance("b1", box).region == box
+    assert Instance("b1", box, rotation=90).region == Box(150, 50, 250, 250)
+    assert Instance("b1", box, rotation=180).region == box
+    region = Instance("b1", box, rotation=30).region
+    assert region.width == pytest.approx(200 * math.cos(math.pi / 6) + 50)
+    assert region.center == pytest.approx(box.center)
+
+
+def test_a_layout_without_layers_is_written_as_it_always_was() -> None:
+    box = '{"id":"b1","x":1,"y":2,"w":3,"h":4,"ref":null,"label":"","locked":false}'
+    text = f'{{"v":1,"canvas":{{"w":64,"h":64}},"boxes":[{box}]}}'
+    assert Layout.from_json(text).to_json() == text
+
+
+def test_a_turned_box_stays_readable_on_a_canvas_of_another_size() -> None:
+    layout = Layout(64, 1000, (Instance("b1", Box(-1900, 0, 1900, 100), rotation=10),))
+    small = layout.scaled_to(64, 64)
+    assert Layout.from_json(small.to_json()) == small

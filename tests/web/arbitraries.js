@@ -2,7 +2,7 @@
 
 import fc from "fast-check";
 
-import { DEFAULT_PREFERENCES } from "../../web/editor/model.js";
+import { DEFAULT_PREFERENCES } from "../../web/scene/schema.js";
 
 export const canvasSize = fc.record({ w: fc.integer({ min: 64, max: 4096 }), h: fc.integer({ min: 64, max: 4096 }) });
 

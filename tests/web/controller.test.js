@@ -13,7 +13,7 @@ afterEach(() => window.close());
 /** A node without a host: its facts can be set, what is written is kept. */
 async function openController(facts = {}) {
   const { Controller } = await import("../../web/editor/controller.js");
-  const node = { text: "", size: { w: 1000, h: 1000 }, fit: "instance", order: "drawn", policy: "seed once", boxesLinked: false, layoutLinked: false, picture: null, sources: [], ...facts };
+  const node = { text: "", size: { w: 1000, h: 1000 }, fit: "instance", order: "drawn", sizeLinked: false, policy: "seed once", boxesLinked: false, layoutLinked: false, picture: null, sources: [], readers: { words: null, names: false }, ...facts };
   const written = [];
   const host = {
     read: () => ({ ...node }),
@@ -21,8 +21,11 @@ async function openController(facts = {}) {
       node.text = text;
       written.push(text);
     },
+    resize: (size) => (node.size = size),
     changed: () => {},
-    detach: () => (node.policy = "seed once"),
+    setPolicy: (policy) => (node.policy = policy),
+    travel: () => {},
+    addReference: async ({ then }) => then(),
     viewUrl: ({ filename }) => `/view/${filename}`,
   };
   const controller = new Controller(host, translator("en"));
@@ -80,13 +83,116 @@ describe("one source of truth", () => {
 });
 
 describe("the node's other fields", () => {
-  it("width and height are the canvas: boxes scale, undo keeps the canvas of today", async () => {
+  it("width and height are the canvas: boxes scale, and undo brings both back", async () => {
     const { controller, node, boxes } = await openController({ text: ONE });
     node.size = { w: 2000, h: 500 };
     controller.sync();
     expect(boxes()[0]).toMatchObject({ x: 200, y: 50, w: 400, h: 100 });
     expect(JSON.parse(node.text).canvas).toEqual({ w: 2000, h: 500 });
+    press(controller.view.stage.element, "z", { ctrlKey: true });
+    expect(node.size).toEqual({ w: 1000, h: 1000 });
+    expect(node.text).toBe(ONE);
+    controller.sync();
+    expect(node.text).toBe(ONE);
+  });
+
+  it("a canvas tried out small and set back loses nothing, even where boxes keep their pixels", async () => {
+    const keep = ONE.replace(/}$/, ',"editor":{"resize":"keep"}}');
+    const { controller, node, boxes } = await openController({ text: keep });
+    for (const side of [64, 1000]) {
+      node.size = { w: side, h: side };
+      controller.sync();
+    }
+    expect(boxes()[0]).toMatchObject({ x: 100, y: 100, w: 200, h: 200 });
+  });
+
+  it("a canvas that other nodes set is followed, and is no entry", async () => {
+    const { controller, node, boxes } = await openController({ text: ONE, sizeLinked: true });
+    node.size = { w: 2000, h: 500 };
+    controller.sync();
+    expect(boxes()[0]).toMatchObject({ x: 200, w: 400 });
     expect(controller.store.canUndo).toBe(false);
+  });
+
+  it("the graph's own undo and redo of our steps go along in the history; anything else begins it anew", async () => {
+    const { controller, node, boxes } = await openController({ text: ONE });
+    drag(controller.view, [500, 500], [900, 900]);
+    const two = node.text;
+    drag(controller.view, [500, 20], [900, 90]);
+    node.text = two;
+    controller.sync();
+    expect(boxes()).toHaveLength(2);
+    press(controller.view.stage.element, "z", { ctrlKey: true });
+    expect(node.text).toBe(ONE);
+    node.text = two;
+    controller.sync();
+    expect(controller.store.canUndo).toBe(true);
+    node.text = two.replace('"h":400', '"h":300');
+    controller.sync();
+    expect(controller.store.canUndo).toBe(false);
+  });
+
+  it("a node built anew goes on with the history of the one before it", async () => {
+    const before = await openController({ text: ONE });
+    drag(before.controller.view, [500, 500], [900, 900]);
+    const session = before.controller.session();
+    const { controller, node } = await openController({ text: before.node.text });
+    controller.resume(session);
+    press(controller.view.stage.element, "z", { ctrlKey: true });
+    expect(node.text).toBe(ONE);
+  });
+
+  it("the prompt carries only what the picture depends on, the workflow all of it", async () => {
+    const { controller, node } = await openController({ text: ONE });
+    const before = controller.promptText();
+    controller.store.dispatch({ type: "select", ids: ["a"] });
+    controller.store.dispatch({ type: "lock", ids: ["a"], locked: true });
+    controller.store.dispatch({ type: "label", id: "a", label: "left" });
+    controller.store.dispatch({ type: "layer", ids: ["a"], change: { colour: "#ff0000" } });
+    controller.store.amend({ type: "prefer", preferences: { grid: 16 } });
+    expect(controller.promptText()).toBe(before);
+    expect(JSON.parse(node.text)).toMatchObject({ boxes: [{ label: "left", locked: true, colour: "#ff0000" }], editor: { grid: 16 } });
+    node.readers = { words: "EliGen", names: true };
+    expect(JSON.parse(controller.promptText()).boxes[0]).toMatchObject({ label: "left", locked: false });
+    controller.store.dispatch({ type: "layer", ids: ["a"], change: { opacity: 0.5 } });
+    expect(controller.promptText()).not.toBe(before);
+  });
+
+  it("a reference that is renamed takes its boxes along; one that is exchanged does not", async () => {
+    const anna = { name: "Anna", named: true, image: "/a.png", mask: null, exact: true, size: null };
+    const { controller, node, boxes } = await openController({ text: ONE, sources: [anna] });
+    node.sources = [{ ...anna, name: "Anne" }];
+    controller.sync();
+    expect(boxes()[0].ref).toBe("Anne");
+    node.sources = [{ ...anna, name: "reference 1", named: false }];
+    controller.sync();
+    expect(boxes()[0].ref).toBe(1);
+    node.sources = [anna];
+    controller.sync();
+    controller.store.dispatch({ type: "bind", ids: ["a"], ref: "Anna" });
+    node.sources = [{ ...anna, name: "Ben", image: "/b.png" }];
+    controller.sync();
+    expect(boxes()[0].ref).toBe("Anna");
+  });
+
+  it("a canvas that changes during a gesture waits for its end", async () => {
+    const { controller, node, boxes } = await openController({ text: ONE });
+    const { view } = controller;
+    drag(view, [150, 150], [350, 350], { target: view.element.querySelector('[data-box="a"]'), end: null });
+    node.size = { w: 2000, h: 1000 };
+    controller.sync();
+    expect(controller.store.inGesture).toBe(true);
+    expect(controller.store.state.layout.canvas).toEqual({ w: 1000, h: 1000 });
+    view.cancelGesture();
+    controller.sync();
+    expect(boxes()[0]).toMatchObject({ x: 200, w: 400 });
+  });
+
+  it("follow: labels and layers stay the user's, only places come from the run", async () => {
+    const mine = ONE.replace('"id":"a"', '"id":"b1"').replace('"label":""', '"label":"left"').replace('"locked":false', '"locked":false,"rot":30');
+    const { controller, boxes } = await openController({ text: mine, boxesLinked: true, policy: "follow upstream" });
+    controller.ran(ran(SEEDED));
+    expect(boxes()).toMatchObject([{ x: 10, y: 20, w: 300, h: 400, ref: "Anna", label: "left", rot: 30 }]);
   });
 
   it("a linked layout is shown and left alone", async () => {
@@ -107,6 +213,18 @@ describe("after a run", () => {
     expect(node.text).toBe(SEEDED);
     press(controller.view.stage.element, "z", { ctrlKey: true });
     expect(node.text).toBe("");
+  });
+
+  it("seed once: a layout with boxes says that the connected ones have no effect, and takes them on a click", async () => {
+    const { controller, node, boxes } = await openController({ text: ONE, boxesLinked: true });
+    expect(controller.view.notice.hidden).toBe(false);
+    controller.view.take.click();
+    expect(node.text).toBe("");
+    controller.ran(ran(SEEDED));
+    expect(boxes()[0]).toMatchObject({ x: 10, y: 20 });
+    controller.store.undo();
+    controller.store.undo();
+    expect(boxes()[0].id).toBe("a");
   });
 
   it("seed once: a layout with boxes stays", async () => {
@@ -135,6 +253,22 @@ describe("after a run", () => {
     press(controller.view.stage.element, "n");
     expect(controller.view.stage.showing).toBe("live");
     expect(controller.view.warnings.hidden).toBe(true);
+  });
+
+  it("a composite is old as soon as the fit or a reference has changed", async () => {
+    const { controller, node } = await openController({ text: ONE });
+    controller.promptText();
+    controller.ran(ran(ONE));
+    expect(controller.view.stage.showing).toBe("run");
+    node.fit = "stretch";
+    controller.sync();
+    expect(controller.view.stage.showing).toBe("live");
+    node.fit = "instance";
+    controller.sync();
+    expect(controller.view.stage.showing).toBe("run");
+    node.sources = [{ name: "Anna", named: true, image: null, mask: null, exact: true, size: null }];
+    controller.sync();
+    expect(controller.view.stage.showing).toBe("live");
   });
 
   it("references of the run replace what the graph could not show, and go when the graph changes", async () => {

@@ -195,6 +195,6 @@ describe("the editor in a page", () => {
     expect(mark(0).getAttribute("aria-label")).toBe("Point 1, keep, x 20 %, y 30 %");
     expect(mark(0).getAttribute("tabindex")).toBe("0");
     expect(view.live.textContent).toBe("Point 1 added");
-    expect(view.stage.getAttribute("aria-label")).toContain("1 points");
+    expect(view.stage.getAttribute("aria-label")).toContain("1 point.");
   });
 });

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 
-import * as geometry from "../../web/editor/geometry.js";
+import * as geometry from "../../web/scene/geometry.js";
 import { boxIn, canvasSize } from "./arbitraries.js";
 
 const placed = canvasSize.chain((canvas) => fc.record({ canvas: fc.constant(canvas), rect: boxIn(canvas) }));

@@ -3,5 +3,5 @@ declare module "*/scripts/app.js" {
   export const app: any;
 }
 declare module "*/scripts/api.js" {
-  export const api: { apiURL(path: string): string };
+  export const api: { apiURL(path: string): string; fetchApi(path: string, options?: RequestInit): Promise<Response> };
 }

@@ -3,8 +3,9 @@ import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 
-import { automaticOrder, visibleShares } from "../../web/editor/order.js";
-import { pasteRect } from "../../web/editor/preview.js";
+import { automaticOrder, visibleShares } from "../../web/scene/order.js";
+import { idColour } from "../../web/scene/colours.js";
+import { pasteRect } from "../../web/render/place.js";
 
 const vectors = (name) => JSON.parse(readFileSync(new URL(`../vectors/${name}.json`, import.meta.url), "utf8"));
 
@@ -21,9 +22,13 @@ describe("the vectors shared with Python", () => {
 
   it.each(vectors("paste_rect").map((entry, index) => ({ ...entry, index })))("paste $index: $fit", ({ fit, box, image, subject, rect }) => {
     const [x1, y1, x2, y2] = box;
-    const got = pasteRect(fit, { x: x1, y: y1, w: x2 - x1, h: y2 - y1 }, { w: 1e7, h: 1e7 }, { width: image[0], height: image[1], subject });
+    const got = pasteRect(fit, { x1, y1, x2, y2 }, { width: image[0], height: image[1], subject });
     expect([got.x, got.y, got.w, got.h]).toEqual(rect);
   });
+});
+
+it.each(vectors("box_colour"))("colour of $id", ({ id, colour }) => {
+  expect(idColour(id)).toBe(colour);
 });
 
 const rects = fc.array(

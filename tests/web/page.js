@@ -2,9 +2,10 @@
 
 import { JSDOM } from "jsdom";
 
-import { parseLayout } from "../../web/editor/model.js";
-import { ReferenceLibrary } from "../../web/editor/references.js";
-import { Store } from "../../web/editor/store.js";
+import { parseLayout } from "../../web/scene/schema.js";
+import { Planes } from "../../web/render/planes.js";
+import { ReferenceLibrary } from "../../web/render/references.js";
+import { Store } from "../../web/scene/store.js";
 import { translator } from "../../web/editor/strings.js";
 
 /** The stage's place on the pretended screen: 500 pixels wide for whatever canvas. */
@@ -43,13 +44,36 @@ export function libraryOf(...names) {
   return library;
 }
 
+/** Pretends that the pictures of references are there: name, size and half-open rectangle of the subject. */
+export function withSubjects(view, subjects) {
+  const { library } = view;
+  // A canvas that takes everything and shows nothing.
+  const context = (canvas) => ({ canvas, getImageData: (x, y, w, h) => ({ data: new Uint8ClampedArray(4 * w * h) }) });
+  HTMLCanvasElement.prototype.getContext = function () {
+    return new Proxy(context(this), { get: (known, name) => known[name] ?? (() => {}), set: () => true });
+  };
+  library.references = library.references.map((reference) => {
+    const [width, height, ...subject] = subjects[reference.name];
+    return { ...reference, cutout: { width, height, subject, picture: null, pictureSize: { w: width, h: height } } };
+  });
+  view.update();
+}
+
 /** @param {string} text @param {{names?: string[], locale?: string, isLarge?: boolean}} [options] */
 export async function openView(text = "", { names = [], locale = "en", isLarge = false } = {}) {
   const { EditorView } = await import("../../web/editor/view.js");
-  const calls = { text: [], large: 0, detach: 0 };
-  const callbacks = { onText: (value) => calls.text.push(value), onLarge: () => (calls.large += 1), onDetach: () => (calls.detach += 1) };
+  const calls = { text: [], large: 0, detach: 0, take: 0, travel: [], pictures: [] };
+  const callbacks = {
+    onText: (value) => calls.text.push(value),
+    onLarge: () => (calls.large += 1),
+    onDetach: () => (calls.detach += 1),
+    onTake: () => (calls.take += 1),
+    onTravel: (direction) => calls.travel.push(direction),
+    onPicture: async (picture) => calls.pictures.push(picture),
+  };
   const store = new Store(parseLayout(text, { w: 1000, h: 1000 }).layout);
-  const view = new EditorView({ store, library: libraryOf(...names), t: translator(locale), callbacks, isLarge });
+  const library = libraryOf(...names);
+  const view = new EditorView({ store, library, planes: new Planes(library), t: translator(locale), callbacks, isLarge });
   document.body.append(view.element);
   return { view, store, calls };
 }

@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 
-import { reduce } from "../../web/editor/actions.js";
-import { LIMIT } from "../../web/editor/history.js";
-import { MAX_BOXES, parseLayout, serialiseLayout } from "../../web/editor/model.js";
-import { Store } from "../../web/editor/store.js";
+import { reduce } from "../../web/scene/actions.js";
+import { LIMIT } from "../../web/kit/history.js";
+import { MAX_BOXES, parseLayout, serialiseLayout } from "../../web/scene/schema.js";
+import { Store } from "../../web/scene/store.js";
 import { actions, layouts } from "./arbitraries.js";
 
 const sequences = fc.array(actions, { maxLength: 12 });
@@ -112,8 +112,7 @@ describe("history", () => {
     fc.assert(
       fc.property(layouts, sequences, (layout, list) => {
         const store = new Store(layout);
-        // The size of the canvas is no entry, so it is left out here.
-        for (const action of list) if (action.type !== "canvas") store.dispatch(action);
+        for (const action of list) store.dispatch(action);
         const end = store.state.layout;
         while (store.undo());
         expect(store.state.layout).toEqual(layout);
@@ -164,14 +163,13 @@ describe("history", () => {
     expect(store.history.past).toHaveLength(LIMIT);
   });
 
-  it("undo passes by the canvas: boxes come back in the canvas of today", () => {
+  it("the canvas is an entry like any other, and one however often it is tried out", () => {
     const { layout } = parseLayout('[{"x":100,"y":100,"w":100,"h":100}]', { w: 1000, h: 1000 });
     const store = new Store(layout);
-    store.dispatch({ type: "select", ids: ["b1"] });
-    store.dispatch({ type: "nudge", dx: 100, dy: 0 });
-    store.amend({ type: "canvas", size: { w: 2000, h: 1000 } });
-    store.undo();
-    expect(store.state.layout.canvas).toEqual({ w: 2000, h: 1000 });
+    for (const side of [64, 512, 2000]) store.fitCanvas({ w: side, h: 1000 });
     expect(store.state.layout.boxes[0]).toMatchObject({ x: 200, w: 200, y: 100, h: 100 });
+    expect(store.history.past).toHaveLength(1);
+    store.undo();
+    expect(store.state.layout).toEqual(layout);
   });
 });

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
 import { LANGUAGES, translator } from "../../web/editor/strings.js";
-import { boxOf, drag, enter, field, openPage, openView, press, tool } from "./page.js";
+import { boxOf, drag, enter, field, openPage, openView, press, tool, withSubjects } from "./page.js";
 
 const TWO = '[{"id":"a","x":100,"y":100,"w":200,"h":200,"ref":"Anna"},{"id":"b","x":600,"y":600,"w":200,"h":200}]';
 const STACK = '[{"id":"a","x":100,"y":100,"w":300,"h":300},{"id":"b","x":100,"y":100,"w":300,"h":300}]';
@@ -55,11 +55,72 @@ describe("pointer", () => {
     expect(boxes(store)).toHaveLength(2);
   });
 
+  it("with Shift a drag on a selected box moves all of them along one axis; a click leaves it out", async () => {
+    const { view, store } = await openView(TWO);
+    store.dispatch({ type: "select", ids: ["a", "b"] });
+    drag(view, [150, 150], [250, 170], { target: boxOf(view, "a"), shiftKey: true });
+    expect(boxes(store)).toMatchObject([{ x: 200, y: 100 }, { x: 700, y: 600 }]);
+    expect(store.state.selection).toEqual(["a", "b"]);
+    drag(view, [250, 150], [250, 150], { target: boxOf(view, "a"), shiftKey: true });
+    expect(store.state.selection).toEqual(["b"]);
+  });
+
+  it("a level drag stays level: no edge above or below draws it", async () => {
+    const near = TWO.replace('"y":600', '"y":108');
+    const { view, store } = await openView(near);
+    drag(view, [150, 150], [187, 151], { target: boxOf(view, "a") });
+    expect(boxes(store)[0].y).toBe(101);
+  });
+
+  it("a group is chosen, moved and resized as one; a double click reaches into it", async () => {
+    const { view, store } = await openView(TWO);
+    store.dispatch({ type: "select", ids: ["a", "b"] });
+    press(boxOf(view, "a"), "g", { ctrlKey: true });
+    store.dispatch({ type: "select", ids: [] });
+    drag(view, [150, 150], [150, 150], { target: boxOf(view, "a") });
+    expect(store.state.selection).toEqual(["a", "b"]);
+    drag(view, [800, 800], [450, 450], { target: view.stage.together.querySelector('[data-handle="se"]'), altKey: true });
+    expect(boxes(store)).toMatchObject([{ x: 100, y: 100, w: 100, h: 100 }, { x: 350, y: 350, w: 100, h: 100 }]);
+    boxOf(view, "a").dispatchEvent(new MouseEvent("dblclick", { bubbles: true, composed: true }));
+    expect(store.state.selection).toEqual(["a"]);
+    store.dispatch({ type: "select", ids: ["a", "b"] });
+    press(boxOf(view, "a"), "G", { ctrlKey: true, shiftKey: true });
+    expect(boxes(store).some((box) => "group" in box)).toBe(false);
+  });
+
+  it("the turning handle turns about the middle, in steps with Shift; an edge then moves along the box's own axes", async () => {
+    const { view, store } = await openView(TWO);
+    store.dispatch({ type: "select", ids: ["a"] });
+    const handle = (name) => boxOf(view, "a").querySelector(`[data-handle="${name}"]`);
+    drag(view, [200, 80], [310, 190], { target: handle("turn"), shiftKey: true });
+    expect(boxes(store)[0]).toMatchObject({ x: 100, y: 100, w: 200, h: 200, rot: 90 });
+    drag(view, [200, 300], [200, 350], { target: handle("e"), altKey: true });
+    expect(boxes(store)[0]).toMatchObject({ w: 250, h: 200, rot: 90 });
+    expect(boxOf(view, "a").style.transform).toBe("rotate(90deg)");
+    // Its left edge, now the upper one, stays where it was seen.
+    expect(boxes(store)[0].y + boxes(store)[0].h / 2 - 125).toBe(100);
+  });
+
   it("Alt and a click reach the box below", async () => {
     const { view, store } = await openView(STACK);
     store.dispatch({ type: "select", ids: ["b"] });
     drag(view, [200, 200], [200, 200], { target: boxOf(view, "b"), altKey: true });
     expect(store.state.selection).toEqual(["a"]);
+  });
+
+  it("with the shape of the reference kept, drawing and resizing keep it; Shift is the other way round", async () => {
+    const { view, store } = await openView("", { names: ["Anna"] });
+    withSubjects(view, { Anna: [400, 400, 100, 0, 300, 400] });
+    drag(view, [100, 100], [200, 400], { shiftKey: false });
+    expect(boxes(store)[0]).toMatchObject({ w: 100, h: 300 });
+    store.undo();
+    store.amend({ type: "prefer", preferences: { aspect: true } });
+    drag(view, [100, 100], [200, 400]);
+    expect(boxes(store)[0]).toMatchObject({ w: 150, h: 300 });
+    drag(view, [250, 400], [350, 400], { target: boxOf(view, "b1").querySelector('[data-handle="se"]') });
+    expect(boxes(store)[0]).toMatchObject({ w: 250, h: 500 });
+    drag(view, [350, 600], [450, 600], { target: boxOf(view, "b1").querySelector('[data-handle="se"]'), shiftKey: true });
+    expect(boxes(store)[0]).toMatchObject({ w: 350, h: 500 });
   });
 
   it("several selected boxes move together and only as far as all fit", async () => {
@@ -156,6 +217,23 @@ describe("keyboard", () => {
     expect(store.state.selection).toEqual([]);
   });
 
+  it("turns, mirrors and takes out of the picture", async () => {
+    const { view, store } = await openView(TWO);
+    store.dispatch({ type: "select", ids: ["a"] });
+    for (const name of ["r", "r", "h", "v", "e"]) press(boxOf(view, "a"), name);
+    expect(boxes(store)[0]).toMatchObject({ rot: 30, flip: "hv", hidden: true });
+    for (const name of ["h", "v", "e"]) press(boxOf(view, "a"), name);
+    press(boxOf(view, "a"), "R");
+    press(boxOf(view, "a"), "R");
+    expect(boxes(store)[0]).toEqual({ id: "a", x: 100, y: 100, w: 200, h: 200, ref: "Anna", label: "", locked: false });
+  });
+
+  it("new boxes step aside from each other", async () => {
+    const { view, store } = await openView("");
+    for (let i = 0; i < 3; i += 1) press(view.stage.element, "n");
+    expect(new Set(boxes(store).map((box) => `${box.x} ${box.y}`)).size).toBe(3);
+  });
+
   it("Page Down goes through the boxes, and the focus goes along", async () => {
     const { view, store } = await openView(TWO);
     press(view.stage.element, "PageDown");
@@ -171,8 +249,38 @@ describe("keyboard", () => {
     for (const [key, options] of [["Delete"], ["z", { ctrlKey: true }], ["y", { ctrlKey: true }], ["ArrowLeft"], ["n"]]) press(view.stage.element, key, options);
     expect(heard).toEqual([]);
     press(view.stage.element, "Enter", { ctrlKey: true });
-    press(view.stage.element, "r");
-    expect(heard).toEqual(["Enter", "r"]);
+    expect(heard).toEqual(["Enter"]);
+  });
+
+  it("a plain key is never one of the graph's: Delete on a tool deletes no node", async () => {
+    const { view } = await openView(TWO);
+    const heard = [];
+    document.addEventListener("keydown", (event) => heard.push(event.key));
+    press(tool(view, "undo"), "Delete");
+    press(view.stage.element, "q");
+    expect(heard).toEqual([]);
+  });
+
+  it("an editor without a history of its own leaves undo to the graph's", async () => {
+    const { view, calls } = await openView(TWO);
+    press(view.stage.element, "z", { ctrlKey: true });
+    press(view.stage.element, "Z", { ctrlKey: true, shiftKey: true });
+    expect(calls.travel).toEqual(["undo", "redo"]);
+    press(view.stage.element, "n");
+    press(view.stage.element, "z", { ctrlKey: true });
+    press(view.stage.element, "z", { ctrlKey: true });
+    expect(calls.travel).toHaveLength(2);
+  });
+
+  it("one stop for Tab among the tools, the arrows go on from there", async () => {
+    const { view } = await openView(TWO);
+    const bar = view.element.querySelector("[role=toolbar]");
+    expect([...bar.querySelectorAll("button")].filter((button) => button.tabIndex === 0)).toHaveLength(1);
+    tool(view, "undo").focus();
+    press(tool(view, "undo"), "ArrowRight");
+    expect(document.activeElement).toBe(tool(view, "redo"));
+    press(tool(view, "redo"), "End");
+    expect(document.activeElement).toBe(tool(view, "large"));
   });
 
   it("undo goes no further even where it does nothing: over the help, or with nothing to undo", async () => {
@@ -232,7 +340,7 @@ describe("panel, list and tools", () => {
     const { view, store } = await openView(TWO.replace("Anna", "Gone"), { names: ["Anna", "Ben"] });
     store.dispatch({ type: "select", ids: ["a"] });
     const texts = [...field(view, "ref").options].map((option) => option.textContent);
-    expect(texts).toEqual(["No reference (text only)", "1. Anna", "2. Ben", "Gone (not connected)"]);
+    expect(texts).toEqual(["No reference (text only)", "Anna (key 1)", "Ben (key 2)", "Gone (not connected)"]);
     enter(field(view, "ref"), JSON.stringify("Ben"));
     expect(boxes(store)[0].ref).toBe("Ben");
     enter(field(view, "ref"), "null");
@@ -266,6 +374,79 @@ describe("panel, list and tools", () => {
     expect(boxes(store)[0].x).toBe(0);
     tool(view, "undo").click();
     expect(boxes(store)[0].x).toBe(600);
+  });
+
+  it("the layer's fields set turn, fit, strength, opacity and colour, and say what several share", async () => {
+    const { view, store } = await openView(TWO);
+    const layer = (name) => view.element.querySelector(`[data-layer="${name}"]`);
+    store.dispatch({ type: "select", ids: ["a", "b"] });
+    enter(layer("opacity"), "40");
+    enter(layer("strength"), "1.5");
+    enter(layer("fit"), "stretch");
+    enter(layer("colour"), "#FF8800");
+    store.dispatch({ type: "select", ids: ["a"] });
+    enter(layer("rot"), "-30.5");
+    const same = { opacity: 0.4, strength: 1.5, fit: "stretch", colour: "#ff8800" };
+    expect(boxes(store)).toMatchObject([{ ...same, rot: -30.5 }, same]);
+    store.dispatch({ type: "select", ids: ["a", "b"] });
+    expect([layer("opacity").value, layer("rot").value]).toEqual(["40", ""]);
+    enter(layer("opacity"), "100");
+    expect("opacity" in boxes(store)[0]).toBe(false);
+  });
+
+  it("the canvas takes a preset, swaps its sides, and is undone", async () => {
+    const { view, store } = await openView(TWO);
+    enter(view.element.querySelector('[data-canvas="preset"]'), "1344 768");
+    expect(store.state.layout.canvas).toEqual({ w: 1344, h: 768 });
+    tool(view, "swap").click();
+    expect(store.state.layout.canvas).toEqual({ w: 768, h: 1344 });
+    enter(view.element.querySelector('[data-canvas="w"]'), "500");
+    expect(store.state.layout.canvas.w).toBe(496);
+    while (store.undo());
+    expect(store.state.layout.canvas).toEqual({ w: 1000, h: 1000 });
+    expect(boxes(store)[0]).toMatchObject({ x: 100, y: 100 });
+  });
+
+  it("Shape gives the box the shape of its reference, of the same area", async () => {
+    const { view, store } = await openView(TWO, { names: ["Anna"] });
+    withSubjects(view, { Anna: [400, 400, 100, 0, 300, 400] });
+    store.dispatch({ type: "select", ids: ["a"] });
+    tool(view, "shape").click();
+    expect(boxes(store)[0]).toMatchObject({ w: 141, h: 283 });
+  });
+
+  it("the outline of what is painted is shown beside a selected box that it leaves", async () => {
+    const { view, store } = await openView(TWO, { names: ["Anna"] });
+    withSubjects(view, { Anna: [400, 400, 100, 0, 300, 400] });
+    const outlines = () => [...view.element.querySelectorAll(".lines .painted")].map((line) => line.getAttribute("points"));
+    expect(outlines()).toEqual([]);
+    store.dispatch({ type: "select", ids: ["a"] });
+    expect(outlines()).toEqual(["130.00,59.00 271.00,59.00 271.00,342.00 130.00,342.00 130.00,59.00"]);
+    view.setEnvironment({ fit: "stretch" });
+    expect(outlines()).toEqual([]);
+  });
+
+  it("a cut takes the boxes away and a paste brings them back", async () => {
+    const { view, store } = await openView(TWO);
+    store.dispatch({ type: "select", ids: ["a"] });
+    let text = "";
+    const clipboard = (type, value = "") => {
+      const event = new Event(type, { bubbles: true, composed: true, cancelable: true });
+      event.clipboardData = { files: [], getData: () => value, setData: (_, data) => (text = data) };
+      boxOf(view, store.state.selection[0] ?? "b")?.dispatchEvent(event);
+    };
+    clipboard("cut");
+    expect(boxes(store).map((box) => box.id)).toEqual(["b"]);
+    clipboard("paste", text);
+    expect(boxes(store)).toMatchObject([{ id: "b" }, { x: 100, y: 100, w: 200, h: 200, ref: "Anna" }]);
+  });
+
+  it("selecting computes nothing anew", async () => {
+    const { view, store } = await openView(TWO, { names: ["Anna"] });
+    const { scene } = view;
+    store.dispatch({ type: "select", ids: ["a"] });
+    store.amend({ type: "prefer", preferences: { grid: 8 } });
+    expect(view.scene).toBe(scene);
   });
 
   it("settings are kept in the layout and are no entry of the history", async () => {
@@ -305,6 +486,28 @@ describe("what is shown and said", () => {
     expect(view.element.textContent).toContain(evil);
   });
 
+  it("a name that turns the direction of writing does not turn its neighbours", async () => {
+    const { view } = await openView(JSON.stringify([{ id: "a", x: 1, y: 1, w: 99, h: 99, label: "abc\u202edef" }]));
+    expect(boxOf(view, "a").getAttribute("aria-label")).toContain("\u2068abc\u202edef\u2069 (text only)");
+  });
+
+  it("words at boxes are said to be for the reader alone until a method reads them", async () => {
+    const { view } = await openView('[{"id":"a","x":1,"y":1,"w":99,"h":99,"label":"a lamp"}]');
+    expect(view.status.textContent).toContain("for the reader alone");
+    view.setEnvironment({ words: "EliGen" });
+    expect(view.status.textContent).toContain("EliGen reads the words");
+  });
+
+  it("32 boxes have 32 colours, and a box keeps its own", async () => {
+    const many = Array.from({ length: 32 }, (_, i) => ({ id: `b${i + 1}`, x: 10 * i, y: 0, w: 99, h: 99 }));
+    const { view, store } = await openView(JSON.stringify(many));
+    const colour = (id) => boxOf(view, id).style.getPropertyValue("--c");
+    expect(new Set(many.map(({ id }) => colour(id))).size).toBe(32);
+    const before = colour("b3");
+    store.dispatch({ type: "moveTo", id: "b3", index: 20 });
+    expect(colour("b3")).toBe(before);
+  });
+
   it("while positions follow upstream, they cannot be moved, but can be bound", async () => {
     const { view, store, calls } = await openView(TWO, { names: ["Anna", "Ben"] });
     view.setEnvironment({ following: true });
@@ -328,7 +531,7 @@ describe("what is shown and said", () => {
   });
 
   it("all of it is there in Chinese, with the same things to fill in", async () => {
-    const slots = (text) => (text.match(/\{\w+\}/g) ?? []).sort();
+    const slots = (text) => [...new Set((text.match(/\{\w+/g) ?? []))].sort();
     for (const [key, text] of Object.entries(LANGUAGES.en)) expect([key, slots(LANGUAGES.zh[key])]).toEqual([key, slots(text)]);
     const { view } = await openView(TWO, { locale: "zh-TW" });
     expect(view.element.getAttribute("aria-label")).toBe("布局编辑器");

@@ -1,11 +1,13 @@
 /**
- * What the cut-out editor says, in English and Chinese. `{name}` marks what is filled in.
+ * What the cut-out editor says, in English and Chinese. Filled in as `kit/i18n.js` says.
  * @typedef {(key: keyof typeof EN, values?: Record<string, string | number>) => string} Translate
  */
 
+import { translatorOf } from "../kit/i18n.js";
+
 const EN = {
   editor: "Cut-out editor",
-  stage: "Picture with {points} points. Click keeps, Shift and click leaves out, drag draws a box. K or X adds a point in the middle, B a box.",
+  stage: "Picture with {points} {points|point|points}. Click keeps, Shift and click leaves out, drag draws a box. K or X adds a point in the middle, B a box.",
   empty: "Connect a picture, or run once to see it here.",
   tools: "Tools",
   keep: "Click: keep",
@@ -60,6 +62,5 @@ const ZH = {
 
 /** @param {string} locale @returns {Translate} */
 export function translator(locale) {
-  const table = locale.toLowerCase().startsWith("zh") ? ZH : EN;
-  return (key, values = {}) => table[key].replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
+  return translatorOf({ en: EN, zh: ZH }, locale);
 }

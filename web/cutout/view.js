@@ -3,16 +3,20 @@
  * text is written by the caller.
  *
  * @typedef {import("./model.js").Clicks} Clicks
+ * @typedef {{start: {x: number, y: number}, point: number | null, base: Clicks, out: boolean}} Gesture  point: the one
+ *   that is pressed on; out: the click leaves out
  * @typedef {{url: string, size: import("./model.js").Size | null}} Picture  size: known after a run, else the file's own
  * @typedef {{picture: string, mask: string, size: import("./model.js").Size, text: string, source: string | null,
  *   quality: number | null, warnings: readonly string[]}} Run  text, source: what the clicks and the picture were then
  */
 
-import { element, iconButton, setAttribute, setChildren, setText } from "../editor/dom.js";
+import { element, iconButton, setAttribute, setChildren, setText } from "../kit/dom.js";
+import { createHistory, record, redo, undo } from "../kit/history.js";
+import { Pointer } from "../kit/pointer.js";
+import { isUndo, mount, shieldKey } from "../kit/shell.js";
+import { toCanvas } from "../kit/viewport.js";
 import { addPoint, changePoint, EMPTY, fitClicks, formatClicks, moveBox, rectBetween, removePoint, setBox } from "./model.js";
 
-const CLICK = 4; // movement below which a press is a click, CSS pixels
-const UNDO = 100;
 const TINT = [47, 125, 225];
 const STYLE = new URL("./cutout.css", import.meta.url).href;
 
@@ -21,11 +25,8 @@ export class CutoutView {
   constructor(t, onText) {
     this.t = t;
     this.onText = onText;
-    this.clicks = EMPTY;
-    /** @type {Clicks[]} */
-    this.past = [];
-    /** @type {Clicks[]} */
-    this.future = [];
+    /** @type {import("../kit/history.js").History<Clicks>} */
+    this.history = createHistory(EMPTY);
     /** @type {"keep" | "out" | "box"} */
     this.tool = "keep";
     this.readOnly = false;
@@ -35,8 +36,6 @@ export class CutoutView {
     this.run = null;
     /** @type {string | null} */
     this.source = null;
-    /** @type {{start: {x: number, y: number}, client: {x: number, y: number}, pointer: number, point: number | null, base: Clicks, moved: boolean, out: boolean} | null} */
-    this.gesture = null;
     this.end = new AbortController();
     this.tools = {
       keep: textButton("+", t("keep")),
@@ -57,17 +56,43 @@ export class CutoutView {
     this.status = element("p", { class: "status" });
     this.live = element("p", { class: "live", "aria-live": "polite" });
     const root = element("div", { class: "cutout", role: "application", "aria-label": t("editor") }, bar, this.wrap, this.status, this.live);
-    this.element = element("div", { class: "contextgen-cutout" });
-    const shadow = this.element.attachShadow({ mode: "open" });
-    shadow.append(element("link", { rel: "stylesheet", href: STYLE }), root);
-    Object.assign(this.element.style, { display: "block", width: "100%", height: "100%", minHeight: "0", pointerEvents: "auto" });
-    // The host leaves Ctrl+Z to what calls itself a textarea; the clicks have a history of their own.
-    Object.defineProperty(this.element, "type", { value: "textarea" });
+    this.element = mount(root, { name: "contextgen-cutout", style: STYLE });
+    const { signal } = this.end;
+    /** @type {Pointer<Gesture>} */
+    this.pointer = new Pointer(
+      this.stage,
+      {
+        point: (event) => toCanvas(event, this.stage.getBoundingClientRect(), this.size ?? { w: 1, h: 1 }),
+        down: (event) => this.#down(event),
+        move: (gesture, at) => this.#renderMarks(this.#dragged(gesture, at), this.size),
+        end: (gesture, at) => this.#drag(gesture, at),
+        click: (gesture) => this.#click(gesture),
+        cancel: () => this.render(),
+      },
+      signal,
+    );
     this.#listen(root);
     this.render();
   }
 
+  get clicks() {
+    return this.history.present;
+  }
+
+  /** What outlives the node while the graph's own undo builds it anew. */
+  session() {
+    return { history: this.history, run: this.run };
+  }
+
+  /** @param {ReturnType<CutoutView["session"]> | null} session  of the node that had this one's place */
+  resume(session) {
+    if (!session) return;
+    this.history = session.history;
+    if (session.run) this.ran(session.run);
+  }
+
   dispose() {
+    this.pointer.cancel();
     this.end.abort();
   }
 
@@ -89,13 +114,7 @@ export class CutoutView {
       this.maskShown = !this.maskShown;
       this.render();
     });
-    const on = (/** @type {string} */ type, /** @type {(event: any) => void} */ listener) => this.stage.addEventListener(type, listener, { signal });
-    on("pointerdown", (event) => this.#down(event));
-    on("pointermove", (event) => this.#move(event));
-    on("pointerup", (event) => this.#up(event, true));
-    on("pointercancel", (event) => this.#up(event, false));
-    on("lostpointercapture", (event) => this.#up(event, false));
-    on("contextmenu", (event) => event.preventDefault());
+    this.stage.addEventListener("contextmenu", (event) => event.preventDefault(), { signal });
     root.addEventListener("keydown", (event) => this.#key(event), { signal });
     this.image.addEventListener("load", () => this.#measured(), { signal });
   }
@@ -106,11 +125,7 @@ export class CutoutView {
   sync({ clicks, broken, readOnly, source }) {
     const changed = formatClicks(clicks) !== formatClicks(this.clicks);
     if (!changed && broken === this.broken && readOnly === this.readOnly && source === this.source) return;
-    if (changed) {
-      this.clicks = clicks;
-      this.past = [];
-      this.future = [];
-    }
+    if (changed) this.history = arrived(this.history, clicks);
     Object.assign(this, { broken, readOnly, source });
     this.render();
   }
@@ -155,8 +170,8 @@ export class CutoutView {
     this.mask.classList.toggle("stale", !fresh);
     for (const tool of /** @type {const} */ (["keep", "out", "box"])) setAttribute(this.tools[tool], "aria-pressed", String(this.tool === tool));
     setAttribute(this.tools.mask, "aria-pressed", String(this.maskShown));
-    disable(this.tools.undo, this.readOnly || !this.past.length);
-    disable(this.tools.redo, this.readOnly || !this.future.length);
+    disable(this.tools.undo, this.readOnly || !this.history.past.length);
+    disable(this.tools.redo, this.readOnly || !this.history.future.length);
     disable(this.tools.clear, this.readOnly || (!shown.points.length && !shown.box));
     this.stage.classList.toggle("fixed", this.readOnly);
     setText(this.status, this.#words(current, fresh));
@@ -228,32 +243,31 @@ export class CutoutView {
   /** Takes over new clicks as one entry of the history. @param {Clicks} clicks @param {string} [said] */
   change(clicks, said = "") {
     if (this.readOnly || formatClicks(clicks) === formatClicks(this.clicks)) return;
-    this.past = [...this.past.slice(-UNDO), this.clicks];
-    this.future = [];
-    this.#take(clicks);
+    this.#take(record(this.history, clicks));
     setText(this.live, said);
   }
 
   undo() {
-    const before = this.past.pop();
-    if (!before || this.readOnly) return;
-    this.future.push(this.clicks);
-    this.#take(before);
+    return this.#travel(undo(this.history));
   }
 
   redo() {
-    const after = this.future.pop();
-    if (!after || this.readOnly) return;
-    this.past.push(this.clicks);
-    this.#take(after);
+    return this.#travel(redo(this.history));
   }
 
-  /** @param {Clicks} clicks */
-  #take(clicks) {
-    this.clicks = clicks;
+  /** @param {import("../kit/history.js").History<Clicks>} history @returns {boolean} whether that went anywhere */
+  #travel(history) {
+    if (this.readOnly || history === this.history) return false;
+    this.#take(history);
+    return true;
+  }
+
+  /** @param {import("../kit/history.js").History<Clicks>} history */
+  #take(history) {
+    this.history = history;
     this.broken = false;
     this.render();
-    this.onText(formatClicks(clicks));
+    this.onText(formatClicks(this.clicks));
   }
 
   /** The clicks in pixels of the picture shown, null while there is none. */
@@ -263,59 +277,37 @@ export class CutoutView {
 
   // --- pointer ------------------------------------------------------------------------------------------------------
 
-  /** @param {PointerEvent} event */
+  /** @param {PointerEvent} event @returns {Gesture | null} */
   #down(event) {
-    if (![0, 2].includes(event.button) || this.gesture) return;
-    event.stopPropagation();
-    event.preventDefault();
     const base = this.#fitted();
-    if (!base || this.readOnly) return;
+    if (![0, 2].includes(event.button) || !base || this.readOnly) return null;
     const target = /** @type {Element} */ (event.composedPath()[0]);
     const id = target.closest("[data-mark]")?.getAttribute("data-mark") ?? null;
-    this.gesture = {
-      start: this.#point(event),
-      client: { x: event.clientX, y: event.clientY },
-      pointer: event.pointerId,
-      point: id !== null && id !== "box" ? Number(id) : null,
-      base,
-      moved: false,
-      out: event.button === 2 || event.shiftKey,
-    };
     (id === null ? this.stage : /** @type {HTMLElement} */ (target)).focus({ preventScroll: true });
-    this.stage.setPointerCapture(event.pointerId);
+    const start = toCanvas(event, this.stage.getBoundingClientRect(), this.size ?? { w: 1, h: 1 });
+    return { start, point: id !== null && id !== "box" ? Number(id) : null, base, out: event.button === 2 || event.shiftKey };
   }
 
-  /** @param {PointerEvent} event */
-  #move(event) {
-    const { gesture } = this;
-    if (!gesture || event.pointerId !== gesture.pointer) return;
-    event.stopPropagation();
-    gesture.moved ||= Math.hypot(event.clientX - gesture.client.x, event.clientY - gesture.client.y) >= CLICK;
-    const shown = gesture.moved ? this.#dragged(gesture, this.#point(event)) : null;
-    if (shown) this.#renderMarks(shown, this.size);
-  }
-
-  /** @param {NonNullable<CutoutView["gesture"]>} gesture @param {{x: number, y: number}} to @returns {Clicks} */
+  /** @param {Gesture} gesture @param {{x: number, y: number}} to @returns {Clicks} */
   #dragged(gesture, to) {
     if (gesture.point !== null) return changePoint(gesture.base, gesture.point, to);
     return setBox(gesture.base, rectBetween(gesture.start, to));
   }
 
-  /** @param {PointerEvent} event @param {boolean} keep */
-  #up(event, keep) {
-    const { gesture } = this;
-    if (!gesture || event.pointerId !== gesture.pointer) return;
-    event.stopPropagation();
-    this.gesture = null;
-    if (!keep) return this.render();
-    if (gesture.moved) {
-      const box = gesture.point === null;
-      this.change(this.#dragged(gesture, this.#point(event)), box ? this.t("saidBox") : "");
-      if (box && this.tool === "box") this.tool = "keep";
-    } else if (gesture.point !== null) {
-      const { keep: before } = gesture.base.points[gesture.point];
+  /** @param {Gesture} gesture @param {{x: number, y: number}} to */
+  #drag(gesture, to) {
+    const box = gesture.point === null;
+    this.change(this.#dragged(gesture, to), box ? this.t("saidBox") : "");
+    if (box && this.tool === "box") this.tool = "keep";
+    this.render();
+  }
+
+  /** @param {Gesture} gesture */
+  #click(gesture) {
+    if (gesture.point !== null) {
+      const { keep } = gesture.base.points[gesture.point];
       if (gesture.out) this.change(removePoint(gesture.base, gesture.point), this.t("saidRemoved"));
-      else this.change(changePoint(gesture.base, gesture.point, { keep: !before }));
+      else this.change(changePoint(gesture.base, gesture.point, { keep: !keep }));
     } else if (this.tool !== "box") this.#add(gesture.base, gesture.start, this.tool === "keep" && !gesture.out);
     this.render();
   }
@@ -325,33 +317,17 @@ export class CutoutView {
     this.change(addPoint(base, { ...at, keep }), this.t("saidAdded", { number: base.points.length + 1 }));
   }
 
-  /** Where the pointer is on the picture, whatever the zoom of graph and browser. @param {PointerEvent} event */
-  #point(event) {
-    const rect = this.stage.getBoundingClientRect();
-    const size = this.size ?? { w: 1, h: 1 };
-    return {
-      x: ((event.clientX - rect.left) / Math.max(1, rect.width)) * size.w,
-      y: ((event.clientY - rect.top) / Math.max(1, rect.height)) * size.h,
-    };
-  }
-
   // --- keys ---------------------------------------------------------------------------------------------------------
 
   /** @param {KeyboardEvent} event */
   #key(event) {
     const command = event.ctrlKey || event.metaKey;
     const key = event.key.toLowerCase();
-    let done = true;
-    if (command && key === "z") event.shiftKey ? this.redo() : this.undo();
-    else if (command && key === "y") this.redo();
-    else if (command || event.altKey) done = false;
-    else if (key === "escape" && this.gesture) {
-      this.gesture = null;
-      this.render();
-    } else done = this.#plainKey(key, event);
-    if (!done) return;
-    event.preventDefault();
-    event.stopPropagation();
+    let taken = false;
+    if (isUndo(event)) taken = event.shiftKey || key === "y" ? this.redo() : this.undo();
+    else if (key === "escape") taken = this.pointer.cancel();
+    else if (!command && !event.altKey) taken = this.#plainKey(key, event);
+    shieldKey(event, taken);
   }
 
   /** @param {string} key @param {KeyboardEvent} event @returns {boolean} whether it meant something */
@@ -406,4 +382,16 @@ function percent(part, whole) {
 /** @param {Record<string, number>} shares @returns {Record<string, number>} */
 function rounded(shares) {
   return Object.fromEntries(Object.entries(shares).map(([name, value]) => [name, Math.round(value)]));
+}
+
+/**
+ * Clicks that come from elsewhere: the graph's own undo or redo of one of ours, or others altogether.
+ * @param {import("../kit/history.js").History<Clicks>} history @param {Clicks} clicks @returns {import("../kit/history.js").History<Clicks>}
+ */
+function arrived(history, clicks) {
+  const text = formatClicks(clicks);
+  const before = history.past.at(-1);
+  if (before && formatClicks(before) === text) return undo(history);
+  if (history.future.length && formatClicks(history.future[0]) === text) return redo(history);
+  return createHistory(clicks);
 }

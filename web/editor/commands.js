@@ -1,13 +1,13 @@
 /** What toolbar, keys and panels can ask for: a change of the store and a sentence for those who cannot see it. */
 
-import { selected } from "./actions.js";
-import { confine, reshape } from "./geometry.js";
-import { MAX_BOXES, parseLayout, serialiseLayout, DEFAULT_PREFERENCES } from "./model.js";
-import { naturalAspect } from "./preview.js";
-import { automaticIds } from "./scene.js";
+import { isolate } from "../kit/i18n.js";
+import { selected } from "../scene/actions.js";
+import { confine, reshape } from "../scene/geometry.js";
+import { CANVAS_MAX, CANVAS_MIN, MAX_BOXES, parseLayout, serialiseLayout, DEFAULT_PREFERENCES } from "../scene/schema.js";
+import { naturalAspect } from "../render/place.js";
 
-/** @typedef {import("./model.js").Ref} Ref */
-/** @typedef {import("./model.js").Box} Box */
+/** @typedef {import("../scene/schema.js").Ref} Ref */
+/** @typedef {import("../scene/schema.js").Box} Box */
 
 export class Commands {
   /** @param {import("./view.js").EditorView} view */
@@ -33,17 +33,25 @@ export class Commands {
   /** Name of a box, the same for the eye and the ear. @param {Box} box */
   nameOf({ ref, label }) {
     const { t } = this;
-    if (ref === null) return label ? `${label} (${t("textOnly")})` : t("textOnly");
-    const name = this.view.library.find(ref)?.name ?? t("missing", { name: String(ref) });
-    return label ? `${name} (${label})` : name;
+    const said = isolate(label);
+    if (ref === null) return label ? `${said} (${t("textOnly")})` : t("textOnly");
+    const known = this.view.library.find(ref)?.name;
+    const name = known === undefined ? t("missing", { name: isolate(String(ref)) }) : isolate(known);
+    return label ? `${name} (${said})` : name;
   }
 
+  /** @returns {boolean} whether there was anything to undo */
   undo() {
-    if (this.canEdit && this.store.undo()) this.view.announce(this.t("saidUndone"));
+    if (!this.canEdit || !this.store.undo()) return false;
+    this.view.announce(this.t("saidUndone"));
+    return true;
   }
 
+  /** @returns {boolean} whether there was anything to redo */
   redo() {
-    if (this.canEdit && this.store.redo()) this.view.announce(this.t("saidRedone"));
+    if (!this.canEdit || !this.store.redo()) return false;
+    this.view.announce(this.t("saidRedone"));
+    return true;
   }
 
   /** A box in the middle, for the keyboard and for references dropped without a place. @param {{ref?: Ref, x?: number, y?: number}} [options] */
@@ -54,7 +62,9 @@ export class Commands {
     const cutout = ref === null ? null : this.view.library.find(ref)?.cutout;
     const center = { x: x ?? canvas.w / 2, y: y ?? canvas.h / 2 };
     const square = { x: center.x - side / 2, y: center.y - side / 2, w: side, h: side };
-    const rect = cutout ? reshape(square, naturalAspect(this.view.environment.fit, cutout), canvas) : square;
+    const shaped = cutout ? reshape(square, naturalAspect(this.view.environment.fit, cutout), canvas) : square;
+    // Without a place of its own a new box steps aside from those that lie there already.
+    const rect = x === undefined ? besideOthers(shaped, this.#layout) : shaped;
     this.store.dispatch({ type: "add", rect: confine(rect, canvas, editor.inside), ref });
     this.sayAdded();
   }
@@ -101,7 +111,7 @@ export class Commands {
     if (reference) this.bind(this.view.library.refOf(reference));
   }
 
-  /** @param {import("./actions.js").Step} step */
+  /** @param {import("../scene/actions.js").Step} step */
   step(step) {
     if (!this.canEdit) return;
     this.store.dispatch({ type: "step", step });
@@ -116,7 +126,7 @@ export class Commands {
   automatic() {
     if (!this.canEdit) return;
     if (this.view.library.loading) return this.view.announce(this.t("saidNoOrder"));
-    this.store.dispatch({ type: "arrange", ids: automaticIds(this.#layout, this.view.scene) });
+    this.store.dispatch({ type: "arrange", ids: this.view.planes.automaticIds(this.#layout, this.view.scene) });
     this.view.announce(this.t("saidOrdered"));
   }
 
@@ -135,7 +145,7 @@ export class Commands {
     this.view.announce(this.t("saidPlaced", whole));
   }
 
-  /** @param {import("./geometry.js").Alignment} how */
+  /** @param {import("../scene/geometry.js").Alignment} how */
   align(how) {
     if (this.canPlace) this.store.dispatch({ type: "align", how });
   }
@@ -154,6 +164,57 @@ export class Commands {
       return cutout ? [{ id: box.id, ...reshape(box, naturalAspect(this.view.environment.fit, cutout), canvas) }] : [];
     });
     if (rects.length) this.store.dispatch({ type: "place", rects });
+  }
+
+  /** Turns the selected boxes by so many degrees. @param {number} degrees */
+  turn(degrees) {
+    if (!this.canPlace) return;
+    const boxes = selected(this.store.state);
+    if (!boxes.length) return;
+    for (const box of boxes) this.store.dispatch({ type: "layer", ids: [box.id], change: { rot: (box.rot ?? 0) + degrees } }, { join: "turn" });
+    if (boxes.length === 1) this.view.announce(this.t("saidTurned", { rot: selected(this.store.state)[0].rot ?? 0 }));
+  }
+
+  /** Sets what of the selected boxes may be set by itself. @param {import("../scene/actions.js").Layer} change @param {string} [join] */
+  layer(change, join = "") {
+    if (this.canEdit) this.store.dispatch({ type: "layer", ids: this.store.state.selection, change }, { join });
+  }
+
+  /** @param {"h" | "v"} axis */
+  flip(axis) {
+    if (!this.canEdit) return;
+    if (this.store.dispatch({ type: "flip", ids: this.store.state.selection, axis })) this.view.announce(this.t("saidFlipped"));
+  }
+
+  /** Takes boxes out of the picture, or puts them back. */
+  hide(ids = this.store.state.selection) {
+    if (!this.canEdit || !ids.length) return;
+    const hidden = !this.#layout.boxes.every((box) => !ids.includes(box.id) || box.hidden);
+    if (this.store.dispatch({ type: "layer", ids, change: { hidden } })) this.view.announce(this.t(hidden ? "saidHidden" : "saidShown"));
+  }
+
+  group() {
+    if (!this.canEdit) return;
+    if (this.store.dispatch({ type: "group" })) this.view.announce(this.t("saidGrouped", { count: this.store.state.selection.length }));
+  }
+
+  ungroup() {
+    if (this.canEdit && this.store.dispatch({ type: "ungroup" })) this.view.announce(this.t("saidUngrouped"));
+  }
+
+  /** The box and those grouped with it. @param {string} id @returns {string[]} */
+  together(id) {
+    const { boxes } = this.#layout;
+    const group = boxes.find((box) => box.id === id)?.group;
+    return group === undefined ? [id] : boxes.filter((box) => box.group === group).map((box) => box.id);
+  }
+
+  /** @param {{w: number, h: number}} size */
+  setCanvas({ w, h }) {
+    const side = (/** @type {number} */ value) => Math.min(CANVAS_MAX, Math.max(CANVAS_MIN, Math.floor((value + 8) / 16) * 16));
+    if (!this.canPlace) return;
+    this.store.fitCanvas({ w: side(w), h: side(h) });
+    this.view.announce(this.t("saidCanvas", { ...this.#layout.canvas }));
   }
 
   lock(ids = this.store.state.selection) {
@@ -214,4 +275,16 @@ export class Commands {
     const at = boxes.findIndex((box) => box.id === this.store.state.selection.at(-1));
     if (at >= 0) this.view.announce(this.t("saidOrder", { number: at + 1, count: boxes.length }));
   }
+}
+
+/** The place, moved step by step to the lower right until no box begins there. @param {import("../scene/schema.js").Rect} rect @param {import("../scene/schema.js").Layout} layout */
+export function besideOthers(rect, { canvas, boxes }) {
+  const step = Math.max(8, Math.round(Math.min(canvas.w, canvas.h) / 24));
+  const near = (/** @type {import("../scene/schema.js").Rect} */ at) => boxes.some((box) => Math.abs(box.x - at.x) < step / 2 && Math.abs(box.y - at.y) < step / 2);
+  const room = { w: Math.max(1, canvas.w - rect.w), h: Math.max(1, canvas.h - rect.h) };
+  for (let i = 0; i < MAX_BOXES; i += 1) {
+    const at = { ...rect, x: (rect.x + i * step) % room.w, y: (rect.y + i * step) % room.h };
+    if (!near(at)) return at;
+  }
+  return rect;
 }

@@ -1,7 +1,9 @@
 /** The numbers, the reference and the label of the selected box. */
 
-import { selected } from "./actions.js";
-import { element, setAttribute, setChildren } from "./dom.js";
+import { isolate } from "../kit/i18n.js";
+import { selected } from "../scene/actions.js";
+import { isLocked } from "../scene/schema.js";
+import { element, setAttribute, setChildren } from "../kit/dom.js";
 
 const SIDES = /** @type {const} */ (["x", "y", "w", "h"]);
 
@@ -36,7 +38,7 @@ export class Fields {
     SIDES.forEach((side, i) => {
       const input = this.numbers[i];
       if (!this.#typing(input)) input.value = single ? String(Math.round(single[side] * 100) / 100) : "";
-      input.disabled = !single || !canPlace || single.locked;
+      input.disabled = !single || !canPlace || isLocked(single, this.view.store.state.layout);
     });
     if (!this.#typing(this.label)) this.label.value = single?.label ?? "";
     this.label.disabled = !single || !canEdit;
@@ -54,7 +56,7 @@ export class Fields {
     return root.activeElement === input && !this.view.store.inGesture && input.dataset.for === this.view.store.state.selection.join();
   }
 
-  /** @param {readonly import("./model.js").Box[]} boxes */
+  /** @param {readonly import("../scene/schema.js").Box[]} boxes */
   #updateChoice(boxes) {
     const { library, t } = this.view;
     const selection = this.view.store.state.selection.join();
@@ -64,12 +66,12 @@ export class Fields {
       { value: encode(null), text: t("noReference") },
       ...library.references.map((reference) => ({
         value: encode(library.refOf(reference)),
-        text: `${reference.number}. ${reference.name}`,
+        text: reference.number < 10 ? this.view.t("referenceKey", { name: isolate(reference.name), number: reference.number }) : isolate(reference.name),
       })),
     ];
     for (const box of boxes) {
       if (box.ref !== null && !library.find(box.ref)) {
-        options.push({ value: encode(box.ref), text: t("missing", { name: String(box.ref) }) });
+        options.push({ value: encode(box.ref), text: t("missing", { name: isolate(String(box.ref)) }) });
       }
     }
     if (JSON.stringify(options) !== this.reference.dataset.options) {
@@ -81,7 +83,7 @@ export class Fields {
     setAttribute(this.reference, "title", this.reference.selectedOptions[0]?.textContent ?? null);
   }
 
-  /** The form in which the list offers this reference. @param {import("./model.js").Ref} ref */
+  /** The form in which the list offers this reference. @param {import("../scene/schema.js").Ref} ref */
   #canonical(ref) {
     const reference = this.view.library.find(ref);
     return reference ? this.view.library.refOf(reference) : ref;
@@ -113,7 +115,7 @@ export class Fields {
   }
 }
 
-/** @param {import("./model.js").Ref} ref */
+/** @param {import("../scene/schema.js").Ref} ref */
 function encode(ref) {
   return JSON.stringify(ref);
 }

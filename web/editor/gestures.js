@@ -1,24 +1,28 @@
 /**
- * Pointer gestures on the stage: draw, move, resize, select with a frame. Listeners sit on the stage alone, and the
- * pointer is captured there: some renderers keep pointer events from ever reaching the document.
+ * Pointer gestures on the stage: draw, move, pull a handle, resize several, select with a frame, move the view.
  *
- * @typedef {import("./model.js").Rect} Rect
- * @typedef {import("./model.js").Box} Box
- * @typedef {import("./geometry.js").Handle} Handle
+ * @typedef {import("../scene/schema.js").Rect} Rect
+ * @typedef {import("../scene/schema.js").Box} Box
+ * @typedef {import("../scene/geometry.js").Handle} Edge
  * @typedef {{x: number, y: number}} Point
- * @typedef {{kind: "draw" | "move" | "resize" | "frame", start: Point, client: Point, pointer: number, began: boolean,
- *   rects: readonly Box[], handle: Handle | null, ref: import("./model.js").Ref, base: readonly string[]}} Gesture
- *   ref: what a new box will be bound to
+ * @typedef {{kind: "draw" | "move" | "pull" | "scale" | "frame" | "pan", start: Point, boxes: readonly Box[], handle: string,
+ *   ref: import("../scene/schema.js").Ref, base: readonly string[], toggle: string | null, last: Point}} Gesture
+ *   ref: what a new box will be bound to; base: the selection before; toggle: the box that a click with Shift takes or leaves
  */
 
-import { selected } from "./actions.js";
-import * as geometry from "./geometry.js";
-import { naturalAspect } from "./preview.js";
+import { Pointer } from "../kit/pointer.js";
+import { zoomed } from "../kit/viewport.js";
+import { naturalAspect } from "../render/place.js";
+import { selected } from "../scene/actions.js";
+import * as geometry from "../scene/geometry.js";
+import { kindOf, regionOf } from "../scene/kinds/index.js";
+import { isLocked } from "../scene/schema.js";
 
-/** Movement below which a press is a click, CSS pixels. */
-const CLICK = 4;
 /** Distance from which edges stick, CSS pixels. */
 const REACH = 6;
+/** Degrees from which a quarter turn sticks, and the step with Shift. */
+const QUARTER_REACH = 3;
+const TURN_STEP = 15;
 
 export class Gestures {
   /** @param {import("./stage.js").Stage} stage @param {AbortSignal} signal */
@@ -26,66 +30,131 @@ export class Gestures {
     this.stage = stage;
     this.view = stage.view;
     this.store = stage.view.store;
-    /** @type {Gesture | null} */
-    this.active = null;
-    const on = (/** @type {string} */ type, /** @type {(event: PointerEvent) => void} */ listener) =>
-      stage.element.addEventListener(type, /** @type {EventListener} */ (listener), { signal });
-    on("pointerdown", (event) => this.#down(event));
-    on("pointermove", (event) => this.#move(event));
-    on("pointerup", (event) => this.#end(event, true));
-    on("pointercancel", (event) => this.#end(event, false));
-    on("lostpointercapture", (event) => this.#end(event, false));
+    this.space = false;
+    /** @type {Map<number, {clientX: number, clientY: number}>} fingers on the stage */
+    this.fingers = new Map();
+    if (this.view.isLarge) this.#listenForView(signal);
+    /** @type {Pointer<Gesture>} */
+    this.pointer = new Pointer(
+      stage.element,
+      {
+        point: (event) => stage.point(event),
+        down: (event, at) => this.#down(event, at),
+        begin: (gesture) => gesture.kind !== "pan" && this.store.begin(),
+        move: (gesture, at, event) => this.#move(gesture, at, event),
+        end: (gesture) => this.#end(gesture),
+        click: (gesture, event) => this.#click(gesture, event),
+        cancel: (gesture) => this.#give(gesture),
+      },
+      signal,
+    );
+    stage.element.addEventListener("dblclick", (event) => this.#single(event), { signal });
+  }
+
+  /** The gesture under way, or null. */
+  get active() {
+    return this.pointer.active?.data ?? null;
   }
 
   /** Gives up the gesture under way. @returns {boolean} whether there was one */
   cancel() {
-    if (!this.active) return false;
-    this.active = null;
-    this.stage.showFrame(null);
-    this.stage.showGuides([]);
-    this.store.cancel();
-    return true;
+    return this.pointer.cancel();
   }
 
-  /** @param {PointerEvent} event */
-  #down(event) {
-    if (event.button !== 0 || this.active || this.view.environment.readOnly) return;
-    event.stopPropagation();
-    event.preventDefault();
+  /** @param {Gesture} gesture */
+  #give(gesture) {
+    this.#clear();
+    if (gesture.kind !== "pan") this.store.cancel();
+  }
+
+  #clear() {
+    this.stage.showFrame(null);
+    this.stage.showGuides([]);
+    this.stage.element.classList.remove("panning");
+  }
+
+  // --- the view -----------------------------------------------------------------------------------------------------
+
+  /** Wheel and pinch zoom, the space bar and the middle button move what is seen. @param {AbortSignal} signal */
+  #listenForView(signal) {
+    const { stage } = this;
+    stage.wrap.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      event.stopPropagation();
+      if (event.shiftKey && !event.ctrlKey) stage.panBy(-(event.deltaX || event.deltaY), 0);
+      else stage.look(zoomed(stage.seen, Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), stage.frameShare(event)));
+    }, { signal, passive: false });
+    stage.element.addEventListener("keydown", (event) => event.key === " " && event.target === stage.element && this.#hold(true), { signal });
+    stage.element.addEventListener("keyup", (event) => event.key === " " && this.#hold(false), { signal });
+    const fingers = (/** @type {PointerEvent} */ event) => event.pointerType === "touch" && this.#finger(event);
+    for (const type of /** @type {const} */ (["pointerdown", "pointermove", "pointerup", "pointercancel"])) {
+      stage.element.addEventListener(type, fingers, { signal, capture: true });
+    }
+  }
+
+  /** @param {boolean} on */
+  #hold(on) {
+    this.space = on;
+    this.stage.element.classList.toggle("grabbing", on);
+  }
+
+  /** Two fingers zoom and move, and end what one of them had begun. @param {PointerEvent} event */
+  #finger(event) {
+    if (event.type === "pointerup" || event.type === "pointercancel") {
+      this.fingers.delete(event.pointerId);
+      return;
+    }
+    const before = [...this.fingers.values()];
+    if (event.type === "pointermove" && !this.fingers.has(event.pointerId)) return;
+    this.fingers.set(event.pointerId, { clientX: event.clientX, clientY: event.clientY });
+    const now = [...this.fingers.values()];
+    if (now.length !== 2) return;
+    this.cancel();
+    event.stopImmediatePropagation();
+    if (before.length !== 2) return;
+    const middle = (/** @type {typeof now} */ [a, b]) => ({ clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 });
+    const span = (/** @type {typeof now} */ [a, b]) => Math.max(1, Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY));
+    const [from, to] = [middle(before), middle(now)];
+    this.stage.look(zoomed(this.stage.seen, span(now) / span(before), this.stage.frameShare(from)));
+    this.stage.panBy(to.clientX - from.clientX, to.clientY - from.clientY);
+  }
+
+  // --- press --------------------------------------------------------------------------------------------------------
+
+  /** @param {PointerEvent} event @param {Point} start @returns {Gesture | null} */
+  #down(event, start) {
+    const pan = this.view.isLarge && (event.button === 1 || (event.button === 0 && this.space));
+    if (!pan && (event.button !== 0 || this.view.environment.readOnly)) return null;
+    const base = this.store.state.selection;
+    /** @type {Gesture} */
+    const gesture = { kind: "pan", start, boxes: [], handle: "", ref: null, base, toggle: null, last: { x: event.clientX, y: event.clientY } };
+    if (pan) {
+      this.stage.element.classList.add("panning");
+      return gesture;
+    }
     const target = /** @type {Element} */ (event.composedPath()[0]);
-    const point = this.#point(event);
-    const handle = /** @type {Handle | undefined} */ (target.closest("[data-handle]")?.getAttribute("data-handle"));
-    const box = this.#boxAt(target, point, event.altKey);
+    gesture.handle = target.closest("[data-handle]")?.getAttribute("data-handle") ?? "";
+    const box = this.#boxAt(target, start, event.altKey);
     const draw = event.ctrlKey || event.metaKey || this.stage.drawing;
     const { canPlace } = this.view.commands;
-    /** @type {Gesture["kind"]} */
-    let kind = "frame";
-    if (handle && canPlace) kind = "resize";
-    else if (draw && canPlace) kind = "draw";
-    else if (box) kind = "move";
-    else if (!event.shiftKey && canPlace) kind = "draw";
-    const base = this.store.state.selection;
-    if (kind === "move" && box) this.#choose(box, event);
-    if (kind === "draw" || kind === "frame") this.stage.element.focus({ preventScroll: true });
-    this.active = {
-      kind,
-      start: point,
-      client: { x: event.clientX, y: event.clientY },
-      pointer: event.pointerId,
-      began: false,
-      rects: selected(this.store.state).filter((candidate) => !candidate.locked),
-      handle: handle ?? null,
-      ref: this.view.commands.nextReference(),
-      base: event.shiftKey ? base : [],
-    };
-    this.stage.element.setPointerCapture(event.pointerId);
+    gesture.kind = "frame";
+    if (gesture.handle && canPlace) gesture.kind = target.closest(".together") ? "scale" : "pull";
+    else if (draw && canPlace) gesture.kind = "draw";
+    else if (box) gesture.kind = "move";
+    else if (!event.shiftKey && canPlace) gesture.kind = "draw";
+    if (gesture.kind === "move" && box) gesture.toggle = this.#choose(box, event);
+    if (gesture.kind === "draw" || gesture.kind === "frame") this.stage.element.focus({ preventScroll: true });
+    gesture.boxes = selected(this.store.state).filter((each) => !isLocked(each, this.store.state.layout));
+    gesture.ref = gesture.kind === "draw" ? this.view.commands.nextReference() : null;
+    if (!event.shiftKey && gesture.kind === "frame") gesture.base = [];
+    return gesture;
   }
 
   /** The box pressed on: the chosen one first, then the one in front; with Alt the next one below. @param {Element} target @param {Point} point @param {boolean} below @returns {Box | null} */
   #boxAt(target, point, below) {
     const { boxes } = this.store.state.layout;
     if (below) {
-      const stack = boxes.filter((box) => geometry.contains(box, point.x, point.y)).reverse();
+      const stack = this.#stackAt(point).reverse();
       const at = stack.findIndex((box) => this.store.state.selection.includes(box.id));
       return stack.length ? stack[(at + 1) % stack.length] : null;
     }
@@ -93,47 +162,43 @@ export class Gestures {
     return boxes.find((box) => box.id === id) ?? null;
   }
 
-  /** @param {Box} box @param {PointerEvent} event */
-  #choose(box, event) {
-    const already = this.store.state.selection.includes(box.id);
-    if (event.shiftKey) this.store.dispatch({ type: "select", ids: [box.id], toggle: true });
-    else if (!already || event.altKey) this.store.dispatch({ type: "select", ids: [box.id] });
-    this.stage.focusBox(box.id);
+  /** @param {Point} point @returns {Box[]} bottom first */
+  #stackAt(point) {
+    return this.store.state.layout.boxes.filter((box) => kindOf(box).hit(box, point));
   }
 
-  /** @param {PointerEvent} event */
-  #move(event) {
-    const gesture = this.active;
-    if (!gesture || event.pointerId !== gesture.pointer) return;
-    event.stopPropagation();
-    if (!gesture.began) {
-      if (Math.hypot(event.clientX - gesture.client.x, event.clientY - gesture.client.y) < CLICK) return;
-      gesture.began = true;
-      this.store.begin();
-    }
-    const point = this.#point(event);
-    if (gesture.kind === "draw") this.#draw(gesture, point, event);
+  /** Chooses a box and those grouped with it. @param {Box} box @param {PointerEvent} event @returns {string | null} the box that a click with Shift shall leave out again */
+  #choose(box, event) {
+    const already = this.store.state.selection.includes(box.id);
+    const ids = event.altKey ? [box.id] : this.view.commands.together(box.id);
+    this.stage.focusBox(box.id);
+    if (event.shiftKey && !already) this.store.dispatch({ type: "select", ids: [...this.store.state.selection, ...ids] });
+    else if (!event.shiftKey && (!already || event.altKey)) this.store.dispatch({ type: "select", ids });
+    return event.shiftKey && already ? box.id : null;
+  }
+
+  /** A double click reaches into a group. @param {MouseEvent} event */
+  #single(event) {
+    const id = /** @type {Element} */ (event.composedPath()[0]).closest("[data-box]")?.getAttribute("data-box");
+    if (id) this.store.dispatch({ type: "select", ids: [id] });
+  }
+
+  /** @param {Gesture} gesture @param {Point} point @param {PointerEvent} event */
+  #move(gesture, point, event) {
+    if (gesture.kind === "pan") {
+      this.stage.panBy(event.clientX - gesture.last.x, event.clientY - gesture.last.y);
+      gesture.last = { x: event.clientX, y: event.clientY };
+    } else if (gesture.kind === "draw") this.#draw(gesture, point, event);
     else if (gesture.kind === "move") this.#drag(gesture, point, event);
-    else if (gesture.kind === "resize") this.#resize(gesture, point, event);
+    else if (gesture.kind === "pull") this.#pull(gesture, point, event);
+    else if (gesture.kind === "scale") this.#scale(gesture, point, event);
     else this.#frame(gesture, point);
   }
 
-  /** @param {PointerEvent} event @param {boolean} keep */
-  #end(event, keep) {
-    const gesture = this.active;
-    if (!gesture || event.pointerId !== gesture.pointer) return;
-    event.stopPropagation();
-    if (!keep) {
-      this.cancel();
-      return;
-    }
-    this.active = null;
-    this.stage.showFrame(null);
-    this.stage.showGuides([]);
-    if (!gesture.began) {
-      this.#click(gesture, event);
-      return;
-    }
+  /** @param {Gesture} gesture */
+  #end(gesture) {
+    this.#clear();
+    if (gesture.kind === "pan") return;
     const changed = this.store.commit();
     if (gesture.kind === "draw" && changed) {
       this.stage.setDrawing(false);
@@ -145,17 +210,24 @@ export class Gestures {
 
   /** A press without movement: on nothing it deselects, on a chosen box that another covers it chooses that other. @param {Gesture} gesture @param {PointerEvent} event */
   #click(gesture, event) {
+    this.#clear();
     if (gesture.kind === "draw" || gesture.kind === "frame") {
       if (!event.shiftKey) this.store.dispatch({ type: "select", ids: [] });
       return;
     }
-    if (gesture.kind !== "move" || event.shiftKey || event.altKey) return;
-    const top = this.store.state.layout.boxes.filter((box) => geometry.contains(box, gesture.start.x, gesture.start.y)).at(-1);
+    if (gesture.kind !== "move" || event.altKey) return;
+    if (event.shiftKey) {
+      if (gesture.toggle !== null) this.store.dispatch({ type: "select", ids: this.view.commands.together(gesture.toggle), toggle: true });
+      return;
+    }
+    const top = this.#stackAt(gesture.start).at(-1);
     if (top) {
-      this.store.dispatch({ type: "select", ids: [top.id] });
+      this.store.dispatch({ type: "select", ids: this.view.commands.together(top.id) });
       this.stage.focusBox(top.id);
     }
   }
+
+  // --- movement -----------------------------------------------------------------------------------------------------
 
   /** @param {Gesture} gesture @param {Point} point @param {PointerEvent} event */
   #draw(gesture, point, event) {
@@ -175,97 +247,124 @@ export class Gestures {
     this.store.preview({ type: "add", rect, ref });
   }
 
-  /** @param {Gesture} gesture @param {Point} point @param {PointerEvent} event */
+  /** Shift keeps to one axis. @param {Gesture} gesture @param {Point} point @param {PointerEvent} event */
   #drag(gesture, point, event) {
     const { layout } = this.store.state;
-    if (!gesture.rects.length || !this.view.commands.canPlace) return;
+    if (!gesture.boxes.length || !this.view.commands.canPlace) return;
     let dx = point.x - gesture.start.x;
     let dy = point.y - gesture.start.y;
     if (event.shiftKey) {
       if (Math.abs(dx) > Math.abs(dy)) dy = 0;
       else dx = 0;
     }
-    const frame = geometry.bounds(gesture.rects);
+    const frame = geometry.bounds(gesture.boxes.map(regionOf));
     if (!event.altKey) {
-      const lines = this.#lines(layout.boxes.filter((box) => !gesture.rects.some((rect) => rect.id === box.id)));
-      const x = this.#snap([frame.x + dx, frame.x + dx + frame.w, frame.x + dx + frame.w / 2], lines.x);
-      const y = this.#snap([frame.y + dy, frame.y + dy + frame.h, frame.y + dy + frame.h / 2], lines.y);
+      const lines = this.#lines(layout.boxes.filter((box) => !gesture.boxes.some((moved) => moved.id === box.id)));
+      // An axis along which the hand has hardly moved is left alone: a level drag stays level.
+      const reach = this.#reach();
+      const x = Math.abs(dx) < reach ? STILL : this.#snap([frame.x + dx, frame.x + dx + frame.w, frame.x + dx + frame.w / 2], lines.x);
+      const y = Math.abs(dy) < reach ? STILL : this.#snap([frame.y + dy, frame.y + dy + frame.h, frame.y + dy + frame.h / 2], lines.y);
       dx += x.shift;
       dy += y.shift;
       this.stage.showGuides(guides(x.line, y.line));
     } else this.stage.showGuides([]);
     const target = geometry.confine({ ...frame, x: frame.x + dx, y: frame.y + dy }, layout.canvas, layout.editor.inside);
     const shift = { x: target.x - frame.x, y: target.y - frame.y };
-    const rects = gesture.rects.map((rect) => ({ ...rect, x: rect.x + shift.x, y: rect.y + shift.y }));
+    const rects = gesture.boxes.map((box) => ({ id: box.id, x: box.x + shift.x, y: box.y + shift.y, w: box.w, h: box.h }));
     this.store.preview({ type: "place", rects });
   }
 
-  /** @param {Gesture} gesture @param {Point} point @param {PointerEvent} event */
-  #resize(gesture, point, event) {
+  /** A handle of one box. @param {Gesture} gesture @param {Point} point @param {PointerEvent} event */
+  #pull(gesture, point, event) {
     const { layout } = this.store.state;
-    const [rect] = gesture.rects;
-    const { handle } = gesture;
-    if (!rect || !handle) return;
-    const held = geometry.handlePoint(rect, handle);
-    const to = { x: held.x + point.x - gesture.start.x, y: held.y + point.y - gesture.start.y };
-    const lines = this.#lines(layout.boxes.filter((box) => box.id !== rect.id));
-    const snapped = this.#snapPoint(to, lines, event, true, handle);
-    const aspect = layout.editor.aspect !== event.shiftKey ? this.#aspect(rect) : null;
-    const next = geometry.resize(rect, handle, snapped.x - held.x, snapped.y - held.y, {
+    const [box] = gesture.boxes;
+    if (!box) return;
+    const lines = this.#lines(layout.boxes.filter((each) => each.id !== box.id));
+    const next = kindOf(box).drag(box, gesture.handle, gesture.start, point, {
+      layout,
+      aspect: layout.editor.aspect !== event.shiftKey ? this.#aspect(box) : null,
+      snap: (to) => this.#snapPoint(to, lines, event, true, gesture.handle),
+      turnTo: (degrees) => roundTurn(degrees, event),
+    });
+    this.store.preview({ type: "become", box: next });
+  }
+
+  /** A handle of the frame around several: all keep their share of it. @param {Gesture} gesture @param {Point} point @param {PointerEvent} event */
+  #scale(gesture, point, event) {
+    const { layout } = this.store.state;
+    const frame = geometry.bounds(gesture.boxes.map(regionOf));
+    const handle = /** @type {Edge} */ (gesture.handle);
+    const held = geometry.handlePoint(frame, handle);
+    const lines = this.#lines(layout.boxes.filter((box) => !gesture.boxes.some((moved) => moved.id === box.id)));
+    const to = this.#snapPoint({ x: held.x + point.x - gesture.start.x, y: held.y + point.y - gesture.start.y }, lines, event, true, handle);
+    // What is turned keeps its shape: two scales at once would make it another.
+    const keep = event.shiftKey || gesture.boxes.some((box) => box.rot);
+    const next = geometry.resize(frame, handle, to.x - held.x, to.y - held.y, {
       canvas: layout.canvas,
       inside: layout.editor.inside,
-      aspect,
+      aspect: keep ? frame.w / frame.h : null,
     });
-    this.store.preview({ type: "place", rects: [{ ...next, id: rect.id }] });
+    const [sx, sy] = [next.w / frame.w, next.h / frame.h];
+    const rects = gesture.boxes.map((box) => {
+      const [cx, cy] = [next.x + (box.x + box.w / 2 - frame.x) * sx, next.y + (box.y + box.h / 2 - frame.y) * sy];
+      return { id: box.id, x: cx - (box.w * sx) / 2, y: cy - (box.h * sy) / 2, w: box.w * sx, h: box.h * sy };
+    });
+    this.store.preview({ type: "place", rects });
   }
 
   /** @param {Gesture} gesture @param {Point} point */
   #frame(gesture, point) {
     const frame = geometry.fromPoints(gesture.start.x, gesture.start.y, point.x, point.y);
     this.stage.showFrame(frame);
-    const inside = this.store.state.layout.boxes.filter((box) => geometry.overlaps(box, frame)).map((box) => box.id);
+    const inside = this.store.state.layout.boxes
+      .filter((box) => geometry.overlaps(regionOf(box), frame))
+      .flatMap((box) => this.view.commands.together(box.id));
     this.store.preview({ type: "select", ids: [...new Set([...gesture.base, ...inside])] });
   }
 
   /** The shape to keep: that of the reference, else that of the box itself. @param {Box} box */
   #aspect(box) {
     const cutout = box.ref === null ? null : this.view.library.find(box.ref)?.cutout;
-    return cutout && this.store.state.layout.editor.aspect ? naturalAspect(this.view.environment.fit, cutout) : box.w / box.h;
+    return cutout && this.store.state.layout.editor.aspect ? naturalAspect(box.fit ?? this.view.environment.fit, cutout) : box.w / box.h;
   }
 
-  /** @param {Point} point @param {{x: number[], y: number[]}} lines @param {PointerEvent} event @param {boolean} show @param {Handle} [handle] */
+  /** @param {Point} point @param {{x: number[], y: number[]}} lines @param {PointerEvent} event @param {boolean} show @param {string} [handle] */
   #snapPoint(point, lines, event, show, handle) {
     if (event.altKey) {
       if (show) this.stage.showGuides([]);
       return point;
     }
-    const x = handle && !/[ew]/.test(handle) ? { shift: 0, line: null } : this.#snap([point.x], lines.x);
-    const y = handle && !/[ns]/.test(handle) ? { shift: 0, line: null } : this.#snap([point.y], lines.y);
+    const x = handle && !/[ew]/.test(handle) ? STILL : this.#snap([point.x], lines.x);
+    const y = handle && !/[ns]/.test(handle) ? STILL : this.#snap([point.y], lines.y);
     if (show) this.stage.showGuides(guides(x.line, y.line));
     return { x: point.x + x.shift, y: point.y + y.shift };
   }
 
   /** @param {readonly number[]} edges @param {readonly number[]} lines */
   #snap(edges, lines) {
-    const { editor, canvas } = this.store.state.layout;
-    const reach = (REACH * canvas.w) / Math.max(1, this.stage.element.getBoundingClientRect().width);
-    return geometry.snap(edges, editor.edges ? lines : [], reach, editor.grid);
+    const { editor } = this.store.state.layout;
+    return geometry.snap(edges, editor.edges ? lines : [], this.#reach(), editor.grid);
   }
 
-  /** @param {readonly Rect[]} others */
+  /** The distance from which edges stick, pixels of the canvas. */
+  #reach() {
+    return (REACH * this.store.state.layout.canvas.w) / Math.max(1, this.stage.element.getBoundingClientRect().width);
+  }
+
+  /** @param {readonly Box[]} others */
   #lines(others) {
-    return geometry.snapLines(others, this.store.state.layout.canvas);
+    return geometry.snapLines(others.map(regionOf), this.store.state.layout.canvas);
   }
+}
 
-  /** Where the pointer is on the canvas, whatever the zoom of graph and browser. @param {PointerEvent} event @returns {Point} */
-  #point(event) {
-    const rect = this.stage.element.getBoundingClientRect();
-    const { canvas } = this.store.state.layout;
-    return {
-      x: ((event.clientX - rect.left) / Math.max(1, rect.width)) * canvas.w,
-      y: ((event.clientY - rect.top) / Math.max(1, rect.height)) * canvas.h,
-    };
-  }
+/** @type {{shift: number, line: number | null}} */
+const STILL = { shift: 0, line: null };
+
+/** Round angles: steps with Shift, quarter turns from nearby, none with Alt. @param {number} degrees @param {PointerEvent} event */
+function roundTurn(degrees, event) {
+  if (event.shiftKey) return Math.round(degrees / TURN_STEP) * TURN_STEP;
+  const quarter = Math.round(degrees / 90) * 90;
+  return !event.altKey && Math.abs(degrees - quarter) < QUARTER_REACH ? quarter : Math.round(degrees);
 }
 
 /** @param {number | null} x @param {number | null} y @returns {geometry.Guide[]} */
@@ -277,7 +376,7 @@ function guides(x, y) {
   return lines;
 }
 
-/** @param {Rect} rect @param {import("./model.js").Size} canvas @returns {Rect} */
+/** @param {Rect} rect @param {import("../scene/schema.js").Size} canvas @returns {Rect} */
 function clip(rect, canvas) {
   const x = geometry.clamp(rect.x, 0, canvas.w);
   const y = geometry.clamp(rect.y, 0, canvas.h);

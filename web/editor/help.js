@@ -1,6 +1,6 @@
 /** The overlay that lists keys and gestures. */
 
-import { element, iconButton } from "./dom.js";
+import { element, iconButton } from "../kit/dom.js";
 
 const ROWS = /** @type {const} */ ([
   ["helpDraw", "helpDrawKeys"],
@@ -15,8 +15,11 @@ const ROWS = /** @type {const} */ ([
   ["helpBind", "helpBindKeys"],
   ["helpOrder", "helpOrderKeys"],
   ["helpEdit", "helpEditKeys"],
+  ["helpTurn", "helpTurnKeys"],
+  ["helpGroup", "helpGroupKeys"],
   ["helpCopy", "helpCopyKeys"],
   ["helpUndo", "helpUndoKeys"],
+  ["helpZoom", "helpZoomKeys"],
   ["helpEscape", "helpEscapeKeys"],
   ["helpLarge", "helpLargeKeys"],
 ]);

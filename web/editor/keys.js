@@ -1,24 +1,21 @@
 /** The keyboard: one handler at the editor's root. What it takes does not reach the graph, what it leaves does. */
 
+import { isUndo } from "../kit/shell.js";
+import { selected } from "../scene/actions.js";
+import { kindOf } from "../scene/kinds/index.js";
+
 /** Step of an arrow key as a share of the canvas' shorter side, when no grid is set. */
 const NUDGE = 1 / 100;
 
 /** @type {Record<string, [number, number]>} */
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** @param {import("./view.js").EditorView} view @param {KeyboardEvent} event */
+/** @param {import("./view.js").EditorView} view @param {KeyboardEvent} event @returns {boolean} whether the key was one of the editor's */
 export function onKeyDown(view, event) {
   const target = /** @type {Element} */ (event.composedPath()[0]);
-  const typing = target.matches("input:not([type=checkbox]), textarea, select");
-  const taken = typing ? typed(view, event, target) : view.help.open ? helpKeys(view, event) : pressed(view, event, target);
-  if (taken) event.preventDefault();
-  // A letter typed here must not be a shortcut of the graph; Ctrl+Enter still queues.
-  if (taken || (typing && !(event.ctrlKey || event.metaKey)) || isUndo(event)) event.stopPropagation();
-}
-
-/** @param {KeyboardEvent} event */
-function isUndo(event) {
-  return (event.ctrlKey || event.metaKey) && !event.altKey && ["z", "y"].includes(event.key.toLowerCase());
+  const typing = target.matches("input:not([type=checkbox], [type=color]), textarea, select");
+  if (typing) return typed(view, event, target);
+  return view.help.open ? helpKeys(view, event) : pressed(view, event, target);
 }
 
 /** In a field the keys belong to the field, but for Escape. @param {import("./view.js").EditorView} view @param {KeyboardEvent} event @param {Element} target */
@@ -42,10 +39,13 @@ function helpKeys(view, event) {
 function pressed(view, event, target) {
   if (event.ctrlKey || event.metaKey) return undoKeys(view, event) || commandKeys(view, event);
   const { commands, stage } = view;
-  const onStage = stage.element.contains(target);
+  // With nothing in particular focused (the dialog itself) the keys are those of the stage.
+  const onStage = stage.element.contains(target) || !view.element.contains(target);
   if (event.key === "Escape") return escape(view);
   if (event.key === "?" || event.key === "F1") return done(view.help.show(true));
+  if (target.closest(".bar") && arrowsInBar(event, target)) return true;
   if (!onStage && !target.closest(".rows")) return false;
+  if (onStage && kindKeys(view, event)) return true;
   if (event.key in ARROWS) return onStage && arrow(view, event);
   if (/^[0-9]$/.test(event.key) && !event.altKey) return done(commands.bindNumber(Number(event.key)));
   if (event.altKey) return false;
@@ -79,6 +79,24 @@ function pressed(view, event, target) {
     case "f":
     case "F":
       return done(view.openLarge());
+    case "h":
+    case "H":
+      return done(commands.flip("h"));
+    case "v":
+    case "V":
+      return done(commands.flip("v"));
+    case "r":
+      return done(commands.turn(15));
+    case "R":
+      return done(commands.turn(-15));
+    case "e":
+    case "E":
+      return done(commands.hide());
+    case "+":
+    case "=":
+      return done(stage.zoomBy(1.25));
+    case "-":
+      return done(stage.zoomBy(0.8));
     case "Enter":
     case " ":
       return onStage && select(view, target);
@@ -105,19 +123,44 @@ function arrow(view, event) {
   return true;
 }
 
-/** @param {import("./view.js").EditorView} view @param {KeyboardEvent} event */
-function undoKeys(view, event) {
-  const key = event.key.toLowerCase();
-  if (!isUndo(event)) return false;
-  if (key === "y" || event.shiftKey) view.commands.redo();
-  else view.commands.undo();
+/** A key that means something to the kind of the one selected box. @param {import("./view.js").EditorView} view @param {KeyboardEvent} event */
+function kindKeys(view, event) {
+  const [box, ...more] = selected(view.store.state);
+  if (!box || more.length || !view.commands.canPlace) return false;
+  const next = kindOf(box).key(box, event, view.store.state.layout);
+  if (!next) return false;
+  view.store.dispatch({ type: "become", box: next }, { join: `key ${event.key}` });
   return true;
+}
+
+/** One stop for the Tab key; the arrows go from tool to tool. @param {KeyboardEvent} event @param {Element} target */
+function arrowsInBar(event, target) {
+  const by = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
+  const all = /** @type {HTMLElement[]} */ ([...(target.closest(".bar")?.querySelectorAll("button:not([hidden])") ?? [])]);
+  const at = all.indexOf(/** @type {HTMLElement} */ (target));
+  const to = event.key === "Home" ? 0 : event.key === "End" ? all.length - 1 : by && at >= 0 ? (at + by + all.length) % all.length : -1;
+  if (to < 0) return false;
+  for (const tool of all) tool.tabIndex = -1;
+  all[to].tabIndex = 0;
+  all[to].focus();
+  return true;
+}
+
+/** With nothing to undo the key is not ours. @param {import("./view.js").EditorView} view @param {KeyboardEvent} event */
+function undoKeys(view, event) {
+  if (!isUndo(event)) return false;
+  const forward = event.key.toLowerCase() === "y" || event.shiftKey;
+  return forward ? view.commands.redo() : view.commands.undo();
 }
 
 /** @param {import("./view.js").EditorView} view @param {KeyboardEvent} event */
 function commandKeys(view, event) {
-  if (event.altKey || event.shiftKey) return false;
+  if (event.altKey) return false;
+  if (event.key.toLowerCase() === "g") return done(event.shiftKey ? view.commands.ungroup() : view.commands.group());
+  if (event.shiftKey) return false;
   switch (event.key.toLowerCase()) {
+    case "0":
+      return done(view.stage.showWhole());
     case "a":
       return done(view.commands.selectAll());
     case "d":

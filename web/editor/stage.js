@@ -1,35 +1,50 @@
 /** The canvas with its boxes: HTML elements with percentage geometry over one painted picture. */
 
-import { element, icon, setAttribute, setChildren, setText } from "./dom.js";
-import { HANDLES } from "./geometry.js";
+import { element, icon, setAttribute, setChildren, setText } from "../kit/dom.js";
+import { cornersOf } from "../kit/matrix.js";
+import { panned, toCanvas, WHOLE, zoomed } from "../kit/viewport.js";
+import { GREY, paint } from "../render/composite.js";
+import { colourOf, inkOn } from "../scene/colours.js";
+import { bounds, HANDLES } from "../scene/geometry.js";
+import { kindOf, regionOf } from "../scene/kinds/index.js";
+import { isLocked, sameScene } from "../scene/schema.js";
 import { Gestures } from "./gestures.js";
-import { sameScene } from "./model.js";
-import { GREY, paint } from "./preview.js";
 
-/** Colours of boxes; nothing is told by colour alone. */
-const COLOURS = 8;
-const PAINT_SIDE = 1024;
+/** Longest side of what is painted, pixels. */
+const PAINT_SIDE = 2048;
+/** A painted outline is shown beside its box when it leaves it by more than this share of the box's side. */
+const BEYOND = 0.02;
+const SVG = "http://www.w3.org/2000/svg";
 
 export class Stage {
   /** @param {import("./view.js").EditorView} view @param {AbortSignal} signal */
   constructor(view, signal) {
     this.view = view;
     this.drawing = false;
+    /** What of the canvas is seen. @type {import("../kit/viewport.js").Window} */
+    this.seen = WHOLE;
     this.canvas = element("canvas", { class: "paint", "aria-hidden": "true" });
     this.boxes = element("div", { class: "boxes" });
     this.guides = element("div", { class: "guides", "aria-hidden": "true" });
+    this.lines = document.createElementNS(SVG, "svg");
+    setAttribute(this.lines, "class", "lines");
+    setAttribute(this.lines, "aria-hidden", "true");
+    setAttribute(this.lines, "preserveAspectRatio", "none");
     this.frame = element("div", { class: "frame", hidden: true, "aria-hidden": "true" });
+    const handles = HANDLES.map((handle) => element("i", { class: "handle", "data-handle": handle }));
+    this.together = element("div", { class: "together", hidden: true, "aria-hidden": "true" }, ...handles);
     this.element = element(
       "div",
       { class: "stage", role: "application", tabindex: 0 },
       this.canvas,
       this.boxes,
+      this.lines,
       this.guides,
       this.frame,
+      this.together,
     );
     // Another pack's style sheet must not be able to take the pointer away.
     this.element.style.pointerEvents = "auto";
-    this.element.style.touchAction = "none";
     this.wrap = element("div", { class: "stage-wrap" }, this.element);
     this.gestures = new Gestures(this, signal);
     /** @type {Map<string, HTMLElement>} */
@@ -50,11 +65,11 @@ export class Stage {
     this.pictures.clear();
   }
 
-  /** Handles, lines and names keep their size on the screen, whatever the zoom of the graph. */
+  /** Handles, lines and names keep their size on the screen, whatever the zoom of graph and editor. */
   measure() {
     const { width } = this.element.getBoundingClientRect();
     const scale = this.element.offsetWidth ? width / this.element.offsetWidth : 1;
-    const factor = scale > 0 ? Math.max(0.4, Math.min(3, 1 / scale)) : 1;
+    const factor = scale > 0 ? Math.max(1 / 32, Math.min(3, 1 / scale)) : 1;
     this.element.style.setProperty("--k", factor.toFixed(3));
   }
 
@@ -65,6 +80,42 @@ export class Stage {
     this.element.classList.toggle("drawing", on);
     this.view.toolbar.update();
   }
+
+  // --- what part is seen --------------------------------------------------------------------------------------------
+
+  /** @param {import("../kit/viewport.js").Window} seen */
+  look(seen) {
+    this.seen = seen;
+    const { zoom, x, y } = seen;
+    this.element.style.transform = zoom === 1 ? "" : `translate(${-100 * x * zoom}%, ${-100 * y * zoom}%) scale(${zoom})`;
+    this.wrap.classList.toggle("zoomed", zoom > 1);
+    this.measure();
+    this.update();
+    this.view.toolbar.update();
+  }
+
+  /** In the large editor; in the node the graph's own zoom serves. @param {number} factor @param {{x: number, y: number}} [at]  shares of the frame */
+  zoomBy(factor, at = { x: 0.5, y: 0.5 }) {
+    if (this.view.isLarge) this.look(zoomed(this.seen, factor, at));
+  }
+
+  /** @param {number} dx @param {number} dy  pixels of the screen */
+  panBy(dx, dy) {
+    this.look(panned(this.seen, dx / Math.max(1, this.element.offsetWidth), dy / Math.max(1, this.element.offsetHeight)));
+  }
+
+  showWhole() {
+    this.look(WHOLE);
+  }
+
+  /** A place of the screen as a share of the frame in which the canvas is seen. @param {{clientX: number, clientY: number}} event */
+  frameShare({ clientX, clientY }) {
+    const rect = this.element.getBoundingClientRect();
+    const { zoom, x, y } = this.seen;
+    return { x: (((clientX - rect.left) / Math.max(1, rect.width)) - x) * zoom, y: (((clientY - rect.top) / Math.max(1, rect.height)) - y) * zoom };
+  }
+
+  // --- boxes --------------------------------------------------------------------------------------------------------
 
   update() {
     const { layout, selection } = this.view.store.state;
@@ -79,68 +130,86 @@ export class Stage {
     for (const id of this.byId.keys()) if (!boxes.some((box) => box.id === id)) this.byId.delete(id);
     const active = selection.at(-1) ?? boxes.at(-1)?.id;
     this.view.scene.members.forEach((member, index) => {
-      const node = this.byId.get(member.box.id) ?? this.#makeBox(member.box.id);
+      const kind = kindOf(member.box).name;
+      let node = this.byId.get(member.box.id);
+      if (node?.dataset.kind !== kind) node = this.#makeBox(member.box);
       this.#updateBox(node, member, index, member.box.id === active);
     });
     // Elements stay in the order of their making: moving one would take its focus. What is in front is told by z-index.
     setChildren(this.boxes, [...this.byId.values()]);
     // The keys must not fall to the graph because the box that had the focus is gone.
     if (focused instanceof HTMLElement && focused.dataset.box && !focused.isConnected) this.element.focus({ preventScroll: true });
+    this.#updateTogether();
+    this.#updateLines();
     this.#schedulePaint();
   }
 
-  /** @param {string} id */
-  #makeBox(id) {
+  /** @param {import("../scene/schema.js").Box} box */
+  #makeBox(box) {
+    const kind = kindOf(box);
     const node = element(
       "div",
-      { class: "box", role: "button", "data-box": id },
-      element("span", { class: "tag" }, element("b"), element("span"), icon("lock"), icon("hidden"), icon("warning")),
-      ...HANDLES.map((handle) => element("i", { class: "handle", "data-handle": handle })),
+      { class: "box", role: "button", "data-box": box.id, "data-kind": kind.name },
+      element("span", { class: "tag" }, element("b"), element("bdi"), icon("lock"), icon("hidden"), icon("warning")),
+      ...kind.handles.map(({ id, x, y, cursor }) => {
+        const handle = element("i", { class: "handle", "data-handle": id });
+        handle.style.cursor = cursor;
+        if (!HANDLES.some((known) => known === id)) Object.assign(handle.style, { left: `${100 * x}%`, top: `${100 * y}%` });
+        return handle;
+      }),
     );
-    this.byId.set(id, node);
+    this.byId.set(box.id, node);
     return node;
   }
 
-  /** @param {HTMLElement} node @param {import("./scene.js").Member} member @param {number} index @param {boolean} active */
+  /** @param {HTMLElement} node @param {import("../render/planes.js").Member} member @param {number} index @param {boolean} active */
   #updateBox(node, member, index, active) {
     const { box } = member;
     const { layout, selection } = this.view.store.state;
     const { canvas } = layout;
     const chosen = selection.includes(box.id);
+    const locked = isLocked(box, layout);
     const name = this.view.commands.nameOf(box);
+    const colour = colourOf(box);
     node.style.left = percent(box.x, canvas.w);
     node.style.top = percent(box.y, canvas.h);
     node.style.width = percent(box.w, canvas.w);
     node.style.height = percent(box.h, canvas.h);
     node.style.zIndex = String(chosen ? 100 + index : index + 1);
-    const shown = { w: (box.w / canvas.w) * this.element.offsetWidth, h: (box.h / canvas.h) * this.element.offsetHeight };
+    node.style.transform = box.rot ? `rotate(${box.rot}deg)` : "";
+    node.style.setProperty("--c", colour);
+    node.style.setProperty("--ink", inkOn(colour));
+    const shown = { w: (box.w / canvas.w) * this.element.offsetWidth * this.seen.zoom, h: (box.h / canvas.h) * this.element.offsetHeight * this.seen.zoom };
     const classes = {
       chosen,
-      single: chosen && selection.length === 1 && !box.locked && this.view.commands.canPlace,
-      locked: box.locked,
+      single: chosen && selection.length === 1 && !locked && this.view.commands.canPlace,
+      locked,
       unbound: box.ref === null,
       missing: member.missing,
-      hidden: member.hidden,
+      covered: member.covered,
+      off: member.off,
+      bare: !layout.editor.labels && !chosen,
       slim: shown.w < 48,
       flat: shown.h < 48,
+      atop: !box.rot && (box.y / canvas.h) * this.element.offsetHeight * this.seen.zoom < 36,
     };
     for (const [key, on] of Object.entries(classes)) node.classList.toggle(key, on);
-    setAttribute(node, "data-colour", colourOf(box.id));
     setAttribute(node, "tabindex", active ? 0 : -1);
     setAttribute(node, "aria-pressed", chosen ? "true" : "false");
-    setAttribute(node, "aria-label", this.#describe(member, index, name));
+    setAttribute(node, "aria-label", this.#describe(member, index, name, locked));
     const [tag] = node.children;
     // The number is drawn by the style sheet: it is part of the spoken name already.
     setAttribute(tag.children[0], "data-number", index + 1);
     setText(tag.children[1], name);
   }
 
-  /** @param {import("./scene.js").Member} member @param {number} index @param {string} name */
-  #describe({ box, hidden, missing }, index, name) {
+  /** @param {import("../render/planes.js").Member} member @param {number} index @param {string} name @param {boolean} locked */
+  #describe({ box, covered, missing, off }, index, name, locked) {
     const { layout } = this.view.store.state;
+    const { t } = this.view;
     const share = (/** @type {number} */ value, /** @type {number} */ side) => Math.round((100 * value) / side);
     const parts = [
-      this.view.t("box", {
+      t("box", {
         number: index + 1,
         count: layout.boxes.length,
         name,
@@ -150,10 +219,44 @@ export class Stage {
         h: share(box.h, layout.canvas.h),
       }),
     ];
-    if (box.locked) parts.push(this.view.t("boxLocked"));
-    if (missing) parts.push(this.view.t("boxMissing"));
-    if (hidden) parts.push(this.view.t("boxHidden"));
+    if (box.rot) parts.push(t("boxTurned", { rot: box.rot }));
+    if (box.flip) parts.push(t("boxFlipped"));
+    if (locked) parts.push(t("boxLocked"));
+    if (missing) parts.push(t("boxMissing"));
+    if (off) parts.push(t("boxOff"));
+    if (covered) parts.push(t("boxCovered"));
     return parts.join(", ");
+  }
+
+  /** The frame around several selected boxes, by which they are resized as one. */
+  #updateTogether() {
+    const { state } = this.view.store;
+    const boxes = state.layout.boxes.filter((box) => state.selection.includes(box.id) && !isLocked(box, state.layout));
+    this.together.hidden = boxes.length < 2 || !this.view.commands.canPlace;
+    if (this.together.hidden) return;
+    this.#cover(this.together, bounds(boxes.map(regionOf)));
+  }
+
+  /** What is drawn beside the frames: what a kind has to show, and the outline of a subject that leaves its selected box. */
+  #updateLines() {
+    const { layout, selection } = this.view.store.state;
+    setAttribute(this.lines, "viewBox", `0 0 ${layout.canvas.w} ${layout.canvas.h}`);
+    const wanted = this.view.scene.members.flatMap(({ box, placement }) => {
+      const own = kindOf(box).lines(box, layout).map((points) => ({ points, colour: colourOf(box), kind: "own" }));
+      const leaves = placement && selection.includes(box.id) && leavesBox(placement, box);
+      return leaves ? [...own, { points: closed(cornersOf(placement.rect, placement.rot, placement.about)), colour: colourOf(box), kind: "painted" }] : own;
+    });
+    const nodes = [...this.lines.children];
+    setChildren(
+      this.lines,
+      wanted.map(({ points, colour, kind }, i) => {
+        const line = nodes[i] ?? document.createElementNS(SVG, "polyline");
+        setAttribute(line, "points", points.map(({ x, y }) => `${x.toFixed(2)},${y.toFixed(2)}`).join(" "));
+        setAttribute(line, "stroke", colour);
+        setAttribute(line, "class", kind);
+        return line;
+      }),
+    );
   }
 
   /** @param {string} id */
@@ -161,18 +264,22 @@ export class Stage {
     this.byId.get(id)?.focus({ preventScroll: true });
   }
 
-  /** @param {import("./model.js").Rect | null} rect */
+  /** @param {import("../scene/schema.js").Rect | null} rect */
   showFrame(rect) {
     this.frame.hidden = rect === null;
-    if (!rect) return;
-    const { canvas } = this.view.store.state.layout;
-    this.frame.style.left = percent(rect.x, canvas.w);
-    this.frame.style.top = percent(rect.y, canvas.h);
-    this.frame.style.width = percent(rect.w, canvas.w);
-    this.frame.style.height = percent(rect.h, canvas.h);
+    if (rect) this.#cover(this.frame, rect);
   }
 
-  /** @param {readonly import("./geometry.js").Guide[]} guides */
+  /** @param {HTMLElement} node @param {import("../scene/schema.js").Rect} rect */
+  #cover(node, rect) {
+    const { canvas } = this.view.store.state.layout;
+    node.style.left = percent(rect.x, canvas.w);
+    node.style.top = percent(rect.y, canvas.h);
+    node.style.width = percent(rect.w, canvas.w);
+    node.style.height = percent(rect.h, canvas.h);
+  }
+
+  /** @param {readonly import("../scene/geometry.js").Guide[]} guides */
   showGuides(guides) {
     const { canvas } = this.view.store.state.layout;
     setChildren(
@@ -186,21 +293,26 @@ export class Stage {
     );
   }
 
+  /** @param {{clientX: number, clientY: number}} event @returns {{x: number, y: number}} the place on the canvas */
+  point(event) {
+    return toCanvas(event, this.element.getBoundingClientRect(), this.view.store.state.layout.canvas);
+  }
+
   /** The box or the canvas under a point of the screen, for what is dragged in from outside. @param {number} clientX @param {number} clientY */
   target(clientX, clientY) {
-    const rect = this.element.getBoundingClientRect();
     const { canvas, boxes } = this.view.store.state.layout;
-    const x = ((clientX - rect.left) / Math.max(1, rect.width)) * canvas.w;
-    const y = ((clientY - rect.top) / Math.max(1, rect.height)) * canvas.h;
-    if (x < 0 || y < 0 || x >= canvas.w || y >= canvas.h) return null;
-    const box = boxes.filter((b) => x >= b.x && x < b.x + b.w && y >= b.y && y < b.y + b.h).at(-1) ?? null;
-    return { x, y, box };
+    const at = this.point({ clientX, clientY });
+    if (at.x < 0 || at.y < 0 || at.x >= canvas.w || at.y >= canvas.h) return null;
+    const box = boxes.filter((each) => kindOf(each).hit(each, at)).at(-1) ?? null;
+    return { ...at, box };
   }
 
   /** Marks the box that a dragged reference would be bound to. @param {string | null} id */
   showTarget(id) {
     for (const [key, node] of this.byId) node.classList.toggle("target", key === id);
   }
+
+  // --- picture ------------------------------------------------------------------------------------------------------
 
   #schedulePaint() {
     cancelAnimationFrame(this.repaint);
@@ -212,11 +324,23 @@ export class Stage {
     const { environment, store } = this.view;
     const { layout } = store.state;
     const { background, preview } = layout.editor;
-    const current = environment.run !== null && !store.inGesture && sameScene(environment.run.layout, layout);
+    const { run } = environment;
+    const current = run !== null && run.current && !store.inGesture && sameScene(run.layout, layout);
     if (environment.picture && (background === "auto" || background === "picture")) return "picture";
-    if (environment.run && background === "run" && !preview) return "run";
+    if (run && background === "run" && !preview) return "run";
     if (current && preview && background !== "plain") return "run";
     return preview ? "live" : "plain";
+  }
+
+  /** The part of the canvas that can be seen, in whole pixels of the canvas. @returns {import("../scene/schema.js").Rect} */
+  #part() {
+    const { canvas } = this.view.store.state.layout;
+    if (this.seen.zoom === 1) return { x: 0, y: 0, w: canvas.w, h: canvas.h };
+    const wrap = this.wrap.getBoundingClientRect();
+    const from = this.point({ clientX: wrap.left, clientY: wrap.top });
+    const to = this.point({ clientX: wrap.right, clientY: wrap.bottom });
+    const [x, y] = [Math.max(0, Math.floor(from.x)), Math.max(0, Math.floor(from.y))];
+    return { x, y, w: Math.max(1, Math.min(canvas.w, Math.ceil(to.x)) - x), h: Math.max(1, Math.min(canvas.h, Math.ceil(to.y)) - y) };
   }
 
   #paint() {
@@ -225,20 +349,25 @@ export class Stage {
     const context = this.canvas.getContext("2d");
     if (!context || !this.element.offsetWidth) return;
     const density = Math.min(globalThis.devicePixelRatio || 1, 2);
-    const k = Math.min(1, PAINT_SIDE / Math.max(canvas.w, canvas.h), (this.element.offsetWidth * density) / canvas.w);
-    const [w, h] = [Math.max(1, Math.round(canvas.w * k)), Math.max(1, Math.round(canvas.h * k))];
+    const part = this.#part();
+    const k = Math.min(1, PAINT_SIDE / Math.max(part.w, part.h), (this.element.offsetWidth * this.seen.zoom * density) / canvas.w);
+    const [w, h] = [Math.max(1, Math.round(part.w * k)), Math.max(1, Math.round(part.h * k))];
     if (this.canvas.width !== w || this.canvas.height !== h) [this.canvas.width, this.canvas.height] = [w, h];
+    this.#cover(this.canvas, part);
     context.fillStyle = GREY;
     context.fillRect(0, 0, w, h);
     const { showing } = this;
     const url = showing === "picture" ? environment.picture : showing === "run" || editor.background === "run" ? environment.run?.url : null;
     const picture = url ? this.#picture(url) : null;
-    if (picture) context.drawImage(picture, 0, 0, w, h);
+    if (picture) {
+      const [px, py] = [picture.naturalWidth / canvas.w, picture.naturalHeight / canvas.h];
+      context.drawImage(picture, part.x * px, part.y * py, part.w * px, part.h * py, 0, 0, w, h);
+    }
     if (picture && showing === "live") {
       context.fillStyle = "rgb(128 128 128 / 0.5)";
       context.fillRect(0, 0, w, h);
     }
-    if (showing === "live" || (showing === "run" && !picture)) paint(context, canvas, scene.painted, { hard: !store.inGesture });
+    if (showing === "live" || (showing === "run" && !picture)) paint(context, part, scene.painted, { hard: !store.inGesture });
   }
 
   /** A background picture if it is loaded already; else it is asked for and painted later. @param {string} url */
@@ -254,11 +383,15 @@ export class Stage {
   }
 }
 
-/** A colour that stays with the box when the order changes. @param {string} id */
-export function colourOf(id) {
-  const number = /\d+$/.exec(id);
-  if (number) return Number(number[0].slice(-6)) % COLOURS;
-  return [...id].reduce((sum, letter) => sum + (letter.codePointAt(0) ?? 0), 0) % COLOURS;
+/** @param {import("../render/place.js").Placement} placement @param {import("../scene/schema.js").Box} box */
+function leavesBox({ rect }, box) {
+  const [x, y] = [BEYOND * box.w, BEYOND * box.h];
+  return rect.x < box.x - x || rect.y < box.y - y || rect.x + rect.w > box.x + box.w + x || rect.y + rect.h > box.y + box.h + y;
+}
+
+/** @template T @param {readonly T[]} points @returns {T[]} */
+function closed(points) {
+  return [...points, points[0]];
 }
 
 /** @param {number} value @param {number} whole */

@@ -1,6 +1,6 @@
 /** The layout as text: for those who want to type or paste it, and for a text that is no layout. */
 
-import { element, setText } from "./dom.js";
+import { element, setText } from "../kit/dom.js";
 
 export class TextPanel {
   /** @param {import("./view.js").EditorView} view @param {AbortSignal} signal */

@@ -1,8 +1,10 @@
 /** The tray of connected references: click binds or adds, dragging drops onto a box or the canvas. */
 
-import { element, setAttribute, setChildren, setText } from "./dom.js";
+import { element, setAttribute, setChildren, setText } from "../kit/dom.js";
+import { isolate } from "../kit/i18n.js";
+import { Pointer } from "../kit/pointer.js";
 
-/** @typedef {import("./references.js").Reference} Reference */
+/** @typedef {import("../render/references.js").Reference} Reference */
 
 export class Tray {
   /** @param {import("./view.js").EditorView} view @param {AbortSignal} signal */
@@ -11,9 +13,11 @@ export class Tray {
     this.signal = signal;
     this.empty = element("p", { class: "hint", text: view.t("noReferences") });
     this.items = element("div", { class: "thumbs", role: "group", "aria-label": view.t("references") });
-    this.element = element("section", { class: "tray" }, this.items, this.empty);
-    /** @type {{number: number, pointer: number, x: number, y: number, ghost: HTMLElement | null} | null} */
-    this.drag = null;
+    this.element = element("section", { class: "tray" }, this.items, this.empty, view.pictures.button, view.pictures.file, view.pictures.form);
+    /** @type {HTMLElement | null} what follows the pointer */
+    this.ghost = null;
+    /** @type {Pointer<number>[]} */
+    this.pointers = [];
   }
 
   update() {
@@ -32,11 +36,7 @@ export class Tray {
   }
 
   cancel() {
-    if (!this.drag) return false;
-    this.drag.ghost?.remove();
-    this.drag = null;
-    this.view.stage.showTarget(null);
-    return true;
+    return this.pointers.map((pointer) => pointer.cancel()).includes(true);
   }
 
   /** @param {number} index */
@@ -46,76 +46,76 @@ export class Tray {
       "button",
       { type: "button", class: "thumb" },
       element("canvas", { width: 96, height: 96, "aria-hidden": "true" }),
-      element("span", { class: "name" }),
-      element("b", { class: "count" }),
+      element("bdi", { class: "name" }),
+      element("kbd", { class: "key" }),
     );
     // Keyboard and assistive technology; the pointer is answered when it comes up.
     node.addEventListener("click", (event) => event.detail === 0 && this.#use(index), { signal });
-    node.addEventListener("pointerdown", (event) => this.#down(node, index, event), { signal });
-    node.addEventListener("pointermove", (event) => this.#move(node, event), { signal });
-    node.addEventListener("pointerup", (event) => this.#up(index, event), { signal });
-    for (const type of ["pointercancel", "lostpointercapture"]) node.addEventListener(type, () => this.cancel(), { signal });
-    node.style.touchAction = "none";
+    this.pointers[index] = new Pointer(
+      node,
+      {
+        point: ({ clientX: x, clientY: y }) => ({ x, y }),
+        down: (event) => (event.button === 0 && this.view.commands.canEdit ? index : null),
+        begin: () => this.#lift(node),
+        move: (_, at) => this.#carry(at),
+        end: (_, at) => this.#drop(index, at),
+        click: () => this.#use(index),
+        cancel: () => this.#put(),
+      },
+      signal,
+    );
     return node;
   }
 
   /** @param {HTMLElement} node @param {Reference} reference */
   #updateItem(node, reference) {
-    const [canvas, name, count] = node.children;
+    const [canvas, name, key] = node.children;
     const used = this.view.scene.members.filter((member) => member.reference === reference).length;
-    const hint = [this.view.t("thumb", { name: reference.name })];
+    const hint = [this.view.t("thumb", { name: isolate(reference.name) })];
+    if (reference.number < 10) hint.push(this.view.t("thumbKey", { number: reference.number }));
     if (used) hint.push(this.view.t("thumbUsed", { count: used }));
     if (!reference.exact) hint.push(this.view.t("approximate"));
+    if (reference.broken) hint.push(this.view.t("broken"));
     setAttribute(node, "title", hint.join("\n"));
-    setAttribute(node, "aria-label", `${reference.number}. ${hint.join(", ")}`);
+    setAttribute(node, "aria-label", hint.join(", "));
     node.classList.toggle("rough", !reference.exact);
     node.classList.toggle("used", used > 0);
     setText(name, reference.name);
-    setAttribute(count, "data-number", reference.number);
+    node.classList.toggle("broken", reference.broken);
+    setAttribute(key, "data-number", reference.number < 10 ? reference.number : null);
     drawThumb(/** @type {HTMLCanvasElement} */ (canvas), reference);
   }
 
-  /** @param {HTMLElement} node @param {number} index @param {PointerEvent} event */
-  #down(node, index, event) {
-    if (event.button !== 0 || !this.view.commands.canEdit) return;
-    event.stopPropagation();
-    this.drag = { number: index + 1, pointer: event.pointerId, x: event.clientX, y: event.clientY, ghost: null };
-    node.setPointerCapture(event.pointerId);
+  /** @param {HTMLElement} node */
+  #lift(node) {
+    const canvas = /** @type {HTMLCanvasElement} */ (node.firstElementChild);
+    const copy = element("canvas", { width: canvas.width, height: canvas.height, class: "ghost", "aria-hidden": "true" });
+    copy.getContext("2d")?.drawImage(canvas, 0, 0);
+    this.ghost = copy;
+    this.view.element.append(copy);
   }
 
-  /** @param {HTMLElement} node @param {PointerEvent} event */
-  #move(node, event) {
-    const { drag } = this;
-    if (!drag || drag.pointer !== event.pointerId) return;
-    event.stopPropagation();
-    if (!drag.ghost) {
-      if (Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < 5) return;
-      const canvas = /** @type {HTMLCanvasElement} */ (node.firstElementChild);
-      const copy = element("canvas", { width: canvas.width, height: canvas.height, class: "ghost", "aria-hidden": "true" });
-      copy.getContext("2d")?.drawImage(canvas, 0, 0);
-      drag.ghost = copy;
-      this.view.element.append(copy);
-    }
+  /** @param {{x: number, y: number}} at  on the screen */
+  #carry({ x, y }) {
+    if (!this.ghost) return;
     const frame = this.view.element.getBoundingClientRect();
     const scale = frame.width / (this.view.element.offsetWidth || 1) || 1;
-    drag.ghost.style.left = `${(event.clientX - frame.left) / scale}px`;
-    drag.ghost.style.top = `${(event.clientY - frame.top) / scale}px`;
-    this.view.stage.showTarget(this.view.stage.target(event.clientX, event.clientY)?.box?.id ?? null);
+    this.ghost.style.left = `${(x - frame.left) / scale}px`;
+    this.ghost.style.top = `${(y - frame.top) / scale}px`;
+    this.view.stage.showTarget(this.view.stage.target(x, y)?.box?.id ?? null);
   }
 
-  /** @param {number} index @param {PointerEvent} event */
-  #up(index, event) {
-    const { drag } = this;
-    if (!drag || drag.pointer !== event.pointerId) return;
-    event.stopPropagation();
-    const moved = drag.ghost !== null;
-    this.cancel();
-    if (!moved) {
-      this.#use(index);
-      return;
-    }
+  #put() {
+    this.ghost?.remove();
+    this.ghost = null;
+    this.view.stage.showTarget(null);
+  }
+
+  /** @param {number} index @param {{x: number, y: number}} at */
+  #drop(index, { x, y }) {
+    this.#put();
     const reference = this.view.library.references[index];
-    const target = this.view.stage.target(event.clientX, event.clientY);
+    const target = this.view.stage.target(x, y);
     if (!reference || !target) return;
     const ref = this.view.library.refOf(reference);
     if (target.box) {

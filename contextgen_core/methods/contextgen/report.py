@@ -213,25 +213,26 @@ def draw_layout(scene: Scene, enlarge: int = 1) -> np.ndarray:
     font = _font(max(12, min(layout.width, layout.height) // 36))
     order = {index: position for position, index in enumerate(scene.painted, 1)}
     for number, instance in enumerate(layout.instances):
-        box = instance.box.clipped(layout.width, layout.height)
+        box = instance.region.clipped(layout.width, layout.height)
         corners = (box.x1, box.y1, max(box.x1, box.x2 - 1), max(box.y1, box.y2 - 1))
-        draw.rectangle(corners, outline=colour(number), width=thickness)
+        shade = instance.shade
+        draw.rectangle(corners, outline=shade, width=thickness)
         reference = scene.references[number]
         name = reference.name if reference is not None else instance.label or "text only"
         label = f"{order[number]} {name}" if number in order else name
-        _label(draw, label[:40], (box.x1 + thickness, box.y1 + thickness), colour(number), font)
+        _label(draw, label[:40], (box.x1 + thickness, box.y1 + thickness), shade, font)
     return np.array(picture.convert("RGB"))
 
 
 def _tinted_tokens(scene: Scene, cell: int, size: tuple[int, int]) -> Image.Image:
     """The tokens of each box in its colour, on transparent ground; where boxes overlap, the tints add up."""
     tint = Image.new("RGBA", size, (0, 0, 0, 0))
-    for number, instance in enumerate(scene.layout.instances):
-        box = token_box(instance.box, scene.layout.width // TOKEN, scene.layout.height // TOKEN)
+    for instance in scene.layout.instances:
+        box = token_box(instance.region, scene.layout.width // TOKEN, scene.layout.height // TOKEN)
         if not box.empty:
             layer = Image.new("RGBA", size, (0, 0, 0, 0))
             corners = (box.x1 * cell, box.y1 * cell, box.x2 * cell - 1, box.y2 * cell - 1)
-            ImageDraw.Draw(layer).rectangle(corners, fill=(*colour(number), 56))
+            ImageDraw.Draw(layer).rectangle(corners, fill=(*instance.shade, 56))
             tint.alpha_composite(layer)
     return tint
 

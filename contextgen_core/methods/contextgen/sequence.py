@@ -100,7 +100,7 @@ def plan_from_scene(scene: Scene, prepared: SequenceOf[PreparedReference | None]
         reference_tokens(
             reference.name,
             ready.valid,
-            token_box(instance.box, *grid),
+            token_box(instance.region, *grid),
             float(reference.strength),
             float(reference.start),
             float(reference.end),

@@ -90,7 +90,7 @@ def test_layout_picture_outlines_every_box_in_its_colour() -> None:
     picture = draw_layout(scene())
     assert picture.shape == (96, 128, 3)
     for number, (x, y) in enumerate([(0, 60), (127, 90)]):
-        assert tuple(picture[y, x]) == colour(number)
+        assert tuple(picture[y, x]) == scene().layout.instances[number].shade
     assert tuple(picture[10, 100]) == (128, 128, 128) and tuple(picture[60, 101]) != (
         200,
         200,
@@ -98,7 +98,7 @@ def test_layout_picture_outlines_every_box_in_its_colour() -> None:
     )  # its tokens tinted
     large = draw_layout(scene(), 3)
     assert large.shape == (288, 384, 3)
-    assert tuple(large[270, 383]) == colour(1)
+    assert tuple(large[270, 383]) == scene().layout.instances[1].shade
 
 
 def test_visibility_picture_has_a_colour_only_where_a_reference_is_read() -> None:

@@ -1,8 +1,8 @@
 /**
  * Arithmetic on rectangles. Everything is in pixels of the canvas, x to the right, y down.
  *
- * @typedef {import("./model.js").Rect} Rect
- * @typedef {import("./model.js").Size} Size
+ * @typedef {import("./schema.js").Rect} Rect
+ * @typedef {import("./schema.js").Size} Size
  * @typedef {"n" | "ne" | "e" | "se" | "s" | "sw" | "w" | "nw"} Handle
  * @typedef {"left" | "center" | "right" | "top" | "middle" | "bottom"} Alignment
  * @typedef {{axis: "x" | "y", at: number}} Guide  a line that a snapped edge lies on
@@ -69,10 +69,11 @@ export function confine(rect, canvas, inside) {
 /**
  * Drags a handle by (dx, dy): the opposite edge or corner stays where it is.
  * @param {Rect} rect @param {Handle} handle @param {number} dx @param {number} dy
- * @param {{canvas: Size, inside: boolean, aspect?: number | null}} options  aspect: width / height to keep
+ * @param {{canvas: Size, inside: boolean, aspect?: number | null, free?: boolean}} options  aspect: width / height to
+ *   keep; free: wherever it comes to lie
  * @returns {Rect}
  */
-export function resize(rect, handle, dx, dy, { canvas, inside, aspect = null }) {
+export function resize(rect, handle, dx, dy, { canvas, inside, aspect = null, free = false }) {
   // Where the fixed point lies: 0 = left/top edge, 1 = right/bottom edge, 0.5 = the middle (edges that do not move).
   const fx = handle.includes("e") ? 0 : handle.includes("w") ? 1 : 0.5;
   const fy = handle.includes("s") ? 0 : handle.includes("n") ? 1 : 0.5;
@@ -92,7 +93,8 @@ export function resize(rect, handle, dx, dy, { canvas, inside, aspect = null }) 
     if (fx !== 0.5) w = Math.max(MIN_SIDE, Math.min(w, maxW));
     if (fy !== 0.5) h = Math.max(MIN_SIDE, Math.min(h, maxH));
   }
-  return confine({ x: ax - fx * w, y: ay - fy * h, w, h }, canvas, inside);
+  const next = { x: ax - fx * w, y: ay - fy * h, w, h };
+  return free ? next : confine(next, canvas, inside);
 }
 
 /** Longest side that fits when the point at fraction f stays at `at`. @param {number} at @param {number} f @param {number} side */

@@ -6,12 +6,13 @@
  *
  * @typedef {import("./actions.js").State} State
  * @typedef {import("./actions.js").Action} Action
- * @typedef {import("./model.js").Layout} Layout
+ * @typedef {import("./schema.js").Layout} Layout
  * @typedef {"commit" | "preview" | "select" | "load"} Change
  */
 
 import { reduce } from "./actions.js";
-import { amend, createHistory, record, redo, undo } from "./history.js";
+import { DEFAULT_PREFERENCES, serialiseLayout } from "./schema.js";
+import { amend, createHistory, record, redo, undo } from "../kit/history.js";
 
 /** Keyboard steps of one kind within this time become one entry, milliseconds. */
 const JOIN_WITHIN = 800;
@@ -19,7 +20,7 @@ const JOIN_WITHIN = 800;
 export class Store {
   /** @param {Layout} layout @param {() => number} [now] */
   constructor(layout, now = () => Date.now()) {
-    /** @type {import("./history.js").History<State>} */
+    /** @type {import("../kit/history.js").History<State>} */
     this.history = createHistory({ layout, selection: [] });
     /** @type {State | null} */
     this.gestureBase = null;
@@ -30,6 +31,8 @@ export class Store {
     this.now = now;
     this.lastKey = "";
     this.lastTime = 0;
+    /** @type {{base: State, layout: Layout} | null} a canvas being tried out: the state before, and what became of it */
+    this.sizing = null;
   }
 
   /** @returns {State} */
@@ -77,7 +80,24 @@ export class Store {
     return true;
   }
 
-  /** A change that undo shall pass by: preferences, the size of the canvas. @param {Action} action */
+  /**
+   * The canvas takes another size, as an entry. Sizes that follow each other with nothing in between are one entry, each
+   * computed from the state before the first: a number typed or dragged through small values loses nothing.
+   * @param {import("./schema.js").Size} size
+   */
+  fitCanvas(size) {
+    this.cancel();
+    const { present } = this.history;
+    const base = this.sizing?.layout === present.layout ? this.sizing.base : null;
+    const after = { ...reduce(base ?? present, { type: "canvas", size }), selection: present.selection };
+    if (after.layout === present.layout) return;
+    this.history = base ? amend(this.history, after) : record(this.history, after);
+    this.sizing = { base: base ?? present, layout: after.layout };
+    this.lastKey = "";
+    this.#tell("commit");
+  }
+
+  /** A change that undo shall pass by: preferences, a canvas that others set. @param {Action} action */
   amend(action) {
     this.cancel();
     const after = reduce(this.history.present, action);
@@ -129,6 +149,29 @@ export class Store {
     return this.#travel(redo(this.history));
   }
 
+  /**
+   * The layout comes from elsewhere. Where that is the graph's own undo or redo of one of our steps, the history goes along;
+   * anything else begins it anew.
+   * @param {Layout} layout
+   */
+  arrive(layout) {
+    const text = plainText(layout);
+    const { past, present, future } = this.history;
+    if (text === plainText(present.layout)) return this.#land(present, layout);
+    const before = past.at(-1);
+    if (before && text === plainText(before.layout)) return this.#land((this.history = undo(this.history)).present, layout);
+    if (future.length && text === plainText(future[0].layout)) return this.#land((this.history = redo(this.history)).present, layout);
+    return this.load(layout);
+  }
+
+  /** @param {State} state @param {Layout} layout */
+  #land(state, layout) {
+    this.gestureBase = null;
+    this.shown = null;
+    this.history = amend(this.history, { ...state, layout: { ...state.layout, editor: layout.editor } });
+    this.#tell("load");
+  }
+
   /** The layout comes from elsewhere (a workflow was loaded): the history starts anew. @param {Layout} layout */
   load(layout) {
     this.gestureBase = null;
@@ -138,14 +181,13 @@ export class Store {
     this.#tell("load");
   }
 
-  /** @param {import("./history.js").History<State>} history */
+  /** @param {import("../kit/history.js").History<State>} history */
   #travel(history) {
     this.cancel();
     if (history === this.history) return false;
-    // The canvas and the preferences are not part of what is undone: the canvas belongs to the node's own fields.
-    const { canvas, editor } = this.history.present.layout;
-    const state = { ...history.present, layout: { ...history.present.layout, editor } };
-    this.history = amend(history, reduce(state, { type: "canvas", size: canvas }));
+    // The preferences are not part of what is undone.
+    const { editor } = this.history.present.layout;
+    this.history = amend(history, { ...history.present, layout: { ...history.present.layout, editor } });
     this.lastKey = "";
     this.#tell("commit");
     return true;
@@ -155,4 +197,9 @@ export class Store {
   #tell(change) {
     for (const listener of [...this.listeners]) listener(change);
   }
+}
+
+/** @param {Layout} layout */
+function plainText(layout) {
+  return serialiseLayout({ ...layout, editor: { ...DEFAULT_PREFERENCES } });
 }

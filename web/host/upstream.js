@@ -2,8 +2,8 @@
  * Reads the graph around a node: which references arrive, and from which pictures. Knows nodes only by their plain
  * fields, follows reroutes, bypassed nodes and subgraphs in both directions, and gives up rather than guess.
  *
- * @typedef {import("./references.js").Source} Source
- * @typedef {import("./references.js").MaskSource} MaskSource
+ * @typedef {import("../render/references.js").Source} Source
+ * @typedef {import("../render/references.js").MaskSource} MaskSource
  * @typedef {any} GraphNode  a node of the host's graph library, which ships no types
  * @typedef {{node: GraphNode, slot: number}} Output
  * @typedef {(value: string, folder: string) => string} ViewUrl  URL of a picture named by a widget's value

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { feeding, readPicture, readReferences } from "../../web/editor/graph.js";
+import { feeding, readPicture, readReferences } from "../../web/host/upstream.js";
 
 const url = (value, folder) => `${folder}:${value}`;
 
