@@ -17,7 +17,6 @@ from ..contextgen_core.layout.pairing import WAYS, Pairing, boxes_to_masks, by_a
 from . import vision
 from .sockets import (
     BOX_TYPES,
-    FORMAT_HELP,
     FORMS,
     BoundingBox,
     References,
@@ -36,57 +35,18 @@ class ContextGenPairBoxes(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="ContextGen Pair Boxes",
             category="ContextGen/references",
-            description=(
-                "Gives every reference the detected box that belongs to it, by label, by order or by appearance, "
-                "and names the "
-                "boxes after their references, so that Layout Composer binds them."
-            ),
             search_aliases=["match boxes", "assign", "detector", "bbox", "contextgen"],
             inputs=[
-                io.Image.Input("image", tooltip="The picture in which the boxes were found."),
-                io.MultiType.Input(
-                    "boxes", types=BOX_TYPES, tooltip="What a detector found, in pixels of the picture."
-                ),
-                References.Input("references", tooltip="From Reference Bundle."),
-                io.Combo.Input(
-                    "pair_by",
-                    display_name="pair by",
-                    options=list(WAYS),
-                    default=WAYS[0],
-                    tooltip="Label: a box named like the reference, or like the end of its name ('red cup': a "
-                    "'cup'). Order: the "
-                    "first box for the first reference. Appearance: the pairs that look most alike; needs a CLIP "
-                    "vision model.",
-                ),
-                boxes_format_input(FORMAT_HELP),
-                io.ClipVision.Input(
-                    "clip_vision", display_name="clip vision", optional=True, tooltip="Any model of Load CLIP Vision."
-                ),
-                io.Float.Input(
-                    "least_similarity",
-                    display_name="least similarity",
-                    default=-1.0,
-                    min=-1.0,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    tooltip="By appearance only: pairs less alike than this are not made.",
-                ),
+                io.Image.Input("image"),
+                io.MultiType.Input("boxes", types=BOX_TYPES),
+                References.Input("references"),
+                io.Combo.Input("pair_by", options=list(WAYS), default=WAYS[0]),
+                boxes_format_input(),
+                io.ClipVision.Input("clip_vision", optional=True),
+                io.Float.Input("least_similarity", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True),
             ],
-            outputs=[
-                BoundingBox.Output(
-                    "paired",
-                    display_name="boxes",
-                    tooltip="One box for each reference that has one, in the order of the references, named after "
-                    "them.",
-                ),
-                BoundingBox.Output(
-                    "left_over", display_name="left over", tooltip="The boxes that belong to no reference."
-                ),
-                io.String.Output("report", display_name="report", tooltip="Who was paired with what, and who was not."),
-            ],
+            outputs=[BoundingBox.Output("paired"), BoundingBox.Output("left_over"), io.String.Output("report")],
         )
 
     @classmethod

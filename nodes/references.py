@@ -25,89 +25,19 @@ class ReferenceBundle(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="Reference Bundle",
-            description=(
-                "A picture of one subject and the mask that says which part of it is the subject. Chain several of "
-                "these nodes; the layout binds each box to one reference by name or number."
-            ),
             search_aliases=["multi reference", "identity", "subject", "kontext", "reference image", "contextgen"],
             inputs=[
-                io.Image.Input(
-                    "image",
-                    display_name="image",
-                    tooltip="The subject's picture. A batch adds several references. With four channels (RGBA) the "
-                    "alpha channel is the mask.",
-                ),
-                io.Mask.Input(
-                    "subject_mask",
-                    display_name="subject mask",
-                    optional=True,
-                    tooltip="1 (white) = subject, as SAM gives it. Load Image's MASK output marks the transparent "
-                    "part instead: switch on 'invert mask' for it. Not needed for RGBA images.",
-                ),
-                io.String.Input(
-                    "name",
-                    display_name="name",
-                    optional=True,
-                    default="",
-                    tooltip="How boxes refer to this reference. Empty: it is numbered. A batch of several pictures "
-                    "gets 'name 1', 'name 2', ...",
-                ),
-                io.Int.Input(
-                    "size",
-                    display_name="size (tokens)",
-                    optional=True,
-                    default=0,
-                    min=0,
-                    max=16384,
-                    step=16,
-                    tooltip="The most tokens of 16 x 16 pixels that the model may spend on it. 0 = the official rule "
-                    "for the size of the layout (2304 at 1024 pixels). Fewer is faster and loses detail.",
-                ),
-                io.Float.Input(
-                    "strength",
-                    display_name="strength",
-                    optional=True,
-                    default=1.0,
-                    min=0.0,
-                    max=4.0,
-                    step=0.05,
-                    tooltip="How much its box listens to it: 1 = exactly as trained, 0 = not at all.",
-                ),
-                *window(
-                    "Share of the sampling run after which the reference is read.",
-                    "Share of the sampling run until which the reference is read.",
-                ),
-                References.Input(
-                    "references",
-                    display_name="references",
-                    optional=True,
-                    tooltip="Earlier references; this node's are added behind them.",
-                ),
-                io.Boolean.Input(
-                    "crop",
-                    display_name="crop",
-                    optional=True,
-                    default=False,
-                    tooltip="Cut the picture to the subject before it is resized, so that a small subject in a large "
-                    "picture keeps its detail. The official code never does.",
-                ),
-                io.Boolean.Input(
-                    "invert_mask",
-                    display_name="invert mask",
-                    optional=True,
-                    default=False,
-                    tooltip="For masks that are white around the subject, such as Load Image's MASK output. "
-                    "Does not touch an image's own alpha channel.",
-                ),
+                io.Image.Input("image"),
+                io.Mask.Input("subject_mask", optional=True),
+                io.String.Input("name", optional=True, default=""),
+                io.Int.Input("size", optional=True, default=0, min=0, max=16384, step=16),
+                io.Float.Input("strength", optional=True, default=1.0, min=0.0, max=4.0, step=0.05),
+                *window(),
+                References.Input("references", optional=True),
+                io.Boolean.Input("crop", optional=True, default=False),
+                io.Boolean.Input("invert_mask", optional=True, default=False),
             ],
-            outputs=[
-                References.Output(
-                    "references_out",
-                    display_name="references",
-                    tooltip="All references so far, in order; their numbers start at 1.",
-                )
-            ],
+            outputs=[References.Output("references_out")],
         )
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -26,12 +27,24 @@ FORMS: dict[str, Literal["xywh", "xyxy"] | None] = {"auto": None, "xywh": "xywh"
 BOX_TYPES = [io.Custom(name) for name in ("BOUNDING_BOX", "BOUNDING_BOXES", "BBOX", "SEGS", "JSON", "ARRAY", "STRING")]
 
 _SCHEMA_FIELDS = {field.name for field in fields(io.Schema)}
+_WORDS = json.loads((Path(__file__).parents[1] / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
 
 
-def schema(**values: Any) -> io.Schema:
-    """An ``io.Schema`` in our category, without the fields that this host does not know yet."""
-    values = {"category": CATEGORY, **values}
-    return io.Schema(**{name: value for name, value in values.items() if name in _SCHEMA_FIELDS})
+def schema(node_id: str, inputs: Sequence[Any], outputs: Sequence[Any], **values: Any) -> io.Schema:
+    """An ``io.Schema`` in our category whose names, description and tooltips are those of locales/en/nodeDefs.json.
+
+    Fields that this host does not know yet are left out.
+    """
+    words = _WORDS[node_id]
+    for socket, said in (
+        *((one, words["inputs"][one.id]) for one in inputs),
+        *((one, words["outputs"][str(number)]) for number, one in enumerate(outputs)),
+    ):
+        socket.display_name, socket.tooltip = said["name"], said["tooltip"]
+    values |= {"node_id": node_id, "inputs": list(inputs), "outputs": list(outputs)}
+    values |= {"display_name": words["display_name"], "description": words["description"]}
+    known = {name: value for name, value in values.items() if name in _SCHEMA_FIELDS}
+    return io.Schema(**{"category": CATEGORY, **known})
 
 
 @contextmanager
@@ -55,22 +68,11 @@ def chosen(node: str, name: str, value: str, options: Sequence[str]) -> str:
 # --- inputs that several nodes have ---------------------------------------------------------------------------------
 
 
-def window(
-    starts: str, ends: str, *, start: float = 0.0, end: float = 1.0, last: float = 1.0, optional: bool = True
-) -> list[Any]:
-    """The inputs start_percent and end_percent, shares 0..last of the sampling run, with their two tooltips."""
+def window(*, start: float = 0.0, end: float = 1.0, last: float = 1.0, optional: bool = True) -> list[Any]:
+    """The inputs start_percent and end_percent, shares 0..last of the sampling run."""
     return [
-        io.Float.Input(
-            f"{name}_percent",
-            display_name=f"{name} percent",
-            optional=optional,
-            default=default,
-            min=0.0,
-            max=last,
-            step=0.01,
-            tooltip=tooltip,
-        )
-        for name, default, tooltip in (("start", start, starts), ("end", end, ends))
+        io.Float.Input(f"{name}_percent", optional=optional, default=default, min=0.0, max=last, step=0.01)
+        for name, default in (("start", start), ("end", end))
     ]
 
 
@@ -80,19 +82,10 @@ def check_window(node: str, start: float, end: float) -> None:
         raise InputError(f"it is {start:g} and end_percent {end:g}; start before the end.", node, "start_percent")
 
 
-def boxes_format_input(tooltip: str) -> Any:
+def boxes_format_input() -> Any:
     """The input that says how bare rows of four numbers are meant."""
-    return io.Combo.Input(
-        "boxes_format",
-        display_name="boxes format",
-        options=list(FORMS),
-        default="auto",
-        optional=True,
-        tooltip=tooltip,
-    )
+    return io.Combo.Input("boxes_format", options=list(FORMS), default="auto", optional=True)
 
-
-FORMAT_HELP = "Only for bare rows of four numbers (BBOX): x y width height, or the two corners."
 
 # --- tensors --------------------------------------------------------------------------------------------------------
 
