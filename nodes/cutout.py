@@ -10,8 +10,20 @@ from comfy_api.latest import io
 
 from ..contextgen_core.cutout import cutout as core
 from . import sam_model as sams
-from .cutout_work import AUTOMATIC, NODE, SOURCES, as_dict, cut, for_editor, requests, thumbnail
-from .sockets import BOX_TYPES, FORMS, BoundingBox, boxes_format_input, chosen, naming, preview, schema, to_image
+from .cutout_work import AUTOMATIC, NODE, SOURCES, cut, for_editor, requests
+from .sockets import (
+    BOX_TYPES,
+    FORMS,
+    BoundingBox,
+    box_entry,
+    boxes_format_input,
+    chosen,
+    cutout,
+    naming,
+    preview,
+    schema,
+    to_image,
+)
 
 log = logging.getLogger("contextgen")
 
@@ -92,8 +104,11 @@ class ContextGenCutout(io.ComfyNode):
             for warning in one.warnings:
                 log.warning("%s: %s", NODE, warning)
         pictures = torch.cat([to_image(picture) for picture in core.rgba(made)])
-        frames = [[as_dict(one.box)] for one in made]
-        ui = {"images": [preview(thumbnail(one)) for one in made], "contextgen_cutout": [for_editor(made)]}
+        frames = [[box_entry(one.box)] for one in made]
+        ui = {
+            "images": [preview(cutout(one.pixels, one.mask)) for one in made],
+            "contextgen_cutout": [for_editor(made)],
+        }
         return io.NodeOutput(pictures, pictures[..., 3].clone(), frames, min(one.quality for one in made), ui=ui)
 
 

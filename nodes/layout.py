@@ -14,14 +14,16 @@ from PIL import Image
 
 from ..contextgen_core.composite.compose import FITS, ORDERS, Scene, compose
 from ..contextgen_core.composite.references import Reference
-from ..contextgen_core.layout.foreign_boxes import BoxFormat
 from ..contextgen_core.layout.layout import MAX_CANVAS, MIN_CANVAS, Instance, LabelledBox, Layout, boxes_from_any
 from ..contextgen_core.layout.tokens import TOKEN
 from .sockets import (
     BOX_TYPES,
+    FORMS,
     BoundingBox,
     LayoutType,
     References,
+    box_entry,
+    boxes_format_input,
     chosen,
     cutout,
     naming,
@@ -34,8 +36,6 @@ from .sockets import (
 log = logging.getLogger("contextgen")
 
 NODE = "LayoutComposer"
-BOX_FORMATS: dict[str, BoxFormat | None] = {"auto": None, "xywh": "xywh", "xyxy": "xyxy"}
-FORMATS = tuple(BOX_FORMATS)
 POLICIES = SEED, FOLLOW = "seed once", "follow upstream"
 
 
@@ -52,7 +52,7 @@ class LayoutComposer(io.ComfyNode):
                 io.String.Input("layout", multiline=True, default=""),
                 References.Input("references", optional=True),
                 io.MultiType.Input("boxes", types=BOX_TYPES, optional=True),
-                io.Combo.Input("boxes_format", options=list(FORMATS), default=FORMATS[0], optional=True),
+                boxes_format_input(),
                 io.Combo.Input("boxes_policy", options=list(POLICIES), default=SEED, optional=True),
                 io.Combo.Input("fit", options=list(FITS), default=FITS[0], optional=True),
                 io.Combo.Input("order", options=list(ORDERS), default=ORDERS[0], optional=True),
@@ -75,19 +75,19 @@ class LayoutComposer(io.ComfyNode):
         layout: str,
         references: Sequence[Reference] | None = None,
         boxes: Any = None,
-        boxes_format: str = FORMATS[0],
+        boxes_format: str = "auto",
         boxes_policy: str = SEED,
         fit: str = FITS[0],
         order: str = ORDERS[0],
         layout_image: torch.Tensor | None = None,
     ) -> io.NodeOutput:
-        chosen(NODE, "boxes_format", boxes_format, FORMATS)
+        chosen(NODE, "boxes_format", boxes_format, list(FORMS))
         chosen(NODE, "boxes_policy", boxes_policy, POLICIES)
         width, height = _sides(width, height)
         with naming(NODE, "layout"):
             made = Layout.from_json(layout, width, height).scaled_to(width, height)
         with naming(NODE, "boxes"):
-            found = boxes_from_any(boxes, width, height, format=BOX_FORMATS[boxes_format])
+            found = boxes_from_any(boxes, width, height, format=FORMS[boxes_format])
             made = _merged(made, found, boxes_policy, references or ())
         own = None if layout_image is None else to_bytes(layout_image[0])
         with naming(NODE, "layout"):
@@ -139,10 +139,8 @@ def _boxes(layout: Layout) -> list[list[dict[str, Any]]]:
     entries = []
     for instance in layout.instances:
         box = instance.box.clipped(layout.width, layout.height)
-        x, y = round(box.x1), round(box.y1)
-        entry = {"x": x, "y": y, "width": max(1, round(box.x2) - x), "height": max(1, round(box.y2) - y)}
         label = instance.label or (instance.reference if isinstance(instance.reference, str) else "")
-        entries.append({**entry, "label": label} if label else entry)
+        entries.append(box_entry(box, label))
     return [entries]
 
 

@@ -20,6 +20,7 @@ from .sockets import (
     FORMS,
     BoundingBox,
     References,
+    box_entry,
     boxes_format_input,
     chosen,
     naming,
@@ -76,11 +77,11 @@ class ContextGenPairBoxes(io.ComfyNode):
         else:
             pairing = by_label([reference.name for reference in references], found)
         named = [
-            _as_dict(found[index], reference.name)
+            _entry(found[index], reference.name)
             for reference, index in zip(references, pairing.chosen, strict=True)
             if index is not None
         ]
-        rest = [_as_dict(found[index], found[index].label) for index in pairing.left_over]
+        rest = [_entry(found[index], found[index].label) for index in pairing.left_over]
         report = _report(references, found, pairing, similarity)
         return io.NodeOutput([named], [rest], report, ui={"text": (report,)})
 
@@ -105,16 +106,9 @@ def _similarity(
     return vision.similarities(rows, columns)
 
 
-def _as_dict(found: LabelledBox, label: str) -> dict[str, Any]:
-    """A box in the host's form: whole pixels, at least one of them."""
-    x, y = round(found.box.x1), round(found.box.y1)
-    size = {"width": max(1, round(found.box.x2) - x), "height": max(1, round(found.box.y2) - y)}
-    entry: dict[str, Any] = {"x": x, "y": y, **size}
-    if label:
-        entry["label"] = label
-    if found.score is not None:
-        entry["score"] = found.score
-    return entry
+def _entry(found: LabelledBox, label: str) -> dict[str, Any]:
+    score = {} if found.score is None else {"score": found.score}
+    return {**box_entry(found.box, label), **score}
 
 
 def _report(

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..contextgen_core.composite.references import Reference
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.masks import looks_inverted
-from .sockets import References, cutout, naming, preview, schema, to_bytes, window
+from .sockets import References, colours_and_alpha, cutout, mask_at, naming, preview, schema, window
 
 log = logging.getLogger("contextgen")
 
@@ -85,11 +85,7 @@ def _mask_of(masks: torch.Tensor | None, number: int, invert: bool) -> np.ndarra
     """The uint8 (H, W) mask of one picture of the batch; a single mask serves all pictures."""
     if masks is None:
         return None
-    if masks.ndim == 2:
-        masks = masks[None]
-    if len(masks) != 1 and number >= len(masks):
-        raise InputError(f"there are {len(masks)} masks for more pictures; give one mask, or one for each picture.")
-    mask = to_bytes(masks[0 if len(masks) == 1 else number])
+    mask = mask_at(masks, number)
     if mask.shape == (_NO_ALPHA_SIDE, _NO_ALPHA_SIDE) and not mask.any():
         raise InputError(
             "the mask is empty, because the picture in Load Image has no transparency; give a cut-out with a "
@@ -100,14 +96,12 @@ def _mask_of(masks: torch.Tensor | None, number: int, invert: bool) -> np.ndarra
 
 def _subject(picture: torch.Tensor, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """(H, W, C) floats and a mask -> uint8 (H, W, 3) and uint8 (H, W)."""
-    pixels = to_bytes(picture)
-    alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
+    colours, alpha = colours_and_alpha(picture)
     if alpha is None and mask is None:
         raise InputError(
             "the picture has neither a mask nor transparency, so its subject is unknown; connect a subject mask "
             "(ContextGen Cutout makes one), or an RGBA cut-out."
         )
-    colours = np.ascontiguousarray(np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels[..., :3])
     if mask is not None and mask.shape != colours.shape[:2]:
         raise InputError(
             f"the mask is {mask.shape[1]} x {mask.shape[0]} and the picture {colours.shape[1]} x {colours.shape[0]} "

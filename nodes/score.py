@@ -28,6 +28,7 @@ from .sockets import (
     LayoutType,
     boxes_format_input,
     chosen,
+    colours_and_alpha,
     naming,
     schema,
     to_bytes,
@@ -88,7 +89,7 @@ class ContextGenScore(io.ComfyNode):
         chosen(NODE, "boxes_format", boxes_format, list(FORMS))
         chosen(NODE, "matching", matching, [BEST, ONE_TO_ONE])
         chosen(NODE, "features", features, vision.FEATURES)
-        pictures = [_colours(picture) for picture in image]
+        pictures = [colours_and_alpha(picture)[0] for picture in image]
         told = _answers(answers, len(pictures), len(layout.layout.instances))
         with naming(NODE, "clip_vision"):
             wanted = _wanted(layout, clip_vision, features)
@@ -124,11 +125,6 @@ class ContextGenScore(io.ComfyNode):
         document = {"all": as_json(total), "images": [as_json(one) for one in scores]}
         picture = to_image(chart(scores, threshold))
         return io.NodeOutput(tuple(scores), report, picture, json.dumps(document), ui={"text": (report,)})
-
-
-def _colours(picture: torch.Tensor) -> np.ndarray:
-    pixels = to_bytes(picture)
-    return np.ascontiguousarray(np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels[..., :3])
 
 
 def _answers(text: str, pictures: int, instances: int) -> list[list[Answers | None]] | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import folder_paths
 import numpy as np
@@ -17,13 +17,15 @@ from comfy_api.latest import io
 from PIL import Image
 
 from ..contextgen_core.errors import InputError
+from ..contextgen_core.layout.box import Box
+from ..contextgen_core.layout.foreign_boxes import BoxFormat
 
 CATEGORY = "ContextGen"
 
 References = io.Custom("CONTEXTGEN_REFERENCES")  # tuple[Reference, ...]
 LayoutType = io.Custom("CONTEXTGEN_LAYOUT")  # Scene
 BoundingBox = io.Custom("BOUNDING_BOX")  # the host's own: one list of {x, y, width, height} per frame
-FORMS: dict[str, Literal["xywh", "xyxy"] | None] = {"auto": None, "xywh": "xywh", "xyxy": "xyxy"}  # of bare rows
+FORMS: dict[str, BoxFormat | None] = {"auto": None, "xywh": "xywh", "xyxy": "xyxy"}  # of bare rows
 BOX_TYPES = [io.Custom(name) for name in ("BOUNDING_BOX", "BOUNDING_BOXES", "BBOX", "SEGS", "JSON", "ARRAY", "STRING")]
 
 _SCHEMA_FIELDS = {field.name for field in fields(io.Schema)}
@@ -99,6 +101,29 @@ def to_bytes(values: torch.Tensor) -> np.ndarray:
 def to_image(pixels: np.ndarray) -> torch.Tensor:
     """uint8 (H, W, C) as a ComfyUI IMAGE (1, H, W, C), floats 0..1."""
     return torch.from_numpy(np.ascontiguousarray(pixels)).float().div(255)[None]
+
+
+def colours_and_alpha(picture: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+    """A picture (H, W, 1, 3 or 4), floats 0..1, as uint8 (H, W, 3) and its alpha uint8 (H, W), None without one."""
+    pixels = to_bytes(picture)
+    colours = np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels[..., :3]
+    return np.ascontiguousarray(colours), pixels[..., 3] if pixels.shape[-1] == 4 else None
+
+
+def mask_at(masks: torch.Tensor, number: int) -> np.ndarray:
+    """One mask of a batch, uint8 (H, W); a single mask serves all pictures. Raises InputError where there is none."""
+    if masks.ndim == 2:
+        masks = masks[None]
+    if len(masks) != 1 and number >= len(masks):
+        raise InputError(f"there are {len(masks)} masks for more pictures; give one mask, or one for each picture.")
+    return to_bytes(masks[0 if len(masks) == 1 else number])
+
+
+def box_entry(box: Box, label: str = "") -> dict[str, Any]:
+    """A box in the host's form: whole pixels, at least one of them, with its label if it has one."""
+    x, y = round(box.x1), round(box.y1)
+    size = {"width": max(1, round(box.x2) - x), "height": max(1, round(box.y2) - y)}
+    return {"x": x, "y": y, **size, **({"label": label} if label else {})}
 
 
 # --- previews -------------------------------------------------------------------------------------------------------
