@@ -157,8 +157,7 @@ def flood_subject(pixels: NDArray[np.uint8], tolerance: float) -> Mask:
     if on_edge.mean() < 0.5:
         raise InputError(
             f"the picture's edge is not one plain colour (only {on_edge.mean():.0%} of it is near "
-            f"{tuple(int(c) for c in colour)}); "
-            "raise the tolerance, use a SAM model, or connect a subject_mask"
+            f"{tuple(int(c) for c in colour)}); raise the tolerance, use a SAM model, or connect a subject_mask"
         )
     mask = _as_bytes(_filled(~near))  # background is what is near and reaches the edge
     if not mask.any():

@@ -38,58 +38,15 @@ class ContextGenDPOLoRALoader(io.ComfyNode):
         files = _files()
         return schema(
             node_id=NODE,
-            display_name="ContextGen DPO LoRA Loader",
-            description=(
-                "Loads the ContextGen adapter. The released file holds both training stages: that one file is enough. "
-                "Whoever trains both can give the SFT stage as well and move between the two."
-            ),
             search_aliases=["lora", "adapter", "contextgen", "dpo", "sft", "kontext lora"],
             inputs=[
-                io.Model.Input("model", display_name="model", tooltip="FLUX.1-Kontext-dev in bf16, fp16, fp8 or GGUF."),
-                io.Combo.Input(
-                    "adapter",
-                    options=files,
-                    display_name="adapter",
-                    tooltip="A safetensors file in models/loras; any of the usual spellings of FLUX.1 LoRAs.",
-                ),
-                io.Float.Input(
-                    "strength",
-                    display_name="strength",
-                    optional=True,
-                    default=1.0,
-                    min=-4.0,
-                    max=4.0,
-                    step=0.05,
-                    tooltip="1 = as trained, 0 = exactly the model that came in.",
-                ),
-                io.Combo.Input(
-                    "sft_adapter",
-                    options=[NONE, *files],
-                    default=NONE,
-                    display_name="SFT adapter",
-                    optional=True,
-                    tooltip="Only for two stages of your own training: the supervised stage, before preference "
-                    "training.",
-                ),
-                io.Float.Input(
-                    "flexibility",
-                    display_name="flexibility",
-                    optional=True,
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="With an SFT adapter: 0 = that one (close to the composite), 1 = the first adapter (free "
-                    "to "
-                    "change poses), in between a mixture.",
-                ),
+                io.Model.Input("model"),
+                io.Combo.Input("adapter", options=files),
+                io.Float.Input("strength", optional=True, default=1.0, min=-4.0, max=4.0, step=0.05),
+                io.Combo.Input("sft_adapter", options=[NONE, *files], default=NONE, optional=True),
+                io.Float.Input("flexibility", optional=True, default=1.0, min=0.0, max=1.0, step=0.05),
             ],
-            outputs=[
-                io.Model.Output("model_out", display_name="model", tooltip="For ContextGen Patch Model."),
-                io.String.Output(
-                    "report", display_name="report", tooltip="Matched and unmatched modules, rank, alpha."
-                ),
-            ],
+            outputs=[io.Model.Output("model_out"), io.String.Output("report")],
         )
 
     @classmethod

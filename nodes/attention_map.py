@@ -31,69 +31,19 @@ class ContextGenAttentionMap(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="ContextGen Attention Map",
             category="ContextGen/check",
-            description=(
-                "Shows for each reference where in the picture it is read: the share of attention its tokens get in "
-                "the identity "
-                "blocks. It adds noise to the finished picture as it was at the chosen parts of the run and looks "
-                "once at each, so "
-                "sampling itself is neither slowed nor changed."
-            ),
             search_aliases=["heatmap", "heat map", "cross attention", "explain", "debug", "contextgen"],
             inputs=[
-                io.Model.Input("model", tooltip="From ContextGen Patch Model, as the sampler got it."),
-                io.Conditioning.Input(
-                    "positive",
-                    tooltip="The conditioning with the layout, as the sampler got it (from ContextGen Conditioning).",
-                ),
-                io.Latent.Input("latent", tooltip="The sampler's result. Of a batch the first picture is shown."),
-                io.Image.Input("image", tooltip="The decoded result, to draw on."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=False,
-                    tooltip="The sampler's seed: with it the noise is the one the picture came from.",
-                ),
-                *window(
-                    "First part of the sampling run to look at.",
-                    "Last part of the sampling run to look at.",
-                    start=0.2,
-                    end=0.6,
-                    last=LAST,
-                    optional=False,
-                ),
-                io.Int.Input(
-                    "looks",
-                    default=2,
-                    min=1,
-                    max=64,
-                    tooltip="How many parts to look at, evenly spaced from start to end. Each costs about one "
-                    "sampling step.",
-                ),
-                io.Combo.Input(
-                    "scale",
-                    options=[TOGETHER, EACH],
-                    default=TOGETHER,
-                    tooltip="Full heat is the greatest share of all references together, so that they compare, or "
-                    "of each one alone.",
-                ),
+                io.Model.Input("model"),
+                io.Conditioning.Input("positive"),
+                io.Latent.Input("latent"),
+                io.Image.Input("image"),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False),
+                *window(start=0.2, end=0.6, last=LAST, optional=False),
+                io.Int.Input("looks", default=2, min=1, max=64),
+                io.Combo.Input("scale", options=[TOGETHER, EACH], default=TOGETHER),
             ],
-            outputs=[
-                io.Image.Output(
-                    "maps",
-                    display_name="maps",
-                    tooltip="One picture for each reference, with its name and greatest share.",
-                ),
-                io.Mask.Output(
-                    "heat", display_name="heat", tooltip="The same as masks, 0 to 1, in the size of the picture."
-                ),
-                io.String.Output(
-                    "report", display_name="report", tooltip="The share of attention of each reference in its box."
-                ),
-            ],
+            outputs=[io.Image.Output("maps"), io.Mask.Output("heat"), io.String.Output("report")],
         )
 
     @classmethod

@@ -21,44 +21,14 @@ class ContextGenConditioning(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="ContextGen Conditioning",
-            description=(
-                "Encodes the layout's composite and its references and puts them, with every position, into the "
-                "conditioning. The model must go through ContextGen Patch Model, or the layout has no effect."
-            ),
             search_aliases=["layout", "regional", "bbox", "multi reference", "identity", "kontext", "contextgen"],
             inputs=[
-                io.Conditioning.Input(
-                    "conditioning",
-                    display_name="conditioning",
-                    tooltip="From ContextGen Text Encode, or any FLUX text encoding.",
-                ),
-                io.Vae.Input(
-                    "vae",
-                    display_name="vae",
-                    tooltip="FLUX.1's VAE (ae.safetensors): 16 channels, an eighth of the size.",
-                ),
-                LayoutType.Input("layout", display_name="layout", tooltip="From Layout Composer."),
-                io.Int.Input(
-                    "batch_size",
-                    display_name="batch size",
-                    optional=True,
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="How many pictures to make at once, all with this layout.",
-                ),
+                io.Conditioning.Input("conditioning"),
+                io.Vae.Input("vae"),
+                LayoutType.Input("layout"),
+                io.Int.Input("batch_size", optional=True, default=1, min=1, max=64),
             ],
-            outputs=[
-                io.Conditioning.Output(
-                    "conditioning_out",
-                    display_name="conditioning",
-                    tooltip="For FluxGuidance, then the sampler's positive input.",
-                ),
-                io.Latent.Output(
-                    "latent", display_name="latent", tooltip="Empty latent of the layout's size, for the sampler."
-                ),
-            ],
+            outputs=[io.Conditioning.Output("conditioning_out"), io.Latent.Output("latent")],
         )
 
     @classmethod

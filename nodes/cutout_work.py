@@ -11,10 +11,9 @@ from PIL import Image
 
 from ..contextgen_core.cutout import cutout as core
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.layout.box import Box
 from ..contextgen_core.layout.foreign_boxes import boxes_from_any
 from . import sam_model as sams
-from .sockets import FORMS, naming, preview, to_bytes
+from .sockets import FORMS, colours_and_alpha, mask_at, naming, preview
 
 NODE = "ContextGenCutout"
 AUTOMATIC, SAM, PLAIN, MASK = "automatic", "SAM model", "plain background", "mask or alpha"
@@ -39,11 +38,9 @@ def requests(
     """Every cut-out that is asked for: one for each picture, or for each box on each picture."""
     made = 0
     for number, picture in enumerate(image):
-        pixels = to_bytes(picture)
-        alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
+        colours, alpha = colours_and_alpha(picture)
         if alpha is not None and alpha.all():
             alpha = None  # opaque: no cut-out yet
-        colours = np.ascontiguousarray(np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels[..., :3])
         height, width = colours.shape[:2]
         with naming(NODE, "boxes"):
             found = boxes_from_any(boxes, width, height, format=FORMS[form], frame=number)
@@ -65,12 +62,7 @@ def _mask_of(masks: torch.Tensor | None, number: int, position: int, boxes: int,
     box."""
     if masks is None:
         return None
-    if masks.ndim == 2:
-        masks = masks[None]
-    index = 0 if len(masks) == 1 else position if boxes and len(masks) == boxes else number
-    if index >= len(masks):
-        raise InputError(f"there are {len(masks)} masks for more pictures; give one mask, or one for each picture.")
-    mask = to_bytes(masks[index])
+    mask = mask_at(masks, position if boxes and masks.ndim == 3 and len(masks) == boxes else number)
     return 255 - mask if invert else mask
 
 
@@ -113,16 +105,6 @@ def cut(
                 "no mask is connected and the picture has no alpha; connect one, or choose another source."
             )
         return core.finish(request.pixels, np.minimum.reduce(given), cleaning)
-
-
-def as_dict(box: Box) -> dict[str, int]:
-    return {"x": int(box.x1), "y": int(box.y1), "width": int(box.width), "height": int(box.height)}
-
-
-def thumbnail(one: core.Cutout) -> Image.Image:
-    picture = Image.fromarray(np.dstack([one.pixels, one.mask]))
-    picture.thumbnail((512, 512))
-    return picture
 
 
 def for_editor(made: list[core.Cutout]) -> dict[str, Any]:

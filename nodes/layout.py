@@ -14,14 +14,16 @@ from PIL import Image
 
 from ..contextgen_core.composite.compose import FITS, ORDERS, Scene, compose
 from ..contextgen_core.composite.references import Reference
-from ..contextgen_core.layout.foreign_boxes import BoxFormat
 from ..contextgen_core.layout.layout import MAX_CANVAS, MIN_CANVAS, Instance, LabelledBox, Layout, boxes_from_any
 from ..contextgen_core.layout.tokens import TOKEN
 from .sockets import (
     BOX_TYPES,
+    FORMS,
     BoundingBox,
     LayoutType,
     References,
+    box_entry,
+    boxes_format_input,
     chosen,
     cutout,
     naming,
@@ -34,8 +36,6 @@ from .sockets import (
 log = logging.getLogger("contextgen")
 
 NODE = "LayoutComposer"
-BOX_FORMATS: dict[str, BoxFormat | None] = {"auto": None, "xywh": "xywh", "xyxy": "xyxy"}
-FORMATS = tuple(BOX_FORMATS)
 POLICIES = SEED, FOLLOW = "seed once", "follow upstream"
 
 
@@ -44,112 +44,26 @@ class LayoutComposer(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="Layout Composer",
-            description=(
-                "Draw a box for each subject and bind a reference to it. The boxes' order is the painting order: the "
-                "last one is in front. Puts the cut-outs into their boxes, which is the composite the model reads."
-            ),
             search_aliases=["layout", "bbox", "bounding box", "regional", "box editor", "composite", "contextgen"],
             has_intermediate_output=True,
             inputs=[
-                io.Int.Input(
-                    "width",
-                    display_name="width",
-                    default=1024,
-                    min=MIN_CANVAS,
-                    max=MAX_CANVAS,
-                    step=TOKEN,
-                    tooltip="Width of the picture in pixels; rounded to a multiple of 16.",
-                ),
-                io.Int.Input(
-                    "height",
-                    display_name="height",
-                    default=1024,
-                    min=MIN_CANVAS,
-                    max=MAX_CANVAS,
-                    step=TOKEN,
-                    tooltip="Height of the picture in pixels; rounded to a multiple of 16.",
-                ),
-                io.String.Input(
-                    "layout",
-                    display_name="layout",
-                    multiline=True,
-                    default="",
-                    tooltip="The boxes, as the editor writes them: "
-                    '{"v":1,"canvas":{"w":1024,"h":1024},"boxes":[{"id":"b1",'
-                    '"x":0,"y":0,"w":512,"h":1024,"ref":"Anna"}]}. ref is a reference\'s name, its number or null.',
-                ),
-                References.Input(
-                    "references", display_name="references", optional=True, tooltip="From Reference Bundle."
-                ),
-                io.MultiType.Input(
-                    "boxes",
-                    types=BOX_TYPES,
-                    display_name="boxes",
-                    optional=True,
-                    tooltip="Boxes of other nodes: detectors, SEGS, box editors, JSON text. In pixels of this picture.",
-                ),
-                io.Combo.Input(
-                    "boxes_format",
-                    options=list(FORMATS),
-                    default=FORMATS[0],
-                    display_name="boxes format",
-                    optional=True,
-                    tooltip="Only for bare rows of four numbers (BBOX): x y width height, or the two corners. auto "
-                    "reads what says itself what it is.",
-                ),
-                io.Combo.Input(
-                    "boxes_policy",
-                    options=list(POLICIES),
-                    default=SEED,
-                    display_name="boxes policy",
-                    optional=True,
-                    tooltip="seed once: connected boxes are taken while the layout has none. follow upstream: they "
-                    "give "
-                    "the positions in every run; what is bound to box 1, 2, ... stays.",
-                ),
-                io.Combo.Input(
-                    "fit",
-                    options=list(FITS),
-                    default=FITS[0],
-                    display_name="fit",
-                    optional=True,
-                    tooltip="instance: the subject keeps its aspect and gets the box's area (may stick out). "
-                    "stretch: it "
-                    "fills the box. image: the whole reference picture is fitted into the box.",
-                ),
-                io.Combo.Input(
-                    "order",
-                    options=list(ORDERS),
-                    default=ORDERS[0],
-                    display_name="order",
-                    optional=True,
-                    tooltip="drawn: the boxes' own order. automatic: larger and more covered subjects go behind.",
-                ),
-                io.Image.Input(
-                    "layout_image",
-                    display_name="layout image",
-                    optional=True,
-                    tooltip="A composite of your own, used instead of the painted one. Transparent parts become grey.",
-                ),
+                io.Int.Input("width", default=1024, min=MIN_CANVAS, max=MAX_CANVAS, step=TOKEN),
+                io.Int.Input("height", default=1024, min=MIN_CANVAS, max=MAX_CANVAS, step=TOKEN),
+                io.String.Input("layout", multiline=True, default=""),
+                References.Input("references", optional=True),
+                io.MultiType.Input("boxes", types=BOX_TYPES, optional=True),
+                boxes_format_input(),
+                io.Combo.Input("boxes_policy", options=list(POLICIES), default=SEED, optional=True),
+                io.Combo.Input("fit", options=list(FITS), default=FITS[0], optional=True),
+                io.Combo.Input("order", options=list(ORDERS), default=ORDERS[0], optional=True),
+                io.Image.Input("layout_image", optional=True),
             ],
             outputs=[
-                LayoutType.Output(
-                    "layout_out", display_name="layout", tooltip="For ContextGen Conditioning and Report."
-                ),
-                io.Image.Output(
-                    "composite", display_name="composite", tooltip="The picture that the model reads as the layout."
-                ),
-                BoundingBox.Output(
-                    "boxes_out", display_name="boxes", tooltip="The boxes in pixels, in ComfyUI's own form."
-                ),
-                io.Mask.Output("masks", display_name="masks", tooltip="One mask per box, 1 inside it."),
-                io.Mask.Output(
-                    "all_boxes",
-                    display_name="all boxes",
-                    tooltip="One mask, 1 inside any box: for Set Latent Noise Mask, to keep a photograph around the "
-                    "boxes.",
-                ),
+                LayoutType.Output("layout_out"),
+                io.Image.Output("composite"),
+                BoundingBox.Output("boxes_out"),
+                io.Mask.Output("masks"),
+                io.Mask.Output("all_boxes"),
             ],
         )
 
@@ -161,19 +75,19 @@ class LayoutComposer(io.ComfyNode):
         layout: str,
         references: Sequence[Reference] | None = None,
         boxes: Any = None,
-        boxes_format: str = FORMATS[0],
+        boxes_format: str = "auto",
         boxes_policy: str = SEED,
         fit: str = FITS[0],
         order: str = ORDERS[0],
         layout_image: torch.Tensor | None = None,
     ) -> io.NodeOutput:
-        chosen(NODE, "boxes_format", boxes_format, FORMATS)
+        chosen(NODE, "boxes_format", boxes_format, list(FORMS))
         chosen(NODE, "boxes_policy", boxes_policy, POLICIES)
         width, height = _sides(width, height)
         with naming(NODE, "layout"):
             made = Layout.from_json(layout, width, height).scaled_to(width, height)
         with naming(NODE, "boxes"):
-            found = boxes_from_any(boxes, width, height, format=BOX_FORMATS[boxes_format])
+            found = boxes_from_any(boxes, width, height, format=FORMS[boxes_format])
             made = _merged(made, found, boxes_policy, references or ())
         own = None if layout_image is None else to_bytes(layout_image[0])
         with naming(NODE, "layout"):
@@ -225,10 +139,8 @@ def _boxes(layout: Layout) -> list[list[dict[str, Any]]]:
     entries = []
     for instance in layout.instances:
         box = instance.region.clipped(layout.width, layout.height)
-        x, y = round(box.x1), round(box.y1)
-        entry = {"x": x, "y": y, "width": max(1, round(box.x2) - x), "height": max(1, round(box.y2) - y)}
         label = instance.label or (instance.reference if isinstance(instance.reference, str) else "")
-        entries.append({**entry, "label": label} if label else entry)
+        entries.append(box_entry(box, label))
     return [entries]
 
 

@@ -17,10 +17,10 @@ from ..contextgen_core.layout.pairing import WAYS, Pairing, boxes_to_masks, by_a
 from . import vision
 from .sockets import (
     BOX_TYPES,
-    FORMAT_HELP,
     FORMS,
     BoundingBox,
     References,
+    box_entry,
     boxes_format_input,
     chosen,
     naming,
@@ -36,57 +36,18 @@ class ContextGenPairBoxes(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="ContextGen Pair Boxes",
             category="ContextGen/references",
-            description=(
-                "Gives every reference the detected box that belongs to it, by label, by order or by appearance, "
-                "and names the "
-                "boxes after their references, so that Layout Composer binds them."
-            ),
             search_aliases=["match boxes", "assign", "detector", "bbox", "contextgen"],
             inputs=[
-                io.Image.Input("image", tooltip="The picture in which the boxes were found."),
-                io.MultiType.Input(
-                    "boxes", types=BOX_TYPES, tooltip="What a detector found, in pixels of the picture."
-                ),
-                References.Input("references", tooltip="From Reference Bundle."),
-                io.Combo.Input(
-                    "pair_by",
-                    display_name="pair by",
-                    options=list(WAYS),
-                    default=WAYS[0],
-                    tooltip="Label: a box named like the reference, or like the end of its name ('red cup': a "
-                    "'cup'). Order: the "
-                    "first box for the first reference. Appearance: the pairs that look most alike; needs a CLIP "
-                    "vision model.",
-                ),
-                boxes_format_input(FORMAT_HELP),
-                io.ClipVision.Input(
-                    "clip_vision", display_name="clip vision", optional=True, tooltip="Any model of Load CLIP Vision."
-                ),
-                io.Float.Input(
-                    "least_similarity",
-                    display_name="least similarity",
-                    default=-1.0,
-                    min=-1.0,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    tooltip="By appearance only: pairs less alike than this are not made.",
-                ),
+                io.Image.Input("image"),
+                io.MultiType.Input("boxes", types=BOX_TYPES),
+                References.Input("references"),
+                io.Combo.Input("pair_by", options=list(WAYS), default=WAYS[0]),
+                boxes_format_input(),
+                io.ClipVision.Input("clip_vision", optional=True),
+                io.Float.Input("least_similarity", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True),
             ],
-            outputs=[
-                BoundingBox.Output(
-                    "paired",
-                    display_name="boxes",
-                    tooltip="One box for each reference that has one, in the order of the references, named after "
-                    "them.",
-                ),
-                BoundingBox.Output(
-                    "left_over", display_name="left over", tooltip="The boxes that belong to no reference."
-                ),
-                io.String.Output("report", display_name="report", tooltip="Who was paired with what, and who was not."),
-            ],
+            outputs=[BoundingBox.Output("paired"), BoundingBox.Output("left_over"), io.String.Output("report")],
         )
 
     @classmethod
@@ -116,11 +77,11 @@ class ContextGenPairBoxes(io.ComfyNode):
         else:
             pairing = by_label([reference.name for reference in references], found)
         named = [
-            _as_dict(found[index], reference.name)
+            _entry(found[index], reference.name)
             for reference, index in zip(references, pairing.chosen, strict=True)
             if index is not None
         ]
-        rest = [_as_dict(found[index], found[index].label) for index in pairing.left_over]
+        rest = [_entry(found[index], found[index].label) for index in pairing.left_over]
         report = _report(references, found, pairing, similarity)
         return io.NodeOutput([named], [rest], report, ui={"text": (report,)})
 
@@ -145,16 +106,9 @@ def _similarity(
     return vision.similarities(rows, columns)
 
 
-def _as_dict(found: LabelledBox, label: str) -> dict[str, Any]:
-    """A box in the host's form: whole pixels, at least one of them."""
-    x, y = round(found.box.x1), round(found.box.y1)
-    size = {"width": max(1, round(found.box.x2) - x), "height": max(1, round(found.box.y2) - y)}
-    entry: dict[str, Any] = {"x": x, "y": y, **size}
-    if label:
-        entry["label"] = label
-    if found.score is not None:
-        entry["score"] = found.score
-    return entry
+def _entry(found: LabelledBox, label: str) -> dict[str, Any]:
+    score = {} if found.score is None else {"score": found.score}
+    return {**box_entry(found.box, label), **score}
 
 
 def _report(

@@ -29,70 +29,17 @@ class ContextGenPatchModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="ContextGen Patch Model",
-            description=(
-                "A FLUX.1-Kontext model that follows the layout in its conditioning. Without a layout it is exactly "
-                "the "
-                "model that came in. The order of this and other patching nodes does not matter."
-            ),
             search_aliases=["layout", "attention", "regional", "identity", "kontext", "flux patch", "contextgen"],
             inputs=[
-                io.Model.Input(
-                    "model",
-                    display_name="model",
-                    tooltip="FLUX.1-Kontext-dev in bf16, fp16, fp8 or GGUF, with the ContextGen adapter.",
-                ),
-                io.Combo.Input(
-                    "rule",
-                    options=list(RULES),
-                    default=Rule.ICA.value,
-                    display_name="rule",
-                    optional=True,
-                    tooltip="official: what the released weights were trained with. paper: the printed formula. "
-                    "cla: the layout alone, references are never read.",
-                ),
-                *window(
-                    "Share of the sampling run after which references are read at all.",
-                    "Share of the sampling run until which references are read at all. Steps without them are faster.",
-                ),
-                io.Int.Input(
-                    "ica_first",
-                    display_name="ICA first block",
-                    optional=True,
-                    default=AUTOMATIC,
-                    min=AUTOMATIC,
-                    max=MAX_BLOCK,
-                    tooltip="First block in which boxes read their references, double blocks counted first (0 to 56). "
-                    "-1: as trained (19).",
-                ),
-                io.Int.Input(
-                    "ica_last",
-                    display_name="ICA last block",
-                    optional=True,
-                    default=AUTOMATIC,
-                    min=AUTOMATIC,
-                    max=MAX_BLOCK,
-                    tooltip="Last block in which boxes read their references. -1: as trained (37).",
-                ),
-                io.Combo.Input(
-                    "kernel",
-                    options=list(KERNELS),
-                    default="auto",
-                    display_name="kernel",
-                    optional=True,
-                    tooltip="How attention is computed; all give the same picture. auto is the fast choice, dense the "
-                    "slow one for comparison.",
-                ),
-                io.Boolean.Input(
-                    "round_ids",
-                    display_name="round ids",
-                    optional=True,
-                    default=False,
-                    tooltip="Round positions to bfloat16 as the authors' pipeline does. Matters beyond 256 tokens "
-                    "only.",
-                ),
+                io.Model.Input("model"),
+                io.Combo.Input("rule", options=list(RULES), default=Rule.ICA.value, optional=True),
+                *window(),
+                io.Int.Input("ica_first", optional=True, default=AUTOMATIC, min=AUTOMATIC, max=MAX_BLOCK),
+                io.Int.Input("ica_last", optional=True, default=AUTOMATIC, min=AUTOMATIC, max=MAX_BLOCK),
+                io.Combo.Input("kernel", options=list(KERNELS), default="auto", optional=True),
+                io.Boolean.Input("round_ids", optional=True, default=False),
             ],
-            outputs=[io.Model.Output("model_out", display_name="model", tooltip="For the sampler.")],
+            outputs=[io.Model.Output("model_out")],
         )
 
     @classmethod

@@ -18,32 +18,19 @@ class ContextGenPickBest(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="ContextGen Pick Best",
             category=CATEGORY,
-            description="Keeps the best pictures of a batch by their scores: draw several seeds, keep the one that "
-            "follows the layout.",
             search_aliases=["best of", "select best", "filter batch", "seed", "rank", "contextgen"],
             inputs=[
-                io.Image.Input("image", tooltip="The pictures that were scored, in the same order."),
-                Scores.Input("scores", tooltip="From ContextGen Score."),
-                io.Combo.Input(
-                    "criterion",
-                    options=list(CRITERIA),
-                    default=CRITERIA[0],
-                    tooltip="What best means. mIoU and identity: their mean; where only one of them was measured, "
-                    "that one. A tie goes to the earlier picture.",
-                ),
-                io.Int.Input("count", default=1, min=1, max=64, tooltip="How many pictures to keep, best first."),
+                io.Image.Input("image"),
+                Scores.Input("scores"),
+                io.Combo.Input("criterion", options=list(CRITERIA), default=CRITERIA[0]),
+                io.Int.Input("count", default=1, min=1, max=64),
             ],
             outputs=[
-                io.Image.Output("best", display_name="best", tooltip="The pictures kept, best first."),
-                io.Int.Output(
-                    "index", display_name="index", tooltip="The place of the best one in the batch, counted from 0."
-                ),
-                io.Float.Output("score", display_name="score", tooltip="The best one's score by the criterion."),
-                io.String.Output(
-                    "ranking", display_name="ranking", tooltip="All pictures, best first, with their scores."
-                ),
+                io.Image.Output("best"),
+                io.Int.Output("index"),
+                io.Float.Output("score"),
+                io.String.Output("ranking"),
             ],
         )
 

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..contextgen_core.composite.references import Reference
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.masks import looks_inverted
-from .sockets import References, cutout, naming, preview, schema, to_bytes, window
+from .sockets import References, colours_and_alpha, cutout, mask_at, naming, preview, schema, window
 
 log = logging.getLogger("contextgen")
 
@@ -25,89 +25,19 @@ class ReferenceBundle(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="Reference Bundle",
-            description=(
-                "A picture of one subject and the mask that says which part of it is the subject. Chain several of "
-                "these nodes; the layout binds each box to one reference by name or number."
-            ),
             search_aliases=["multi reference", "identity", "subject", "kontext", "reference image", "contextgen"],
             inputs=[
-                io.Image.Input(
-                    "image",
-                    display_name="image",
-                    tooltip="The subject's picture. A batch adds several references. With four channels (RGBA) the "
-                    "alpha channel is the mask.",
-                ),
-                io.Mask.Input(
-                    "subject_mask",
-                    display_name="subject mask",
-                    optional=True,
-                    tooltip="1 (white) = subject, as SAM gives it. Load Image's MASK output marks the transparent "
-                    "part instead: switch on 'invert mask' for it. Not needed for RGBA images.",
-                ),
-                io.String.Input(
-                    "name",
-                    display_name="name",
-                    optional=True,
-                    default="",
-                    tooltip="How boxes refer to this reference. Empty: it is numbered. A batch of several pictures "
-                    "gets 'name 1', 'name 2', ...",
-                ),
-                io.Int.Input(
-                    "size",
-                    display_name="size (tokens)",
-                    optional=True,
-                    default=0,
-                    min=0,
-                    max=16384,
-                    step=16,
-                    tooltip="The most tokens of 16 x 16 pixels that the model may spend on it. 0 = the official rule "
-                    "for the size of the layout (2304 at 1024 pixels). Fewer is faster and loses detail.",
-                ),
-                io.Float.Input(
-                    "strength",
-                    display_name="strength",
-                    optional=True,
-                    default=1.0,
-                    min=0.0,
-                    max=4.0,
-                    step=0.05,
-                    tooltip="How much its box listens to it: 1 = exactly as trained, 0 = not at all.",
-                ),
-                *window(
-                    "Share of the sampling run after which the reference is read.",
-                    "Share of the sampling run until which the reference is read.",
-                ),
-                References.Input(
-                    "references",
-                    display_name="references",
-                    optional=True,
-                    tooltip="Earlier references; this node's are added behind them.",
-                ),
-                io.Boolean.Input(
-                    "crop",
-                    display_name="crop",
-                    optional=True,
-                    default=False,
-                    tooltip="Cut the picture to the subject before it is resized, so that a small subject in a large "
-                    "picture keeps its detail. The official code never does.",
-                ),
-                io.Boolean.Input(
-                    "invert_mask",
-                    display_name="invert mask",
-                    optional=True,
-                    default=False,
-                    tooltip="For masks that are white around the subject, such as Load Image's MASK output. "
-                    "Does not touch an image's own alpha channel.",
-                ),
+                io.Image.Input("image"),
+                io.Mask.Input("subject_mask", optional=True),
+                io.String.Input("name", optional=True, default=""),
+                io.Int.Input("size", optional=True, default=0, min=0, max=16384, step=16),
+                io.Float.Input("strength", optional=True, default=1.0, min=0.0, max=4.0, step=0.05),
+                *window(),
+                References.Input("references", optional=True),
+                io.Boolean.Input("crop", optional=True, default=False),
+                io.Boolean.Input("invert_mask", optional=True, default=False),
             ],
-            outputs=[
-                References.Output(
-                    "references_out",
-                    display_name="references",
-                    tooltip="All references so far, in order; their numbers start at 1.",
-                )
-            ],
+            outputs=[References.Output("references_out")],
         )
 
     @classmethod
@@ -155,11 +85,7 @@ def _mask_of(masks: torch.Tensor | None, number: int, invert: bool) -> np.ndarra
     """The uint8 (H, W) mask of one picture of the batch; a single mask serves all pictures."""
     if masks is None:
         return None
-    if masks.ndim == 2:
-        masks = masks[None]
-    if len(masks) != 1 and number >= len(masks):
-        raise InputError(f"there are {len(masks)} masks for more pictures; give one mask, or one for each picture.")
-    mask = to_bytes(masks[0 if len(masks) == 1 else number])
+    mask = mask_at(masks, number)
     if mask.shape == (_NO_ALPHA_SIDE, _NO_ALPHA_SIDE) and not mask.any():
         raise InputError(
             "the mask is empty, because the picture in Load Image has no transparency; give a cut-out with a "
@@ -170,14 +96,12 @@ def _mask_of(masks: torch.Tensor | None, number: int, invert: bool) -> np.ndarra
 
 def _subject(picture: torch.Tensor, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """(H, W, C) floats and a mask -> uint8 (H, W, 3) and uint8 (H, W)."""
-    pixels = to_bytes(picture)
-    alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
+    colours, alpha = colours_and_alpha(picture)
     if alpha is None and mask is None:
         raise InputError(
             "the picture has neither a mask nor transparency, so its subject is unknown; connect a subject mask "
             "(ContextGen Cutout makes one), or an RGBA cut-out."
         )
-    colours = np.ascontiguousarray(np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels[..., :3])
     if mask is not None and mask.shape != colours.shape[:2]:
         raise InputError(
             f"the mask is {mask.shape[1]} x {mask.shape[0]} and the picture {colours.shape[1]} x {colours.shape[0]} "

@@ -24,30 +24,14 @@ class ContextGenReport(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="ContextGen Report",
-            description="Shows boxes, order and token grid of a layout, and says what a step costs and why.",
             search_aliases=["layout report", "tokens", "flops", "cost", "debug", "contextgen"],
             is_output_node=True,
             inputs=[
-                LayoutType.Input("layout", display_name="layout", tooltip="From Layout Composer."),
-                io.Model.Input(
-                    "model",
-                    display_name="model",
-                    optional=True,
-                    tooltip="From ContextGen Patch Model: its size and settings count. Otherwise FLUX.1 with the "
-                    "defaults.",
-                ),
-                io.Conditioning.Input(
-                    "conditioning",
-                    display_name="conditioning",
-                    optional=True,
-                    tooltip="From ContextGen Text Encode: how many text tokens there are and which template was used.",
-                ),
+                LayoutType.Input("layout"),
+                io.Model.Input("model", optional=True),
+                io.Conditioning.Input("conditioning", optional=True),
             ],
-            outputs=[
-                io.Image.Output("overlay", display_name="overlay", tooltip="The composite with boxes, order and grid."),
-                io.String.Output("report", display_name="report", tooltip="Tokens, cost and warnings as text."),
-            ],
+            outputs=[io.Image.Output("overlay"), io.String.Output("report")],
         )
 
     @classmethod

@@ -24,11 +24,11 @@ from ..contextgen_core.score.table import as_json, chart, instance_table, table
 from . import vision
 from .sockets import (
     BOX_TYPES,
-    FORMAT_HELP,
     FORMS,
     LayoutType,
     boxes_format_input,
     chosen,
+    colours_and_alpha,
     naming,
     schema,
     to_bytes,
@@ -48,96 +48,26 @@ class ContextGenScore(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="ContextGen Score",
             category=CATEGORY,
-            description=(
-                "Measures whether pictures follow their layout: overlap of each box with what a detector found "
-                "there (the rules of "
-                "COCO-MIG), identity of each subject with its reference by any CLIP vision model, and the answers "
-                "of a model that "
-                "looked at the crops (LayoutSAM). Connect what you have."
-            ),
             search_aliases=["iou", "evaluate", "metric", "identity score", "mig", "benchmark", "contextgen"],
             inputs=[
-                io.Image.Input("image", tooltip="The pictures to score, a batch of any size."),
-                LayoutType.Input("layout", tooltip="The layout they were made from, from Layout Composer."),
-                io.MultiType.Input(
-                    "boxes",
-                    types=BOX_TYPES,
-                    optional=True,
-                    tooltip="What a detector found, in pixels of the pictures, one list per picture. Labels count "
-                    "where both sides have one: a "
-                    "box labelled 'red cup' takes detections labelled 'cup'.",
-                ),
-                boxes_format_input(FORMAT_HELP),
-                io.Float.Input(
-                    "threshold",
-                    default=0.5,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    tooltip="The overlap (IoU) from which a subject counts as standing in its box. The benchmarks "
-                    "use 0.5.",
-                ),
-                io.Combo.Input(
-                    "matching",
-                    options=[BEST, ONE_TO_ONE],
-                    default=BEST,
-                    optional=True,
-                    tooltip="Best overlap: each box takes its best detection, as COCO-MIG does. One to one: each "
-                    "detection serves one box, chosen "
-                    "for the greatest sum.",
-                ),
-                io.ClipVision.Input(
-                    "clip_vision",
-                    display_name="clip vision",
-                    optional=True,
-                    tooltip="For identity: any model of Load CLIP Vision; DINOv2 tells subjects apart best.",
-                ),
-                io.Combo.Input(
-                    "features",
-                    options=vision.FEATURES,
-                    default=vision.PATCHES,
-                    optional=True,
-                    tooltip="Which features are compared: the average of the patches inside the mask, or the "
-                    "model's embedding of the whole crop.",
-                ),
-                io.Mask.Input(
-                    "masks",
-                    optional=True,
-                    tooltip="Where each subject is in the picture, one mask for each box in order (ContextGen "
-                    "Cutout with the layout's boxes), for "
-                    "identity and colour. Without: the whole box.",
-                ),
-                io.Boolean.Input(
-                    "check_colour",
-                    display_name="check colour",
-                    default=False,
-                    optional=True,
-                    tooltip="COCO-MIG's colour test: a label that begins with red, brown, yellow, green, blue, "
-                    "black or white succeeds only if a fifth "
-                    "of its mask has that colour.",
-                ),
-                io.String.Input(
-                    "answers",
-                    multiline=True,
-                    default="",
-                    optional=True,
-                    tooltip="What a model said about each crop, for LayoutSAM's figures: for each picture a JSON "
-                    "list with one "
-                    'object for each box, {"spatial": true, "colour": true, "texture": false, "shape": true}.',
-                ),
+                io.Image.Input("image"),
+                LayoutType.Input("layout"),
+                io.MultiType.Input("boxes", types=BOX_TYPES, optional=True),
+                boxes_format_input(),
+                io.Float.Input("threshold", default=0.5, min=0.01, max=1.0, step=0.01, optional=True),
+                io.Combo.Input("matching", options=[BEST, ONE_TO_ONE], default=BEST, optional=True),
+                io.ClipVision.Input("clip_vision", optional=True),
+                io.Combo.Input("features", options=vision.FEATURES, default=vision.PATCHES, optional=True),
+                io.Mask.Input("masks", optional=True),
+                io.Boolean.Input("check_colour", default=False, optional=True),
+                io.String.Input("answers", multiline=True, default="", optional=True),
             ],
             outputs=[
-                Scores.Output("scores", display_name="scores", tooltip="For ContextGen Pick Best."),
-                io.String.Output(
-                    "report",
-                    display_name="report",
-                    tooltip="The figures as a table, for all pictures and for every box.",
-                ),
-                io.Image.Output("chart", display_name="chart", tooltip="The figures as bars."),
-                io.String.Output("json", display_name="json", tooltip="The figures as JSON."),
+                Scores.Output("scores"),
+                io.String.Output("report"),
+                io.Image.Output("chart"),
+                io.String.Output("json"),
             ],
         )
 
@@ -159,7 +89,7 @@ class ContextGenScore(io.ComfyNode):
         chosen(NODE, "boxes_format", boxes_format, list(FORMS))
         chosen(NODE, "matching", matching, [BEST, ONE_TO_ONE])
         chosen(NODE, "features", features, vision.FEATURES)
-        pictures = [_colours(picture) for picture in image]
+        pictures = [colours_and_alpha(picture)[0] for picture in image]
         told = _answers(answers, len(pictures), len(layout.layout.instances))
         with naming(NODE, "clip_vision"):
             wanted = _wanted(layout, clip_vision, features)
@@ -195,11 +125,6 @@ class ContextGenScore(io.ComfyNode):
         document = {"all": as_json(total), "images": [as_json(one) for one in scores]}
         picture = to_image(chart(scores, threshold))
         return io.NodeOutput(tuple(scores), report, picture, json.dumps(document), ui={"text": (report,)})
-
-
-def _colours(picture: torch.Tensor) -> np.ndarray:
-    pixels = to_bytes(picture)
-    return np.ascontiguousarray(np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels[..., :3])
 
 
 def _answers(text: str, pictures: int, instances: int) -> list[list[Answers | None]] | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import folder_paths
 import numpy as np
@@ -16,22 +17,36 @@ from comfy_api.latest import io
 from PIL import Image
 
 from ..contextgen_core.errors import InputError
+from ..contextgen_core.layout.box import Box
+from ..contextgen_core.layout.foreign_boxes import BoxFormat
 
 CATEGORY = "ContextGen"
 
 References = io.Custom("CONTEXTGEN_REFERENCES")  # tuple[Reference, ...]
 LayoutType = io.Custom("CONTEXTGEN_LAYOUT")  # Scene
 BoundingBox = io.Custom("BOUNDING_BOX")  # the host's own: one list of {x, y, width, height} per frame
-FORMS: dict[str, Literal["xywh", "xyxy"] | None] = {"auto": None, "xywh": "xywh", "xyxy": "xyxy"}  # of bare rows
+FORMS: dict[str, BoxFormat | None] = {"auto": None, "xywh": "xywh", "xyxy": "xyxy"}  # of bare rows
 BOX_TYPES = [io.Custom(name) for name in ("BOUNDING_BOX", "BOUNDING_BOXES", "BBOX", "SEGS", "JSON", "ARRAY", "STRING")]
 
 _SCHEMA_FIELDS = {field.name for field in fields(io.Schema)}
+_WORDS = json.loads((Path(__file__).parents[1] / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
 
 
-def schema(**values: Any) -> io.Schema:
-    """An ``io.Schema`` in our category, without the fields that this host does not know yet."""
-    values = {"category": CATEGORY, **values}
-    return io.Schema(**{name: value for name, value in values.items() if name in _SCHEMA_FIELDS})
+def schema(node_id: str, inputs: Sequence[Any], outputs: Sequence[Any], **values: Any) -> io.Schema:
+    """An ``io.Schema`` in our category whose names, description and tooltips are those of locales/en/nodeDefs.json.
+
+    Fields that this host does not know yet are left out.
+    """
+    words = _WORDS[node_id]
+    for socket, said in (
+        *((one, words["inputs"][one.id]) for one in inputs),
+        *((one, words["outputs"][str(number)]) for number, one in enumerate(outputs)),
+    ):
+        socket.display_name, socket.tooltip = said["name"], said["tooltip"]
+    values |= {"node_id": node_id, "inputs": list(inputs), "outputs": list(outputs)}
+    values |= {"display_name": words["display_name"], "description": words["description"]}
+    known = {name: value for name, value in values.items() if name in _SCHEMA_FIELDS}
+    return io.Schema(**{"category": CATEGORY, **known})
 
 
 @contextmanager
@@ -55,22 +70,11 @@ def chosen(node: str, name: str, value: str, options: Sequence[str]) -> str:
 # --- inputs that several nodes have ---------------------------------------------------------------------------------
 
 
-def window(
-    starts: str, ends: str, *, start: float = 0.0, end: float = 1.0, last: float = 1.0, optional: bool = True
-) -> list[Any]:
-    """The inputs start_percent and end_percent, shares 0..last of the sampling run, with their two tooltips."""
+def window(*, start: float = 0.0, end: float = 1.0, last: float = 1.0, optional: bool = True) -> list[Any]:
+    """The inputs start_percent and end_percent, shares 0..last of the sampling run."""
     return [
-        io.Float.Input(
-            f"{name}_percent",
-            display_name=f"{name} percent",
-            optional=optional,
-            default=default,
-            min=0.0,
-            max=last,
-            step=0.01,
-            tooltip=tooltip,
-        )
-        for name, default, tooltip in (("start", start, starts), ("end", end, ends))
+        io.Float.Input(f"{name}_percent", optional=optional, default=default, min=0.0, max=last, step=0.01)
+        for name, default in (("start", start), ("end", end))
     ]
 
 
@@ -80,19 +84,10 @@ def check_window(node: str, start: float, end: float) -> None:
         raise InputError(f"it is {start:g} and end_percent {end:g}; start before the end.", node, "start_percent")
 
 
-def boxes_format_input(tooltip: str) -> Any:
+def boxes_format_input() -> Any:
     """The input that says how bare rows of four numbers are meant."""
-    return io.Combo.Input(
-        "boxes_format",
-        display_name="boxes format",
-        options=list(FORMS),
-        default="auto",
-        optional=True,
-        tooltip=tooltip,
-    )
+    return io.Combo.Input("boxes_format", options=list(FORMS), default="auto", optional=True)
 
-
-FORMAT_HELP = "Only for bare rows of four numbers (BBOX): x y width height, or the two corners."
 
 # --- tensors --------------------------------------------------------------------------------------------------------
 
@@ -106,6 +101,29 @@ def to_bytes(values: torch.Tensor) -> np.ndarray:
 def to_image(pixels: np.ndarray) -> torch.Tensor:
     """uint8 (H, W, C) as a ComfyUI IMAGE (1, H, W, C), floats 0..1."""
     return torch.from_numpy(np.ascontiguousarray(pixels)).float().div(255)[None]
+
+
+def colours_and_alpha(picture: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+    """A picture (H, W, 1, 3 or 4), floats 0..1, as uint8 (H, W, 3) and its alpha uint8 (H, W), None without one."""
+    pixels = to_bytes(picture)
+    colours = np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels[..., :3]
+    return np.ascontiguousarray(colours), pixels[..., 3] if pixels.shape[-1] == 4 else None
+
+
+def mask_at(masks: torch.Tensor, number: int) -> np.ndarray:
+    """One mask of a batch, uint8 (H, W); a single mask serves all pictures. Raises InputError where there is none."""
+    if masks.ndim == 2:
+        masks = masks[None]
+    if len(masks) != 1 and number >= len(masks):
+        raise InputError(f"there are {len(masks)} masks for more pictures; give one mask, or one for each picture.")
+    return to_bytes(masks[0 if len(masks) == 1 else number])
+
+
+def box_entry(box: Box, label: str = "") -> dict[str, Any]:
+    """A box in the host's form: whole pixels, at least one of them, with its label if it has one."""
+    x, y = round(box.x1), round(box.y1)
+    size = {"width": max(1, round(box.x2) - x), "height": max(1, round(box.y2) - y)}
+    return {"x": x, "y": y, **size, **({"label": label} if label else {})}
 
 
 # --- previews -------------------------------------------------------------------------------------------------------

@@ -20,41 +20,13 @@ class ContextGenTextEncode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="ContextGen Text Encode",
-            description=(
-                "Encodes the prompt as ContextGen was trained: wrapped in an edit instruction, with T5 padded to 512 "
-                "tokens. Describe the whole scene; which subject stands where is the layout's business."
-            ),
             search_aliases=["prompt", "clip text encode", "kontext prompt", "t5", "contextgen"],
             inputs=[
-                io.Clip.Input(
-                    "clip",
-                    display_name="clip",
-                    tooltip="FLUX's text encoders (CLIP-L and T5-XXL). They are not changed.",
-                ),
-                io.String.Input(
-                    "prompt",
-                    display_name="prompt",
-                    multiline=True,
-                    dynamic_prompts=True,
-                    default="",
-                    tooltip="What the whole picture shows. Rich prompts with actions and a place work best.",
-                ),
-                io.String.Input(
-                    "template",
-                    display_name="template",
-                    optional=True,
-                    multiline=True,
-                    default=DEFAULT_TEMPLATE,
-                    tooltip="The instruction around the prompt; {prompt} is where it goes. Empty: the prompt alone.",
-                ),
+                io.Clip.Input("clip"),
+                io.String.Input("prompt", multiline=True, dynamic_prompts=True, default=""),
+                io.String.Input("template", optional=True, multiline=True, default=DEFAULT_TEMPLATE),
             ],
-            outputs=[
-                io.Conditioning.Output(
-                    "conditioning_out", display_name="conditioning", tooltip="For ContextGen Conditioning."
-                ),
-                io.String.Output("final_prompt", display_name="final prompt", tooltip="The text that was encoded."),
-            ],
+            outputs=[io.Conditioning.Output("conditioning_out"), io.String.Output("final_prompt")],
         )
 
     @classmethod

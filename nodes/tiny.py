@@ -62,18 +62,9 @@ class ContextGenTinyModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="ContextGen Tiny Model",
-            description=(
-                "A small model of FLUX.1's architecture that ships with the pack, for trying workflows and testing "
-                "without any download. It is not meant for pictures of the real world."
-            ),
             search_aliases=["tiny", "test model", "demo", "toy", "contextgen"],
             inputs=[],
-            outputs=[
-                io.Model.Output("model_out", display_name="model", tooltip="A FLUX.1 of width 128."),
-                io.Clip.Output("clip", display_name="clip", tooltip="Its words; any text encode node takes it."),
-                io.Vae.Output("vae", display_name="vae", tooltip="Its VAE: 16 channels, an eighth of the size."),
-            ],
+            outputs=[io.Model.Output("model_out"), io.Clip.Output("clip"), io.Vae.Output("vae")],
         )
 
     @classmethod

@@ -161,9 +161,8 @@ def fit_mask(mask: masks.Mask, width: int, height: int) -> masks.Mask:
         return mask
     if abs(columns * height - rows * width) > max(columns + rows, width + height):
         raise InputError(
-            f"the mask is {columns} x {rows} pixels, the picture {width} x {height}; connect the mask that "
-            "belongs to this "
-            "picture (LoadImage gives an empty 64 x 64 mask for a picture without transparency)."
+            f"the mask is {columns} x {rows} pixels, the picture {width} x {height}; connect the mask that belongs to "
+            "this picture (LoadImage gives an empty 64 x 64 mask for a picture without transparency)."
         )
     return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.BILINEAR), dtype=np.uint8).copy()
 
@@ -178,10 +177,9 @@ def finish(pixels: Pixels, mask: masks.Mask, cleaning: Cleaning, quality: float 
     warnings = ()
     if masks.looks_inverted(mask):
         warnings = (
-            "The mask selects the picture's edge and leaves out its inside, so it probably marks the "
-            "background: "
-            "LoadImage gives 1 = transparent, this node reads 1 = subject. Put InvertMask in between, or "
-            "turn on invert.",
+            "The mask selects the picture's edge and leaves out its inside, so it probably marks the background: "
+            "LoadImage gives 1 = transparent, this node reads 1 = subject. Put InvertMask in between, or turn on "
+            "invert.",
         )
     cleaned = cleaning(mask)
     box = masks.tight_box(cleaned)

@@ -131,9 +131,8 @@ def build(shape: Shape) -> nn.Module:
         )
     except ImportError as error:
         raise InputError(
-            "cutting out with SAM needs the package segment-anything (with torchvision), and importing it "
-            f"failed: {error}; "
-            "install it with `pip install segment-anything`."
+            "cutting out with SAM needs the package segment-anything (with torchvision), and importing it failed: "
+            f"{error}; install it with `pip install segment-anything`."
         ) from None
     grid = shape.image_size // shape.patch
     norm: Any = partial(nn.LayerNorm, eps=1e-6)

@@ -91,9 +91,8 @@ class Recorder:
         """The means. Raises InputError where no block read any reference."""
         if self.total is None or self.sequence is None:
             raise InputError(
-                "no reference was read: the conditioning has no layout with references, the model was not patched, "
-                "or its "
-                "windows close before these steps."
+                "no reference was read: the conditioning has no layout with references, the model was not patched, or "
+                "its windows close before these steps."
             )
         plan = self.sequence.plan
         mean = (self.total / self.calls).cpu().numpy().reshape(-1, plan.height, plan.width)

@@ -16,8 +16,7 @@ MAX_PROMPT = 20000  # characters
 
 DEFAULT_TEMPLATE = (
     'Edit this picture until it shows "{prompt}". Leave every object where it is and keep what makes it that object: '
-    "its "
-    "features, its identity and the details of its face. Change poses where the composition needs it, and let a "
+    "its features, its identity and the details of its face. Change poses where the composition needs it, and let a "
     "fitting background fill the rest. The result must look natural."
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from contextgen_core.methods.contextgen.attention_map import (
     reference_mass,
     scaled,
 )
-from contextgen_core.methods.contextgen.schedule import Rule
+from contextgen_core.methods.contextgen.schedule import Rule, make_schedule
 from contextgen_core.methods.contextgen.visibility import dense_mask, key_weights
 
 
@@ -86,12 +88,14 @@ def test_strength_moves_the_share_by_its_odds():
 
 
 def test_the_recorder_averages_identity_blocks_only():
+    schedule = make_schedule(1, 2, ica_blocks=(1, 2))
     sequence = sequence_of(crowd(4), 5)
+    forward = SimpleNamespace(private=(sequence, schedule))
     (q1, k1), (q2, k2) = tensors(sequence, 1), tensors(sequence, 2)
     recorder = Recorder()
-    recorder(sequence, Rule.CLA, q1, k1)
-    recorder(sequence, Rule.ICA, q1, k1)
-    recorder(sequence, Rule.ICA, q2, k2)
+    recorder(forward, 0, q1, k1)
+    recorder(forward, 1, q1, k1)
+    recorder(forward, 1, q2, k2)
     maps = recorder.result()
     mean = (reference_mass(sequence, Rule.ICA, q1, k1) + reference_mass(sequence, Rule.ICA, q2, k2)) / 2
     assert maps.calls == 2 and maps.mass.shape == (4, sequence.plan.height, sequence.plan.width)
@@ -100,7 +104,7 @@ def test_the_recorder_averages_identity_blocks_only():
         Recorder().result()
     other = sequence_of(crowd(4, seed=1), 5)
     with pytest.raises(InputError, match="two layouts"):
-        recorder(other, Rule.ICA, *tensors(other))
+        recorder(SimpleNamespace(private=(other, schedule)), 1, *tensors(other))
 
 
 def test_no_tensor_of_sequence_by_sequence_exists(monkeypatch):
