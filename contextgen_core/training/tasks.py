@@ -20,6 +20,7 @@ from ..lora.adapter import LowRank, load_adapter, write_adapter
 from ..methods.contextgen.schedule import Rule
 from ..methods.contextgen.settings import Settings
 from ..tiny import model as tiny
+from ..tiny.text import Form
 from . import flow
 from .batch import Batch
 from .config import Config, MethodConfig
@@ -27,7 +28,7 @@ from .latents import LatentSet
 from .model import Adapter, FlowNetwork, adapter_state, add_adapter, load_adapter_state
 from .shard import alike, whole_state
 from .small_world.pictures import sample_sheet
-from .stages import autoencoder
+from .stages import autoencoder, words_form
 
 logger = logging.getLogger("contextgen")
 
@@ -198,6 +199,7 @@ class TransformerTask:
             config.flow.guidance,
             method.masks,
             method.offsets == "cumulative",
+            words_form(config),
         )
         if config.stage == "dpo":
             if not config.model.adapter:
@@ -240,7 +242,7 @@ class TransformerTask:
             save_adapter(output / "adapter.safetensors", state, self.config)
         else:
             halves = {k: v.half().contiguous() for k, v in state.items()}
-            save_file(halves, output / "transformer.safetensors", {"format": "pt"})
+            save_file(halves, output / "transformer.safetensors", {"format": "pt", "text": Form.CREATURES.value})
 
     def sample(self, path: Path | None) -> None:
         if self.config.model.kind == "tiny":
