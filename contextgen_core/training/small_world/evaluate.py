@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -254,8 +254,8 @@ def things(image: np.ndarray, empty: np.ndarray, least: int = 24) -> list[tuple[
     differs from the empty scene; both float (size, size, 3) in 0..1."""
     from scipy import ndimage
 
-    labels, _ = ndimage.label(np.abs(image - empty).max(-1) > _THRESHOLD)
-    found = ndimage.find_objects(labels)
+    labels: Any = ndimage.label(np.abs(image - empty).max(-1) > _THRESHOLD)[0]  # type: ignore[index]
+    found: list[tuple[slice, slice]] = ndimage.find_objects(labels)
     boxes = ((c.start, r.start, c.stop, r.stop) for r, c in found)
     return [b for b in boxes if min(b[2] - b[0], b[3] - b[1]) >= least]
 

@@ -310,8 +310,9 @@ def depth(scene: Scene) -> np.ndarray:
     for member, own in zip(scene.members, masks(scene), strict=True):
         far = distance(member, scene.size)
         x1, y1, x2, y2 = member.box
-        y, x = (np.mgrid[y1:y2, x1:x2].astype(np.float32) + 0.5) - np.float32([[[(y1 + y2) / 2]], [[(x1 + x2) / 2]]])
-        bulge = np.sqrt(np.clip(1 - (2 * x / (x2 - x1)) ** 2 - (2 * y / (y2 - y1)) ** 2, 0, 1))
+        x = (np.arange(x1, x2, dtype=np.float32) + 0.5 - (x1 + x2) / 2) * 2 / (x2 - x1)
+        y = (np.arange(y1, y2, dtype=np.float32) + 0.5 - (y1 + y2) / 2) * 2 / (y2 - y1)
+        bulge = np.sqrt(np.clip(1 - x[None] ** 2 - y[:, None] ** 2, 0, 1))
         height = far * (y2 - y1) / scene.size
         inside = own[y1:y2, x1:x2]
         out[y1:y2, x1:x2][inside] = (far - 0.1 * height * bulge)[inside]
