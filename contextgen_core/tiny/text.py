@@ -62,9 +62,17 @@ COLOURS: tuple[tuple[str, ...], ...] = (
 )
 _CREATURES = ("creature", "creatures", "one", "thing")  # a noun for a creature whose shape is left open
 _KINDS = {"place": PLACES, "light": LIGHTS, "shape": SHAPES, "pattern": PATTERNS, "colour": COLOURS}
-_VOCABULARY: dict[str, tuple[str, str]] = {
-    word: (kind, group[0]) for kind, groups in _KINDS.items() for group in groups for word in group
-} | dict.fromkeys(_CREATURES, ("shape", ""))
+
+
+def _vocabulary() -> dict[str, tuple[str, str]]:
+    """Each word's kind and the word that stands for it and its likes."""
+    out = {word: (kind, group[0]) for kind, groups in _KINDS.items() for group in groups for word in group}
+    for word in _CREATURES:
+        out[word] = ("shape", "")
+    return out
+
+
+_VOCABULARY = _vocabulary()
 
 
 class Form(Enum):

@@ -244,12 +244,12 @@ def _against(done: dict[str, list[Outcome]], name: str, hidden: bool, measure: s
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def insert(document: str, text: str) -> str:
+def insert(document: str, text: str, start: str = START, end: str = END) -> str:
     """The document with the text between the marks; marks are appended where there are none."""
-    if START not in document or END not in document:
-        return f"{document.rstrip()}\n\n{START}\n{text}\n{END}\n"
-    before, rest = document.split(START, 1)
-    return f"{before}{START}\n{text}\n{END}{rest.split(END, 1)[1]}"
+    if start not in document or end not in document:
+        return f"{document.rstrip()}\n\n{start}\n{text}\n{end}\n"
+    before, rest = document.split(start, 1)
+    return f"{before}{start}\n{text}\n{end}{rest.split(end, 1)[1]}"
 
 
 def main(arguments: list[str] | None = None) -> int:

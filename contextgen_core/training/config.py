@@ -113,11 +113,12 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """rule official / paper / cla; ica_blocks `[first, stop]` over all blocks, double first; kernel grouped /
-    batched / dense.
+    """name: one of `recipes.RECIPES`; the others are ContextGen's.
 
-    offsets `cumulative` or `overlapping` and masks true/false exist for the ablations."""
+    rule official / paper / cla; ica_blocks `[first, stop]` over all blocks, double first; kernel grouped / batched /
+    dense; offsets `cumulative` or `overlapping` and masks true/false exist for the ablations."""
 
+    name: str = "contextgen"
     rule: str = "official"
     ica_blocks: tuple[int, int] | None = None
     kernel: str = "grouped"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,9 +141,16 @@ class LatentSet:
         """Indices of the scenes with as many references each, fewest first."""
         return tuple(np.flatnonzero(self.count == n) for n in np.unique(self.count))
 
-    def draw(self, rng: np.random.Generator, config: Config, form: Form = Form.CREATURES) -> Batch:
-        """A random batch. With references, its scenes have the same number of them; that number is drawn by its
-        share. The base sees the composite in `data.composite` of its batches, and captions alone in the others."""
+    def draw(
+        self,
+        rng: np.random.Generator,
+        config: Config,
+        form: Form = Form.CREATURES,
+        collate: Callable[..., Batch] | None = None,
+    ) -> Batch:
+        """A random batch, put together by `collate` (what a method reads; default `batch`). With references, its scenes
+        have the same number of them; that number is drawn by its share. The base sees the composite in `data.composite`
+        of its batches, and captions alone in the others."""
         flow, data, references = config.flow, config.data, config.stage != "base"
         share = self._shares(data.hidden_share, references)
         indices = rng.choice(len(self), size=config.batch, p=share)
@@ -152,7 +159,8 @@ class LatentSet:
             own = None if share is None else share[same] / share[same].sum()
             indices = rng.choice(same, size=config.batch, p=own)
         composite = references or rng.random() < data.composite
-        return self.batch(
+        return (collate or LatentSet.batch)(
+            self,
             indices,
             references,
             flow.box,
@@ -211,10 +219,11 @@ class LatentMix:
     sets: tuple[LatentSet, ...]
     shares: tuple[float, ...] = (1.0,)
     form: Form = Form.CREATURES  # of the words that the transformer knows
+    collate: Callable[..., Batch] = LatentSet.batch  # what the method under training reads
 
     def draw(self, rng: np.random.Generator, config: Config) -> Batch:
         chosen = int(rng.choice(len(self.sets), p=np.array(self.shares) / sum(self.shares)))
-        return self.sets[chosen].draw(rng, config, self.form)
+        return self.sets[chosen].draw(rng, config, self.form, self.collate)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from ..methods.contextgen.sequence import Plan, position_ids
 from ..methods.contextgen.settings import Settings
 from ..tiny.text import Form
 from .batch import Batch
+from .latents import LatentSet
 from .shard import alike
 
 # The authors' list (also OminiControl's): image stream of the double blocks, all of the single blocks, and x_embedder.
@@ -248,6 +249,7 @@ class FlowNetwork(nn.Module):
         self.boxes, self.cumulative = boxes, cumulative
         self.form = form
         self._host = [FluxHost(transformer)]  # in a list: not a submodule
+        self.collate = LatentSet.batch
 
     def forward(self, batch: Batch, noisy: Tensor, times: Tensor) -> Tensor:
         """noisy (B, M, 64), times (B,) in 0..1 -> velocity (B, M, 64)."""

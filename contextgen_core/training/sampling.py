@@ -49,7 +49,7 @@ def sample_set(
         for k in range(0, len(group), chunk):
             indices = group[k : k + chunk]
             every = np.full((len(indices), data.told.shape[1]), named)
-            batch = data.batch(indices, references, composite=composite, named=every, form=network.form)
+            batch = network.collate(data, indices, references, composite=composite, named=every, form=network.form)
             noise = start_noise(indices, (batch.target.shape[1], batch.target.shape[2]), seed)
             plan = batch.plans[0]
             out[torch.from_numpy(indices)] = unpack(sample(network, batch, noise, steps), plan.width, plan.height)

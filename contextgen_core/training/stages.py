@@ -49,7 +49,10 @@ def open_data(config: Config) -> Any:
     if config.data.kind == "world":
         folders = {Path(config.data.path) / name: share for name, share in config.data.folders.items()}
         folders = folders or {Path(config.data.path): 1.0}
-        return LatentMix(tuple(map(LatentSet.load, folders)), tuple(folders.values()), words_form(config))
+        from .recipes import recipe_of
+
+        sets, shares = tuple(map(LatentSet.load, folders)), tuple(folders.values())
+        return LatentMix(sets, shares, words_form(config), recipe_of(config).collate)
     from .small_world.pixels import PixelSet
 
     return PixelSet(config)
@@ -107,6 +110,7 @@ def _scenes(config: Config, start: int, stop: int) -> LatentSet:
     """Scenes start..stop of the mixture, encoded."""
     torch.set_num_threads(1)
     keys, scenes = zip(*training_scenes(config.data.seed, config.data.tiers, start, stop), strict=True)
-    return encode_scenes(
-        autoencoder(config), scenes, [world.render(s) for s in scenes], config.dpo.lose == "pasted", keys
-    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+        return encode_scenes(
+            autoencoder(config), scenes, [world.render(s) for s in scenes], config.dpo.lose == "pasted", keys
+        )

@@ -260,6 +260,20 @@ def things(image: np.ndarray, empty: np.ndarray, least: int = 24) -> list[tuple[
     return [b for b in boxes if min(b[2] - b[0], b[3] - b[1]) >= least]
 
 
+def scenery(scene: world.Scene, picture: np.ndarray) -> tuple[int, int]:
+    """Which place and light a picture (uint8 (size, size, 3)) shows: the nearest empty scene, where no creature was
+    asked for."""
+    image = picture.astype(np.float32) / 255
+    open_ = ~world.masks(scene).any(0)
+    errors = [
+        np.square(image - world.background(place, light, scene.size))[open_].sum()
+        for place in range(len(world.PLACES))
+        for light in range(len(world.LIGHTS))
+    ]
+    place, light = divmod(int(np.argmin(errors)), len(world.LIGHTS))
+    return place, light
+
+
 # ---- tables --------------------------------------------------------------------------------------
 
 
