@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -426,12 +427,13 @@ def _run_all(options: argparse.Namespace) -> str:
     jobs = [(method, seed) for seed in range(options.seeds) for method in options.methods]  # an early end compares
     configs = [config_of(method, seed, shared, options.output) for method, seed in jobs]
     done: dict[str, list[Outcome]] = {}
-    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
-        outcomes = pool.map(run_one, configs, [counts] * len(configs), [options.minutes] * len(configs))
+    with ProcessPoolExecutor(options.jobs, get_context("spawn")) if options.jobs > 1 else nullcontext() as pool:
+        each = pool.map if pool else map
+        outcomes = each(run_one, configs, [counts] * len(configs), [options.minutes] * len(configs))
         for (method, seed), outcome in zip(jobs, outcomes, strict=True):
             done.setdefault(method, []).append(outcome)
             logger.info("%s, seed %d: visible exact %.2f", method, seed, evaluate.score(outcome.plain, False).exact)
-        controls = pool.map(control, CONTROLS, [configs[0]] * len(CONTROLS), [counts] * len(CONTROLS))
+        controls = each(control, CONTROLS, [configs[0]] * len(CONTROLS), [counts] * len(CONTROLS))
         done |= {name: [outcome] for name, outcome in zip(CONTROLS, controls, strict=True)}
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet(dict(zip(options.methods, configs, strict=False)), counts)).save(options.picture)

@@ -37,12 +37,14 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """alpha 0 means alpha = rank. folded, one_sided: see `contextgen_core.training.model.Adapter`."""
+    """alpha 0 means alpha = rank. folded, one_sided: see `contextgen_core.training.model.Adapter`. keep: the rank
+    that the file is cut to by singular values, 0 = as trained."""
 
     rank: int = 64
     alpha: float = 0.0
     folded: bool = False
     one_sided: bool = False
+    keep: int = 0
 
 
 @dataclass(frozen=True)

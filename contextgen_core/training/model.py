@@ -150,6 +150,24 @@ def load_adapter_state(transformer: Any, state: dict[str, Tensor]) -> None:
         fix_one_side(transformer)  # the file's factors need not be one-sided
 
 
+def cut_rank(state: Mapping[str, Tensor], rank: int, scale: float = 1.0) -> dict[str, Tensor]:
+    """The adapter (the authors' keys, B A times `scale`) of at most `rank` that is nearest to a given one, module by
+    module: the largest singular values stay, shared evenly by both factors. Its own scale is 1."""
+    out = {}
+    for name in sorted(state):
+        if not name.endswith(".lora_A.weight"):
+            continue
+        other = name.replace(".lora_A.", ".lora_B.")
+        left, values, right = torch.linalg.svd(
+            scale * state[other].double() @ state[name].double(), full_matrices=False
+        )
+        root = values[:rank].sqrt()
+        short = (0, 0, 0, max(0, rank - len(root)))  # a side smaller than the rank: zeros, so that all ranks are equal
+        out[name] = functional.pad(root[:, None] * right[:rank], short).float()
+        out[other] = functional.pad((left[:, :rank] * root).T, short).T.contiguous().float()
+    return out
+
+
 # ---- batched attention ---------------------------------------------------------------------------
 
 

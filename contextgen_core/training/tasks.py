@@ -23,7 +23,7 @@ from . import flow
 from .batch import Batch
 from .config import Config
 from .latents import LatentSet
-from .model import FlowNetwork, adapter_state, load_adapter_state
+from .model import FlowNetwork, adapter_state, cut_rank, load_adapter_state
 from .recipes import recipe_of
 from .shard import alike, whole_state
 from .small_world.pictures import sample_sheet
@@ -225,13 +225,18 @@ class TransformerTask:
 
 
 def save_adapter(path: Path, state: dict[str, Tensor], config: Config) -> None:
-    """Writes :func:`adapter_state` in half precision, as the authors store it: alpha / rank multiplied into lora_B."""
+    """Writes :func:`adapter_state` in half precision, as the authors store it: alpha / rank multiplied into lora_B; cut
+    to `lora.keep`, where that is given."""
+    lora = config.lora
+    alpha = lora.alpha or lora.rank
+    if lora.keep:
+        state, alpha = cut_rank(state, lora.keep, alpha / lora.rank), lora.keep
     pairs = [
         LowRank(
             key.removeprefix("transformer.").removesuffix(".lora_A.weight"),
             down.half(),
             state[key.replace("lora_A", "lora_B")].half(),
-            config.lora.alpha or config.lora.rank,
+            alpha,
         )
         for key, down in state.items()
         if key.endswith("lora_A.weight")

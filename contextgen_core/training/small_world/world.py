@@ -368,10 +368,11 @@ def _request(scene: Scene, views: list[tuple[np.ndarray, np.ndarray]]) -> tuple[
 
 
 def shown(members: tuple[Member, ...], size: int = SIZE) -> tuple[float, ...]:
-    """Share of each cut-out that the composite shows."""
+    """Share that the composite shows of the cut-out of each member that has one."""
     blank = np.zeros((REFERENCE_SIZE, REFERENCE_SIZE, 3), np.uint8)  # only the masks matter
-    views = [(blank, np.where(_reference_mask(m), np.uint8(255), np.uint8(0))) for m in members]
-    return compose(*_request(Scene("", 0, 0, members, size), views)).visible
+    scene = Scene("", 0, 0, members, size)
+    views = [(blank, np.where(_reference_mask(m), np.uint8(255), np.uint8(0))) for m in shown_members(scene)]
+    return compose(*_request(scene, views)).visible
 
 
 def render(scene: Scene) -> Picture:
