@@ -28,12 +28,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..backbones.flux import unpack
 from ..errors import InputError
 from ..pictures import captioned
 from ..tiny.autoencoder import Taesd
 from .ablate import insert
 from .config import Config, from_dict
-from .latents import LatentSet, encode_scenes, unpack
+from .latents import LatentSet, encode_scenes
 from .recipes import RECIPES, Network
 from .run import Run
 from .sampling import sample_set
