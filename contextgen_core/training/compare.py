@@ -5,6 +5,8 @@ with `--minutes`, for the same time instead. All are judged on the same held-out
 hidden and visible creatures, boxes, creatures found in crowded scenes, words followed, and what a picture costs. The
 tables and a sheet of pictures go to docs/evidence.md between two marks; what is outside them stays. Runs that are
 already done are taken from the output folder, so the command can be stopped and started again.
+
+`--shipped` judges the adapters that ship with the pack instead, as they are.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from PIL import Image
 
 from ..backbones.flux import unpack
 from ..errors import InputError
+from ..lora.adapter import load_adapter
 from ..pictures import captioned
 from ..tiny.autoencoder import Taesd
 from .ablate import insert
@@ -45,7 +48,8 @@ from .tasks import TransformerTask
 
 logger = logging.getLogger("contextgen")
 
-START, END = "<!-- methods: written by contextgen_core.training.compare -->", "<!-- end of methods -->"
+MARKS = ("<!-- methods: written by contextgen_core.training.compare -->", "<!-- end of methods -->")
+SHIPPED_MARKS = ("<!-- shipped: written by contextgen_core.training.compare --shipped -->", "<!-- end of shipped -->")
 STEPS = 10  # of sampling
 SEED = 3  # of the held-out scenes and of the noise
 _TRIAL = 6  # steps that tell how fast a method trains, when the budget is time
@@ -154,6 +158,31 @@ def run_one(config: Config, counts: Counts, minutes: float) -> Outcome:
     return outcome
 
 
+def shipped_config(method: str, shared: Mapping[str, Any], output: Path) -> Config:
+    """The pack's adapter of a method, as a run that is over. Raises InputError where there is none."""
+    shipped = RECIPES[method].shipped
+    if shipped is None:
+        raise InputError(f"The pack has no adapter of {RECIPES[method].title}; leave it out of --methods.")
+    path = shipped()
+    rank = load_adapter(path).rank
+    config = config_of(method, 0, {**shared, "lora": {"rank": rank, "one_sided": False}}, output / "shipped")
+    return replace(config, model=replace(config.model, adapter=str(path)))
+
+
+def run_shipped(config: Config, counts: Counts) -> Outcome:
+    """Judges an adapter as it is; the outcome is kept like a run's."""
+    torch.set_num_threads(1)
+    kept = Path(config.output) / "outcome.json"
+    if kept.is_file():
+        return Outcome.load(kept)
+    network = TransformerTask(config, None).network
+    trained = sum(p.numel() for n, p in network.transformer.named_parameters() if "lora_" in n)
+    outcome = replace(judge(network, autoencoder(config), counts), parameters=trained)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    outcome.save(kept)
+    return outcome
+
+
 def _steps_in(config: Config, data: Any, seconds: float) -> int:
     """How many training steps a method does in a time, from a short trial; kept, so that a resumed run has the same."""
     path = Path(config.output) / "steps.json"
@@ -188,9 +217,12 @@ def judge(network: Network, vae: Taesd, counts: Counts) -> Outcome:
 
 
 def control(name: str, config: Config, counts: Counts) -> Outcome:
-    """What is not a trained method: one of CONTROLS."""
+    """What is not a trained method: one of CONTROLS; kept like a run's outcome."""
+    kept = Path(config.output).parent / name / "outcome.json"
+    if kept.is_file():
+        return Outcome.load(kept)
     vae = autoencoder(config)
-    network = TransformerTask(replace(config, stage="base"), open_data(config)).network
+    network = TransformerTask(_base_of(config), None).network
     made = {}
     for kind, scenes in counts.sets().items():
         test = encode_test(vae, scenes)
@@ -204,7 +236,15 @@ def control(name: str, config: Config, counts: Counts) -> Outcome:
             latents = sample_set(network, test.data, STEPS, SEED, False, composite=not alone, named=alone)
             painted = pictures.to_pixels(vae, latents)
         made[kind] = test, painted
-    return _outcome(made, 0, float("nan"), float("nan"))
+    outcome = _outcome(made, 0, float("nan"), float("nan"))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    outcome.save(kept)
+    return outcome
+
+
+def _base_of(config: Config) -> Config:
+    """The transformer that a run starts from, as it reads its words, without any adapter."""
+    return replace(config, stage="sft", model=replace(config.model, adapter=""))
 
 
 def _outcome(made: dict[str, tuple[TestScenes, np.ndarray]], tokens: int, flops: float, seconds: float) -> Outcome:
@@ -312,14 +352,15 @@ def cost_table(done: Mapping[str, Sequence[Outcome]]) -> str:
     ]
     for name, seeds in done.items():
         first = seeds[0]
-        if not first.samples:
+        if not first.tokens:
             continue
         minutes, seconds = (
             float(np.mean([getattr(o, key) for o in seeds])) for key in ("training_seconds", "picture_seconds")
         )
         lines.append(
-            f"| {_title(name)} | {first.parameters / 1e6:.2f} M | {first.samples} | {minutes / 60:.1f} | {first.tokens}"
-            f" | {first.flops / 1e9:.1f} | {seconds:.2f} |"
+            f"| {_title(name)} | {first.parameters / 1e6:.2f} M | {first.samples or '-'} |"
+            f" {minutes / 60 if first.samples else float('nan'):.1f} | {first.tokens} | {first.flops / 1e9:.1f} |"
+            f" {seconds:.2f} |"
         )
     return "\n".join(lines)
 
@@ -353,10 +394,9 @@ def sheet(runs: Mapping[str, Config], counts: Counts, rows: int = 3) -> np.ndarr
         for name, config in runs.items():
             vae = autoencoder(config)
             test = encode_test(vae, list(scenes))
-            trained = replace(
-                config, model=replace(config.model, adapter=str(Path(config.output) / "adapter.safetensors"))
-            )
-            network = TransformerTask(trained, open_data(trained)).network
+            adapter = config.model.adapter or str(Path(config.output) / "adapter.safetensors")
+            trained = replace(config, model=replace(config.model, adapter=adapter))
+            network = TransformerTask(trained, None).network
             made = pictures.to_pixels(vae, sample_set(network, test.data, STEPS, SEED))
             columns[RECIPES[name].title] += [_sized(p) for p in made]
         rendered = [world.render(s) for s in scenes]
@@ -378,7 +418,8 @@ def _sized(picture: np.ndarray) -> np.ndarray:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m contextgen_core.training.compare", description=__doc__)
-    parser.add_argument("--data", required=True, help="folder of the encoded training scenes (stage 'scenes')")
+    parser.add_argument("--data", default="", help="folder of the encoded training scenes (stage 'scenes')")
+    parser.add_argument("--shipped", action="store_true", help="judge the pack's adapters; train nothing")
     parser.add_argument("--folders", nargs="*", default=[], metavar="NAME=SHARE", help="sets inside it, with shares")
     parser.add_argument("--base", default="shipped", help="the transformer that all start from (safetensors)")
     parser.add_argument("--autoencoder", default="", help="a TAESD file; empty = the pack's")
@@ -402,13 +443,16 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     document = options.evidence.read_text(encoding="utf-8") if options.evidence.is_file() else "# Evidence\n"
-    options.evidence.write_text(insert(document, text, START, END), encoding="utf-8")
+    marks = SHIPPED_MARKS if options.shipped else MARKS
+    options.evidence.write_text(insert(document, text, *marks), encoding="utf-8")
     sys.stdout.write(text)
     return 0
 
 
 def _shared(options: argparse.Namespace) -> dict[str, Any]:
     """What the runs of all methods have in common."""
+    if not (options.data or options.shipped):
+        raise InputError("--data is missing; give the folder of the encoded training scenes, or --shipped.")
     try:
         folders = {name: float(share) for name, share in (f.split("=") for f in options.folders)}
     except ValueError:
@@ -425,12 +469,19 @@ def _shared(options: argparse.Namespace) -> dict[str, Any]:
 def _run_all(options: argparse.Namespace) -> str:
     counts = Counts(options.hidden, options.ordinary, options.dense, options.words)
     shared = _shared(options)
-    jobs = [(method, seed) for seed in range(options.seeds) for method in options.methods]  # an early end compares
-    configs = [config_of(method, seed, shared, options.output) for method, seed in jobs]
+    seeds = 1 if options.shipped else options.seeds
+    jobs = [(method, seed) for seed in range(seeds) for method in options.methods]  # an early end still compares
+    if options.shipped:
+        configs = [shipped_config(method, shared, options.output) for method, _ in jobs]
+    else:
+        configs = [config_of(method, seed, shared, options.output) for method, seed in jobs]
     done: dict[str, list[Outcome]] = {}
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) if options.jobs > 1 else nullcontext() as pool:
         each = pool.map if pool else map
-        outcomes = each(run_one, configs, [counts] * len(configs), [options.minutes] * len(configs))
+        if options.shipped:
+            outcomes = each(run_shipped, configs, [counts] * len(configs))
+        else:
+            outcomes = each(run_one, configs, [counts] * len(configs), [options.minutes] * len(configs))
         for (method, seed), outcome in zip(jobs, outcomes, strict=True):
             done.setdefault(method, []).append(outcome)
             logger.info("%s, seed %d: visible exact %.2f", method, seed, evaluate.score(outcome.plain, False).exact)
@@ -439,11 +490,12 @@ def _run_all(options: argparse.Namespace) -> str:
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet(dict(zip(options.methods, configs, strict=False)), counts)).save(options.picture)
     budget = f"{options.minutes:g} minutes" if options.minutes else f"{options.steps} steps of {options.batch} scenes"
+    trained = f"Each method: {budget} from the same base, {seeds} seeds, {options.precision}"
     intro = (
-        f"Each method: {budget} from the same base, {options.seeds} seeds, {options.precision}; judged on"
-        f" {counts.hidden} held-out scenes with a hidden creature, {counts.ordinary} without, {counts.dense} dense ones"
-        f" and {counts.words} with creatures that only words tell of; {STEPS} sampling steps. ± is the standard"
-        " deviation between seeds."
+        f"{'The adapters that ship with the pack' if options.shipped else trained}; judged on {counts.hidden} held-out"
+        f" scenes with a hidden creature, {counts.ordinary} without, {counts.dense} dense ones and {counts.words} with"
+        f" creatures that only words tell of; {STEPS} sampling steps."
+        + ("" if options.shipped else " ± is the standard deviation between seeds.")
     )
     image = f"![Composite, references, each method, truth]({os.path.relpath(options.picture, options.evidence.parent)})"
     return "\n\n".join([intro, looks_table(done), boxes_table(done), cost_table(done), image])

@@ -8,6 +8,7 @@ velocity, and what of a scene it reads. A further method adds its `Recipe` to `R
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..methods.contextgen.schedule import Rule
 from ..methods.contextgen.settings import Settings
+from ..tiny import model as tiny
 from ..tiny.text import Form
 from .batch import Batch
 from .config import Config, MethodConfig
@@ -48,6 +50,7 @@ class Recipe(NamedTuple):
     network: Callable[[Any, Config], Any]
     state: Callable[[Any], dict[str, Tensor]]
     collate: Callable[..., Batch] = LatentSet.batch
+    shipped: Callable[[], Path] | None = None  # the pack's adapter of the method
 
 
 _RULES = {"official": Rule.ICA, "paper": Rule.ICA_PAPER, "cla": Rule.CLA}
@@ -94,6 +97,7 @@ RECIPES: dict[str, Recipe] = {
         _contextgen_adapter,
         _contextgen_network,
         adapter_state,
+        shipped=lambda: tiny.adapter_path("sft"),
     )
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def test_the_command_trains_judges_and_writes_and_takes_up_what_is_done(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare, "STEPS", 2)
-    (tmp_path / "e.md").write_text(f"# Evidence\n\nbefore\n\n{compare.START}\nstale\n{compare.END}\n\nafter\n")
+    (tmp_path / "e.md").write_text(f"# Evidence\n\nbefore\n\n{compare.MARKS[0]}\nstale\n{compare.MARKS[1]}\n\nafter\n")
     assert compare.main(arguments(data, tmp_path)) == 0
     text = (tmp_path / "e.md").read_text()
     assert "before" in text and "after" in text and "stale" not in text
@@ -57,6 +58,17 @@ def test_the_command_trains_judges_and_writes_and_takes_up_what_is_done(
     before = {name: (tmp_path / f"{name}_0" / "outcome.json").stat().st_mtime_ns for name in RECIPES}
     assert compare.main(arguments(data, tmp_path)) == 0
     assert before == {name: (tmp_path / f"{name}_0" / "outcome.json").stat().st_mtime_ns for name in RECIPES}
+
+
+def test_the_shipped_adapters_are_judged_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Path
+) -> None:
+    monkeypatch.setattr(compare, "STEPS", 2)
+    assert compare.main(arguments(data, tmp_path, "--shipped", "--data", "")) == 0
+    text = (tmp_path / "e.md").read_text()
+    assert compare.SHIPPED_MARKS[0] in text and compare.MARKS[0] not in text
+    assert text.count("| ContextGen |") == 3
+    assert not list(tmp_path.rglob("checkpoints"))
 
 
 def test_a_budget_of_time_becomes_steps_once(data: Path, tmp_path: Path) -> None:
@@ -109,7 +121,9 @@ def test_a_method_nobody_registered_is_named() -> None:
     with pytest.raises(InputError, match="method.name is 'odd'"):
         recipe_of(config)
     with pytest.raises(InputError, match="--folders is 'odd'"):
-        compare._shared(compare.argparse.Namespace(folders=["odd"]))
+        compare._shared(argparse.Namespace(data="x", shipped=False, folders=["odd"]))
+    with pytest.raises(InputError, match="--data is missing"):
+        compare._shared(argparse.Namespace(data="", shipped=False, folders=[]))
 
 
 def test_every_recipe_starts_as_the_base_itself(data: Path, tmp_path: Path) -> None:
