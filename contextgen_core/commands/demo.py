@@ -180,7 +180,7 @@ def run(case: Case, out: Path) -> dict[str, Any]:
     pictures = {
         "composite": scene.composite,
         "token_grid": draw_layout(scene, ENLARGE),
-        "visibility": draw_visibility(prepared.plan, tiny.TOKENS),
+        "visibility": draw_visibility(prepared.plan, tiny.text_tokens()),
         "references": sheets.row_of([r.pixels for r in case.references]) if case.drawn else None,
         "result": result,
     }
@@ -225,7 +225,7 @@ def run(case: Case, out: Path) -> dict[str, Any]:
         "seed": SEED,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         **more,
-        **measure(prepared.plan, Settings(), tiny.TOKENS, size, scene.warnings).as_json(),
+        **measure(prepared.plan, Settings(), tiny.text_tokens(), size, scene.warnings).as_json(),
         "same_layout_on_flux1_kontext": measure(prepared.plan).as_json(),
     }
 

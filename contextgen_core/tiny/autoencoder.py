@@ -29,7 +29,7 @@ class TaesdShape(NamedTuple):
 
 
 FULL = TaesdShape()
-NARROW = TaesdShape((16, 32, 64, 64), (0, 0, 2, 2), (64, 64, 32, 16), (2, 2, 1, 1))
+NARROW = TaesdShape((16, 32, 64, 64), (0, 1, 3, 3), (64, 64, 32, 16), (3, 3, 2, 1))
 
 
 class Block(nn.Module):
@@ -118,6 +118,24 @@ def full_state(narrow: Mapping[str, Tensor], mean: Tensor, deviation: Tensor) ->
     out[f"{last}.weight"] /= deviation.view(-1, 1, 1, 1)
     out[f"{last}.bias"] = (out[f"{last}.bias"] - mean) / deviation
     out["vae_scale"], out["vae_shift"] = torch.tensor(VAE_SCALE), torch.tensor(VAE_SHIFT)
+    return out
+
+
+def grown(net: Taesd, shape: TaesdShape) -> Taesd:
+    """A Taesd of a deeper shape (same widths) that computes the same: a new block's last convolution is zero, so that
+    it hands on what it gets."""
+    out = Taesd(shape)
+    own = net.state_dict()
+    with torch.no_grad():
+        for module in out.modules():
+            if isinstance(module, Block):
+                for k in (0, 2):
+                    nn.init.kaiming_normal_(module.conv[k].weight, nonlinearity="relu")  # type: ignore[arg-type]
+                module.conv[4].weight.zero_()  # type: ignore[union-attr, operator]
+                module.conv[4].bias.zero_()  # type: ignore[union-attr, operator]
+        for name, value in out.state_dict().items():
+            if name in own:
+                value.copy_(own[name])
     return out
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import InputError
+from . import text
 from .autoencoder import NARROW, VAE_SCALE, VAE_SHIFT, Taesd, compact, full_state
-from .text import TOKENS, WIDTH, Words, encode_words
+from .text import WIDTH, Form, Words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +30,6 @@ __all__ = [
     "ADAPTERS",
     "CONFIG",
     "REFERENCE_TOKENS",
-    "TOKENS",
     "WIDTH",
     "TinyConfig",
     "TransformerState",
@@ -38,6 +39,8 @@ __all__ = [
     "tiny_autoencoder",
     "tiny_autoencoder_state",
     "tiny_transformer_state",
+    "text_form",
+    "text_tokens",
     "trained",
 ]
 
@@ -78,6 +81,26 @@ class TransformerState(NamedTuple):
 def trained() -> bool:
     """Whether the trained transformer and autoencoder are in the pack."""
     return (FOLDER / TRANSFORMER).is_file() and (FOLDER / AUTOENCODER).is_file()
+
+
+@lru_cache(maxsize=1)
+def text_form() -> Form:
+    """The edition of the words that the pack's transformer was trained with; the newest while it has no weights."""
+    path = FOLDER / TRANSFORMER
+    if not path.is_file():
+        return Form.CREATURES
+    with safe_open(path, "pt") as file:
+        return text.form_of(file.metadata())
+
+
+def text_tokens() -> int:
+    """Words that the pack's transformer reads, empty places included."""
+    return text_form().tokens
+
+
+def encode_words(prompt: str) -> Words:
+    """A prompt or a phrase as the pack's transformer reads it."""
+    return text.encode_words(prompt, text_form())
 
 
 def adapter_path(name: str) -> Path:

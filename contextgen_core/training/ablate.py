@@ -30,10 +30,10 @@ from ..pictures import captioned
 from ..tiny import model as tiny
 from . import report
 from .config import Config, from_dict
-from .latents import LatentSet
 from .run import Run
 from .small_world import evaluate, pictures
 from .small_world.evaluate import Judgement
+from .stages import open_data
 from .tasks import TransformerTask
 
 logger = logging.getLogger("contextgen")
@@ -149,7 +149,7 @@ def run_one(config: Config, held: Held) -> Outcome:
     kept = Path(config.output) / "outcome.json"
     if kept.is_file():
         return Outcome.load(kept)
-    task = TransformerTask(config, LatentSet.load(Path(config.data.path)))
+    task = TransformerTask(config, open_data(config))
     run = Run(config, task)
     if run.go() < config.steps:
         raise InputError("The ablation was stopped; start the same command again to go on.")
@@ -180,7 +180,7 @@ def sheet(runs: dict[str, Config], count: int = 6) -> np.ndarray:
     for name, config in runs.items():
         adapter = str(Path(config.output) / "adapter.safetensors")
         trained = replace(config, model=replace(config.model, adapter=adapter))
-        network = TransformerTask(trained, LatentSet.load(Path(config.data.path))).network
+        network = TransformerTask(trained, open_data(config)).network
         columns.append((name, list(report.run_mode(network, vae, test, "full", STEPS).pictures)))
     columns.append(("truth", [p.target for p in test.rendered]))
     return captioned([(title, np.concatenate(column)) for title, column in columns], times=1)
@@ -244,12 +244,12 @@ def _against(done: dict[str, list[Outcome]], name: str, hidden: bool, measure: s
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def insert(document: str, text: str) -> str:
+def insert(document: str, text: str, start: str = START, end: str = END) -> str:
     """The document with the text between the marks; marks are appended where there are none."""
-    if START not in document or END not in document:
-        return f"{document.rstrip()}\n\n{START}\n{text}\n{END}\n"
-    before, rest = document.split(START, 1)
-    return f"{before}{START}\n{text}\n{END}{rest.split(END, 1)[1]}"
+    if start not in document or end not in document:
+        return f"{document.rstrip()}\n\n{start}\n{text}\n{end}\n"
+    before, rest = document.split(start, 1)
+    return f"{before}{start}\n{text}\n{end}{rest.split(end, 1)[1]}"
 
 
 def main(arguments: list[str] | None = None) -> int:

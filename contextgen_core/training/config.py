@@ -24,7 +24,7 @@ class ModelConfig:
 
     weights: a transformer to start from (safetensors, tiny only; empty = random by seed, `shipped` = the pack's);
     adapter: an adapter to start from (SFT: continue; DPO: the anchor); autoencoder: a TAESD file (empty = the
-    pack's)."""
+    pack's; stage autoencoder: where to start from, empty = at random)."""
 
     kind: str = "tiny"
     weights: str = ""
@@ -37,12 +37,14 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """alpha 0 means alpha = rank. folded, one_sided: see `contextgen_core.training.model.Adapter`."""
+    """alpha 0 means alpha = rank. folded, one_sided: see `contextgen_core.training.model.Adapter`. keep: the rank
+    that the file is cut to by singular values, 0 = as trained."""
 
     rank: int = 64
     alpha: float = 0.0
     folded: bool = False
     one_sided: bool = False
+    keep: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,11 @@ class DpoConfig:
 class DataConfig:
     """kind `world` (encoded scenes of the small world in `path`) or `imig` (the authors' folders).
 
-    count, seed: how many scenes the stage `scenes` makes, and which; folders: which of the authors' subsets, with
-    their shares; hidden_share: share of scenes that hide a creature (world; 0 = as stored);
+    count, seed: how many scenes the stage `scenes` makes, and which; tiers: how many of each tier a round of them has
+    (tiers of one canvas size); folders: subfolders of `path` (sets of scenes, or the authors' subsets), with their
+    shares; hidden_share: share of scenes that hide a creature (world; 0 = as stored); composite: share of the base's
+    batches that show the composite (the others have words alone); named: share of the captions beside a composite that
+    name creatures;
     size: side of the target picture, reference: area of a reference as the side of a square, in pixels (imig)."""
 
     kind: str = "world"
@@ -103,15 +108,19 @@ class DataConfig:
     repaint: float = 0.5
     caption_drop: float = 0.0
     hidden_share: float = 0.0
+    composite: float = 1.0
+    named: float = 0.0
+    tiers: dict[str, int] = field(default_factory=lambda: {"flexible": 3, "basic": 1, "complex": 1})
 
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """rule official / paper / cla; ica_blocks `[first, stop]` over all blocks, double first; kernel grouped /
-    batched / dense.
+    """name: one of `recipes.RECIPES`; the others are ContextGen's.
 
-    offsets `cumulative` or `overlapping` and masks true/false exist for the ablations."""
+    rule official / paper / cla; ica_blocks `[first, stop]` over all blocks, double first; kernel grouped / batched /
+    dense; offsets `cumulative` or `overlapping` and masks true/false exist for the ablations."""
 
+    name: str = "contextgen"
     rule: str = "official"
     ica_blocks: tuple[int, int] | None = None
     kernel: str = "grouped"

@@ -159,7 +159,7 @@ def write_world(folder: Path, scenes: Iterable[world.Scene]) -> int:
         picture = world.render(scene)
         Image.fromarray(picture.target).save(folder / "data" / f"{index:06d}.png")
         entries = []
-        for k, member in enumerate(scene.members):
+        for k, member in enumerate(world.shown_members(scene)):
             Image.fromarray(picture.references[k]).save(folder / "instance_data" / f"{index:06d}_{k}.png")
             Image.fromarray(picture.masks[k]).save(folder / "masked_instance_data" / f"{index:06d}_{k}_mask.png")
             entries.append({"index": k, "bbox": list(member.box), "phrase": member.creature.name})

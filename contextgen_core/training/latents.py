@@ -4,7 +4,8 @@ stage."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,17 +20,18 @@ from ..layout.tokens import TOKEN, TokenBox, token_box
 from ..methods.contextgen.references import token_mask
 from ..methods.contextgen.sequence import Plan, ReferenceTokens
 from ..tiny.autoencoder import Taesd
-from ..tiny.text import encode_words
+from ..tiny.text import Form, encode_words
 from .batch import Batch
 from .config import Config
 from .small_world import world
 
-GRID = world.SIZE // TOKEN  # tokens along one side of the picture
 REFERENCE_GRID = world.REFERENCE_SIZE // TOKEN
-MOST = 4  # members of a scene
 CHANNELS = 64
-_FIELDS = ("target", "layout", "references", "valid", "boxes", "count", "hidden", "words")
+_FIELDS = (
+    "target", "layout", "references", "valid", "boxes", "count", "hidden", "words", "creatures", "told", "keys",
+)  # fmt: skip
 _LOSE = "lose"
+_ALL_NAMED = 0.75  # of the captions that stand alone, without a composite
 
 
 def to_tensor(pictures: np.ndarray) -> Tensor:
@@ -39,11 +41,14 @@ def to_tensor(pictures: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class LatentSet:
-    """Encoded scenes. N scenes, at most four references each.
+    """Encoded scenes of one canvas size: N scenes of M tokens (side G) with at most K members, those with a reference
+    first.
 
-    target, layout float16 (N, 64, 64): tokens, channels; references float16 (N, 4, 16, 64); valid bool (N, 4, 16);
-    boxes int8 (N, 4, 4): token boxes; count int8 (N,): references; hidden int8 (N,): number of the hidden member or -1;
-    words int8 (N, 2): place and light; lose float16 (N, 64, 64) or None: the picture that DPO turns away from."""
+    target, layout float16 (N, M, 64): tokens, channels; references float16 (N, K, 16, 64); valid bool (N, K, 16);
+    boxes int8 (N, K, 4): token boxes; count int8 (N,): references; hidden int8 (N,): number of the hidden member or -1;
+    words int8 (N, 2): place and light; creatures int8 (N, K, 4): shape, pattern, colours, -1 where there is none;
+    told bool (N, K): known from the words alone; keys int32 (N, 3): seed, tier and index of the scene in the world;
+    lose float16 (N, M, 64) or None: the picture that DPO turns away from."""
 
     target: np.ndarray
     layout: np.ndarray
@@ -53,32 +58,64 @@ class LatentSet:
     count: np.ndarray
     hidden: np.ndarray
     words: np.ndarray
+    creatures: np.ndarray
+    told: np.ndarray
+    keys: np.ndarray
     lose: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.target)
 
+    @property
+    def grid(self) -> int:
+        """Tokens along one side of the picture."""
+        return math.isqrt(self.target.shape[1])
+
     def plan(self, index: int, references: bool = True) -> Plan:
         """The geometry of a scene."""
         count = int(self.count[index]) if references else 0
-        return Plan(GRID, GRID, tuple(self._reference(index, k) for k in range(count)))
+        return Plan(self.grid, self.grid, tuple(self._reference(index, k) for k in range(count)))
 
     def _reference(self, index: int, k: int) -> ReferenceTokens:
         box = TokenBox(*(int(v) for v in self.boxes[index, k]))
         return ReferenceTokens(str(k + 1), REFERENCE_GRID, REFERENCE_GRID, self.valid[index, k].tobytes(), box)
 
-    def batch(self, indices: np.ndarray, references: bool = True, box: float = 1.0, hidden: float = 1.0) -> Batch:
+    def members(self, index: int) -> int:
+        return int((self.creatures[index, :, 0] >= 0).sum())
+
+    def caption(self, index: int, named: np.ndarray | None = None) -> str:
+        """The prompt of a scene: it names the members marked in `named` (bool (K,)) and those that only words tell
+        of."""
+        tell = self.told[index] if named is None else self.told[index] | named
+        said = [
+            world.Creature(*map(int, c)) for c, t in zip(self.creatures[index], tell, strict=True) if t and c[0] >= 0
+        ]
+        place, light = (int(v) for v in self.words[index])
+        return world.caption(said, place, light)
+
+    def batch(
+        self,
+        indices: np.ndarray,
+        references: bool = True,
+        box: float = 1.0,
+        hidden: float = 1.0,
+        *,
+        composite: bool = True,
+        named: np.ndarray | None = None,
+        form: Form = Form.CREATURES,
+    ) -> Batch:
         """A training batch; `box` and `hidden` weigh the loss on tokens inside boxes, and inside the hidden
-        member's box.
+        member's box. named: bool (B, K), see `caption`. Without references and composite the words alone speak.
 
         With references, every scene must have the same number of them."""
         target, layout = (torch.from_numpy(a[indices].astype(np.float32)) for a in (self.target, self.layout))
-        conditions = layout
+        conditions = layout if composite else layout[:, :0]
         if references:
             count = int(self.count[indices[0]])
             own = torch.from_numpy(self.references[indices, :count].astype(np.float32)).flatten(1, 2)  # B (n 16) 64
             conditions = torch.cat([layout, own], dim=1)
-        words = [_WORDS[int(p), int(q)] for p, q in self.words[indices]]
+        captions = (self.caption(int(i), None if named is None else named[k]) for k, i in enumerate(indices))
+        words = [encode_words(text, form) for text in captions]
         weight = torch.from_numpy(np.stack([self._weight(int(i), box, hidden) for i in indices]))
         return Batch(
             plans=tuple(self.plan(int(i), references) for i in indices),
@@ -91,8 +128,8 @@ class LatentSet:
         )
 
     def _weight(self, index: int, box: float, hidden: float) -> np.ndarray:
-        out = np.ones((GRID, GRID), np.float32)
-        for k in range(int(self.count[index])):
+        out = np.ones((self.grid, self.grid), np.float32)
+        for k in range(self.members(index)):
             x1, y1, x2, y2 = self.boxes[index, k]
             out[y1:y2, x1:x2] = box
         if self.hidden[index] >= 0:
@@ -101,27 +138,54 @@ class LatentSet:
         return out.reshape(-1)
 
     def buckets(self) -> tuple[np.ndarray, ...]:
-        """Indices of the scenes with two, three, ... references."""
+        """Indices of the scenes with as many references each, fewest first."""
         return tuple(np.flatnonzero(self.count == n) for n in np.unique(self.count))
 
-    def draw(self, rng: np.random.Generator, config: Config) -> Batch:
-        """A random batch. With references, its scenes have the same number of them; that number is drawn by its
-        share."""
-        flow, references = config.flow, config.stage != "base"
-        share = self._shares(config.data.hidden_share)
+    def draw(
+        self,
+        rng: np.random.Generator,
+        config: Config,
+        form: Form = Form.CREATURES,
+        collate: Callable[..., Batch] | None = None,
+    ) -> Batch:
+        """A random batch, put together by `collate` (what a method reads; default `batch`). With references, its scenes
+        have the same number of them; that number is drawn by its share. The base sees the composite in `data.composite`
+        of its batches, and captions alone in the others."""
+        flow, data, references = config.flow, config.data, config.stage != "base"
+        share = self._shares(data.hidden_share, references)
         indices = rng.choice(len(self), size=config.batch, p=share)
         if references:
             same = np.flatnonzero(self.count == self.count[indices[0]])
             own = None if share is None else share[same] / share[same].sum()
             indices = rng.choice(same, size=config.batch, p=own)
-        return self.batch(indices, references, flow.box, flow.hidden)
+        composite = references or rng.random() < data.composite
+        return (collate or LatentSet.batch)(
+            self,
+            indices,
+            references,
+            flow.box,
+            flow.hidden if composite else flow.box,
+            composite=composite,
+            named=self._named(rng, len(indices), data.named if composite else None),
+            form=form,
+        )
 
-    def _shares(self, hidden_share: float) -> np.ndarray | None:
-        """Probability of each scene when scenes that hide a creature make up `hidden_share`; None = all alike."""
+    def _named(self, rng: np.random.Generator, count: int, share: float | None) -> np.ndarray:
+        """Which members the captions name, bool (count, K): with a composite `share` of the captions name creatures,
+        half of them all and half each by a coin; alone (None) all do, `_ALL_NAMED` of them every one."""
+        kind, coins = rng.random((count, 1)), rng.random((count, self.told.shape[1])) < 0.5
+        if share is None:
+            return (kind < _ALL_NAMED) | coins
+        return (kind < share / 2) | ((kind < share) & coins)
+
+    def _shares(self, hidden_share: float, references: bool) -> np.ndarray | None:
+        """Probability of each scene when scenes that hide a creature make up `hidden_share`, and with references none
+        without any; None = all alike."""
         hides = np.asarray(self.hidden) >= 0
-        if not hidden_share or hides.all() or not hides.any():
-            return None
-        return np.where(hides, hidden_share / hides.sum(), (1 - hidden_share) / (~hides).sum())
+        usable = (np.asarray(self.count) > 0) | (not references)
+        if not hidden_share or not hides.any() or not (usable & ~hides).any():
+            return None if usable.all() else usable / usable.sum()
+        return np.where(hides, hidden_share / hides.sum(), (1 - hidden_share) * usable / (usable & ~hides).sum())
 
     def save(self, folder: Path) -> None:
         """One .npy per field, and the number of scenes."""
@@ -148,11 +212,18 @@ class LatentSet:
         return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in fields})
 
 
-_WORDS = {
-    (p, q): encode_words(f"{world.PLACES[p]} {world.LIGHTS[q]}")
-    for p in range(len(world.PLACES))
-    for q in range(len(world.LIGHTS))
-}
+@dataclass(frozen=True, eq=False)
+class LatentMix:
+    """Sets of several canvas sizes; each batch comes from one of them, drawn by its share."""
+
+    sets: tuple[LatentSet, ...]
+    shares: tuple[float, ...] = (1.0,)
+    form: Form = Form.CREATURES  # of the words that the transformer knows
+    collate: Callable[..., Batch] = LatentSet.batch  # what the method under training reads
+
+    def draw(self, rng: np.random.Generator, config: Config) -> Batch:
+        chosen = int(rng.choice(len(self.sets), p=np.array(self.shares) / sum(self.shares)))
+        return self.sets[chosen].draw(rng, config, self.form, self.collate)
 
 
 @torch.no_grad()
@@ -163,38 +234,56 @@ def encode(vae: Taesd, pictures: np.ndarray, chunk: int = 16) -> Tensor:
 
 
 def encode_scenes(
-    vae: Taesd, scenes: Sequence[world.Scene], pictures: Sequence[world.Picture], lose: bool = False
+    vae: Taesd,
+    scenes: Sequence[world.Scene],
+    pictures: Sequence[world.Picture],
+    lose: bool = False,
+    keys: Sequence[tuple[int, int, int]] | None = None,
 ) -> LatentSet:
-    """Encodes rendered scenes; with `lose` also the composite over the true background."""
-    n = len(scenes)
-    references = np.zeros((n, MOST, REFERENCE_GRID**2, CHANNELS), np.float16)
-    valid = np.zeros((n, MOST, REFERENCE_GRID**2), bool)
-    boxes = np.zeros((n, MOST, 4), np.int8)
-    flat = encode(vae, np.concatenate([p.references for p in pictures]), 64).half().numpy()
+    """Encodes rendered scenes of one canvas size; with `lose` also the composite over the true background."""
+    if len({scene.size for scene in scenes}) != 1:
+        raise InputError("The scenes of one set differ in size; make the dense tier a set of its own.")
+    n, most = len(scenes), max(len(scene.members) for scene in scenes)
+    references = np.zeros((n, most, REFERENCE_GRID**2, CHANNELS), np.float16)
+    valid = np.zeros((n, most, REFERENCE_GRID**2), bool)
+    boxes = np.zeros((n, most, 4), np.int8)
+    creatures = np.full((n, most, 4), -1, np.int8)
+    told = np.zeros((n, most), bool)
+    shown = np.concatenate([p.references for p in pictures])
+    flat = encode(vae, shown, 64).half().numpy() if len(shown) else references[:0, 0]
+    grid = scenes[0].size // TOKEN
     at = 0
     for i, (scene, picture) in enumerate(zip(scenes, pictures, strict=True)):
-        count = len(scene.members)
+        count = len(picture.references)
         references[i, :count] = flat[at : at + count]
         at += count
-        for k, member in enumerate(scene.members):
-            valid[i, k] = token_mask(picture.masks[k]).reshape(-1)
-            boxes[i, k] = token_box(Box(*member.box), GRID, GRID)
+        for k, member in enumerate(sorted(scene.members, key=lambda m: m.told)):  # stable: those with references first
+            boxes[i, k] = token_box(Box(*member.box), grid, grid)
+            creatures[i, k], told[i, k] = member.creature, member.told
+        for k, mask in enumerate(picture.masks):
+            valid[i, k] = token_mask(mask).reshape(-1)
     return LatentSet(
         target=encode(vae, np.stack([p.target for p in pictures])).half().numpy(),
         layout=encode(vae, np.stack([p.composite for p in pictures])).half().numpy(),
         references=references,
         valid=valid,
         boxes=boxes,
-        count=np.array([len(s.members) for s in scenes], np.int8),
+        count=np.array([len(p.references) for p in pictures], np.int8),
         hidden=np.array([next((k for k, m in enumerate(s.members) if m.hidden), -1) for s in scenes], np.int8),
         words=np.array([(s.place, s.light) for s in scenes], np.int8),
+        creatures=creatures,
+        told=told,
+        keys=np.array(keys if keys is not None else [(0, 0, 0)] * n, np.int32),
         lose=encode(vae, np.stack([world.render_pasted(s) for s in scenes])).half().numpy() if lose else None,
     )
 
 
-TIER_CYCLE = ("flexible", "basic", "flexible", "complex", "flexible")
-
-
-def training_scenes(seed: int, count: int, split: str = "train", start: int = 0) -> Iterator[world.Scene]:
-    """The training mixture from scene `start` on: three scenes of five hide a creature."""
-    return (world.scene(seed, split, k, TIER_CYCLE[k % len(TIER_CYCLE)]) for k in range(start, start + count))
+def training_scenes(
+    seed: int, tiers: Mapping[str, int], start: int, stop: int, split: str = "train"
+) -> Iterator[tuple[tuple[int, int, int], world.Scene]]:
+    """Scenes start..stop of a mixture, each with its key (seed, tier, index). tiers: how many scenes of each tier a
+    round of the mixture has."""
+    cycle = [tier for tier, count in tiers.items() for _ in range(count)]
+    for k in range(start, stop):
+        tier = cycle[k % len(cycle)]
+        yield (seed, world.TIERS.index(tier), k), world.scene(seed, split, k, tier)

@@ -22,7 +22,9 @@ from ..methods.contextgen.method import CONTEXTGEN
 from ..methods.contextgen.schedule import Rule, make_schedule
 from ..methods.contextgen.sequence import Plan, position_ids
 from ..methods.contextgen.settings import Settings
+from ..tiny.text import Form
 from .batch import Batch
+from .latents import LatentSet
 from .shard import alike
 
 # The authors' list (also OminiControl's): image stream of the double blocks, all of the single blocks, and x_embedder.
@@ -148,6 +150,24 @@ def load_adapter_state(transformer: Any, state: dict[str, Tensor]) -> None:
         fix_one_side(transformer)  # the file's factors need not be one-sided
 
 
+def cut_rank(state: Mapping[str, Tensor], rank: int, scale: float = 1.0) -> dict[str, Tensor]:
+    """The adapter (the authors' keys, B A times `scale`) of at most `rank` that is nearest to a given one, module by
+    module: the largest singular values stay, shared evenly by both factors. Its own scale is 1."""
+    out = {}
+    for name in sorted(state):
+        if not name.endswith(".lora_A.weight"):
+            continue
+        other = name.replace(".lora_A.", ".lora_B.")
+        left, values, right = torch.linalg.svd(
+            scale * state[other].double() @ state[name].double(), full_matrices=False
+        )
+        root = values[:rank].sqrt()
+        short = (0, 0, 0, max(0, rank - len(root)))  # a side smaller than the rank: zeros, so that all ranks are equal
+        out[name] = functional.pad(root[:, None] * right[:rank], short).float()
+        out[other] = functional.pad((left[:, :rank] * root).T, short).T.contiguous().float()
+    return out
+
+
 # ---- batched attention ---------------------------------------------------------------------------
 
 
@@ -220,7 +240,8 @@ class FlowNetwork(nn.Module):
 
     kernel: "grouped" (any plans, exact and pruned: the product's own path) or "batched" (plans of one shape).
     boxes False lets every noise token read every reference, cumulative False starts every reference's position ids
-    at the layout's corner: both for the ablations alone, and on the batched kernel alone."""
+    at the layout's corner: both for the ablations alone, and on the batched kernel alone. form: the words that the
+    transformer knows."""
 
     def __init__(
         self,
@@ -230,6 +251,7 @@ class FlowNetwork(nn.Module):
         guidance: float | None = None,
         boxes: bool = True,
         cumulative: bool = True,
+        form: Form = Form.CREATURES,
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -243,7 +265,9 @@ class FlowNetwork(nn.Module):
                 " to batched."
             )
         self.boxes, self.cumulative = boxes, cumulative
+        self.form = form
         self._host = [FluxHost(transformer)]  # in a list: not a submodule
+        self.collate = LatentSet.batch
 
     def forward(self, batch: Batch, noisy: Tensor, times: Tensor) -> Tensor:
         """noisy (B, M, 64), times (B,) in 0..1 -> velocity (B, M, 64)."""
@@ -266,7 +290,7 @@ class FlowNetwork(nn.Module):
                 "The batched kernel needs pictures and references of one size; set method.kernel to grouped."
             )
         hidden = torch.cat([noisy, batch.conditions], dim=1)
-        call = self._call(batch.plans, batch.text.shape[1], noisy.device)
+        call = self._call(batch.plans, batch.text.shape[1], noisy.device, layout=batch.conditions.shape[1] > 0)
         if call.leave == 0:
             hidden = hidden[:, : call.base]
         zeros = torch.zeros(hidden.shape[1], 3, device=noisy.device)
@@ -283,9 +307,9 @@ class FlowNetwork(nn.Module):
         )[0]
         return out[:, : noisy.shape[1]]
 
-    def _call(self, plans: Sequence[Plan], text: int, device: torch.device) -> _BatchedCall:
+    def _call(self, plans: Sequence[Plan], text: int, device: torch.device, layout: bool) -> _BatchedCall:
         first = plans[0]
-        n, base = len(first.references), 2 * first.noise_tokens
+        n, base = len(first.references), (1 + layout) * first.noise_tokens  # the base may be asked by words alone
         length = first.references[0].tokens if n else 0
         if any(len(p.references) != n or any(r.tokens != length for r in p.references) for p in plans):
             raise InputError(

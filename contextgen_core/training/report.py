@@ -76,7 +76,7 @@ def shipped_network(adapter: str | None = "sft", rule: Rule = Rule.ICA) -> FlowN
         rank = next(v.shape[0] for k, v in state.items() if k.endswith("lora_A.weight"))
         add_adapter(transformer, Adapter(rank, rank, folded=True), 0)
         load_adapter_state(transformer, state)
-    return FlowNetwork(transformer.eval().requires_grad_(False), Settings(rule=rule), "batched")
+    return FlowNetwork(transformer.eval().requires_grad_(False), Settings(rule=rule), "batched", form=tiny.text_form())
 
 
 def run_mode(network: FlowNetwork, vae: Taesd, test: TestSet, mode: str, steps: int = 10, seed: int = 0) -> Result:
@@ -87,7 +87,7 @@ def run_mode(network: FlowNetwork, vae: Taesd, test: TestSet, mode: str, steps: 
         made = np.stack([world.render_pasted(s) for s in test.scenes])
     elif mode == "ceiling":
         tokens = torch.from_numpy(np.asarray(test.data.target, np.float32))
-        made = pictures.to_pixels(vae, unpack(tokens, 8, 8))
+        made = pictures.to_pixels(vae, unpack(tokens, test.data.grid, test.data.grid))
     else:
         before = network.settings
         network.settings = dataclasses.replace(before, rule=Rule.CLA) if mode == "cla" else before

@@ -30,15 +30,26 @@ def sample(network: FlowNetwork, batch: Batch, noise: Tensor, steps: int = 10) -
 
 
 def sample_set(
-    network: FlowNetwork, data: LatentSet, steps: int = 10, seed: int = 0, references: bool = True, chunk: int = 32
+    network: FlowNetwork,
+    data: LatentSet,
+    steps: int = 10,
+    seed: int = 0,
+    references: bool = True,
+    chunk: int = 32,
+    *,
+    composite: bool = True,
+    named: bool = False,
 ) -> Tensor:
-    """Latents (N, 16, H, W) of every scene of a set, in its order. Without references: as the base sees it."""
-    out = torch.zeros(len(data), 16, 16, 16)
+    """Latents (N, 16, H, W) of every scene of a set, in its order. Without references: as the base sees it, with the
+    composite or by the words alone. named: captions name every creature."""
+    side = 2 * data.grid
+    out = torch.zeros(len(data), 16, side, side)
     groups = data.buckets() if references else (np.arange(len(data)),)
     for group in groups:
         for k in range(0, len(group), chunk):
             indices = group[k : k + chunk]
-            batch = data.batch(indices, references)
+            every = np.full((len(indices), data.told.shape[1]), named)
+            batch = network.collate(data, indices, references, composite=composite, named=every, form=network.form)
             noise = start_noise(indices, (batch.target.shape[1], batch.target.shape[2]), seed)
             plan = batch.plans[0]
             out[torch.from_numpy(indices)] = unpack(sample(network, batch, noise, steps), plan.width, plan.height)

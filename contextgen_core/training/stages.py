@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ..errors import InputError
 from ..tiny import model as tiny
 from ..tiny.autoencoder import Taesd, compact
+from ..tiny.text import Form, form_of
 from .config import Config
-from .latents import LatentSet, encode_scenes, training_scenes
+from .latents import LatentMix, LatentSet, encode_scenes, training_scenes
 from .run import Run
 from .small_world import world
 
@@ -46,10 +47,30 @@ def open_data(config: Config) -> Any:
     if not config.data.path:
         raise InputError("data.path is empty in the training config; give the folder of the data.")
     if config.data.kind == "world":
-        return LatentSet.load(Path(config.data.path))
+        folders = {Path(config.data.path) / name: share for name, share in config.data.folders.items()}
+        folders = folders or {Path(config.data.path): 1.0}
+        from .recipes import recipe_of
+
+        sets, shares = tuple(map(LatentSet.load, folders)), tuple(folders.values())
+        return LatentMix(sets, shares, words_form(config), recipe_of(config).collate)
     from .small_world.pixels import PixelSet
 
     return PixelSet(config)
+
+
+def words_form(config: Config) -> Form:
+    """The edition of the words that the transformer of a run reads: the newest for a base, else that of its weights."""
+    if config.model.kind != "tiny" or not config.model.weights or config.stage == "base":
+        return Form.CREATURES
+    if config.model.weights == "shipped":
+        return tiny.text_form()
+    try:
+        with safe_open(config.model.weights, "pt") as file:
+            return form_of(file.metadata())
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"model.weights {config.model.weights!r} cannot be read; train the stage before it or correct the path."
+        ) from error
 
 
 def autoencoder(config: Config) -> Taesd:
@@ -88,5 +109,8 @@ def make_scenes(config: Config) -> int:
 def _scenes(config: Config, start: int, stop: int) -> LatentSet:
     """Scenes start..stop of the mixture, encoded."""
     torch.set_num_threads(1)
-    scenes = list(training_scenes(config.data.seed, stop - start, start=start))
-    return encode_scenes(autoencoder(config), scenes, [world.render(s) for s in scenes], config.dpo.lose == "pasted")
+    keys, scenes = zip(*training_scenes(config.data.seed, config.data.tiers, start, stop), strict=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+        return encode_scenes(
+            autoencoder(config), scenes, [world.render(s) for s in scenes], config.dpo.lose == "pasted", keys
+        )

@@ -17,30 +17,19 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..lora.adapter import LowRank, load_adapter, write_adapter
-from ..methods.contextgen.schedule import Rule
-from ..methods.contextgen.settings import Settings
 from ..tiny import model as tiny
+from ..tiny.text import Form
 from . import flow
 from .batch import Batch
-from .config import Config, MethodConfig
+from .config import Config
 from .latents import LatentSet
-from .model import Adapter, FlowNetwork, adapter_state, add_adapter, load_adapter_state
+from .model import FlowNetwork, adapter_state, cut_rank, load_adapter_state
+from .recipes import recipe_of
 from .shard import alike, whole_state
 from .small_world.pictures import sample_sheet
 from .stages import autoencoder
 
 logger = logging.getLogger("contextgen")
-
-_RULES = {"official": Rule.ICA, "paper": Rule.ICA_PAPER, "cla": Rule.CLA}
-
-
-def settings_of(method: MethodConfig) -> Settings:
-    """The method's settings under training; batched keeps the official geometry and differs in the kernel alone."""
-    return Settings(
-        rule=_RULES[method.rule],
-        ica_blocks=method.ica_blocks,
-        kernel="dense" if method.kernel == "dense" else "grouped",
-    )
 
 
 class FlowObjective(nn.Module):
@@ -182,23 +171,11 @@ class TransformerTask:
     def __init__(self, config: Config, data: LatentSet | Any) -> None:
         self.config, self.data = config, data
         self.references = config.stage != "base"
-        transformer = build_transformer(config)
+        transformer, self.recipe = build_transformer(config), recipe_of(config)
         if self.references:
-            adapter = Adapter(
-                config.lora.rank, config.lora.alpha or config.lora.rank, config.lora.folded, config.lora.one_sided
-            )
-            add_adapter(transformer, adapter, config.seed)
-            if config.model.adapter:
-                load_adapter_state(transformer, read_adapter(config.model.adapter, config))
-        method = config.method
-        network = FlowNetwork(
-            transformer,
-            settings_of(method),
-            method.kernel,
-            config.flow.guidance,
-            method.masks,
-            method.offsets == "cumulative",
-        )
+            before = read_adapter(config.model.adapter, config) if config.model.adapter else None
+            self.recipe.adapt(transformer, config, before)
+        network = self.recipe.network(transformer, config)
         if config.stage == "dpo":
             if not config.model.adapter:
                 raise InputError(
@@ -232,7 +209,7 @@ class TransformerTask:
     def finish(self, output: Path | None) -> None:
         """Writes the stage's product: the transformer (base) or the adapter in the authors' format."""
         transformer = self.network.transformer
-        own = adapter_state(transformer) if self.references else transformer.state_dict()
+        own = self.recipe.state(transformer) if self.references else transformer.state_dict()
         state = whole_state(own)
         if output is None:
             return
@@ -240,7 +217,7 @@ class TransformerTask:
             save_adapter(output / "adapter.safetensors", state, self.config)
         else:
             halves = {k: v.half().contiguous() for k, v in state.items()}
-            save_file(halves, output / "transformer.safetensors", {"format": "pt"})
+            save_file(halves, output / "transformer.safetensors", {"format": "pt", "text": Form.CREATURES.value})
 
     def sample(self, path: Path | None) -> None:
         if self.config.model.kind == "tiny":
@@ -248,13 +225,18 @@ class TransformerTask:
 
 
 def save_adapter(path: Path, state: dict[str, Tensor], config: Config) -> None:
-    """Writes :func:`adapter_state` in half precision, as the authors store it: alpha / rank multiplied into lora_B."""
+    """Writes :func:`adapter_state` in half precision, as the authors store it: alpha / rank multiplied into lora_B; cut
+    to `lora.keep`, where that is given."""
+    lora = config.lora
+    alpha = lora.alpha or lora.rank
+    if lora.keep:
+        state, alpha = cut_rank(state, lora.keep, alpha / lora.rank), lora.keep
     pairs = [
         LowRank(
             key.removeprefix("transformer.").removesuffix(".lora_A.weight"),
             down.half(),
             state[key.replace("lora_A", "lora_B")].half(),
-            config.lora.alpha or config.lora.rank,
+            alpha,
         )
         for key, down in state.items()
         if key.endswith("lora_A.weight")

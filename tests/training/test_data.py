@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contextgen_core.backbones.flux import pack, unpack
 from contextgen_core.errors import InputError
 from contextgen_core.lora.adapter import load_adapter
 from contextgen_core.tiny import model as tiny
 from contextgen_core.tiny.autoencoder import FULL, NARROW, Taesd, compact, full_state
-from contextgen_core.tiny.text import LIGHTS, PLACES, encode_words
+from contextgen_core.tiny.text import LIGHTS, PLACES, Form, encode_words, form_of
 from contextgen_core.training import imig, stages
 from contextgen_core.training.config import from_dict, load
 from contextgen_core.training.latents import LatentSet, encode_scenes, training_scenes
@@ -190,9 +192,11 @@ def test_the_weight_marks_boxes_and_the_hidden_one(scenes: list[world.Scene]) ->
     assert set(grid.unique().tolist()) <= {1.0, 2.0, 5.0}
 
 
-def test_the_mixture_hides_three_of_five() -> None:
-    tiers = [s.tier for s in training_scenes(0, 20)]
-    assert tiers.count("flexible") == 12 and set(tiers) == set(world.TIERS)
+def test_a_mixture_is_made_of_rounds_and_every_scene_can_be_drawn_again_from_its_key() -> None:
+    made = list(training_scenes(3, {"flexible": 3, "words": 2}, 5, 25))
+    assert [s.tier for _, s in made].count("flexible") == 12 and {s.tier for _, s in made} == {"flexible", "words"}
+    for (seed, tier, index), scene in made:
+        assert world.scene(seed, "train", index, world.TIERS[tier]) == scene
 
 
 def test_scenes_are_the_same_however_many_processes_make_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,16 +215,60 @@ def test_scenes_are_the_same_however_many_processes_make_them(tmp_path: Path, mo
 # ---- words and autoencoder -----------------------------------------------------------------------
 
 
-def test_words_know_places_and_lights_and_nothing_else() -> None:
-    seen = {tuple(encode_words(f"{p[0]} {q[0]}").pooled.tolist()) for p in PLACES for q in LIGHTS}
+def test_the_first_edition_of_the_words_knows_places_and_lights_and_nothing_else() -> None:
+    seen = {tuple(encode_words(f"{p[0]} {q[0]}", Form.SCENE).pooled.tolist()) for p in PLACES for q in LIGHTS}
     assert len(seen) == 16
-    plain = encode_words("creatures on the shore at night")
+    plain = encode_words("creatures on the shore at night", Form.SCENE)
     framed = encode_words(
-        'Edit this picture until it shows "two cats on the BEACH, midnight". The result must look natural.'
+        'Edit this picture until it shows "two blue discs on the BEACH, midnight". The result must look natural.',
+        Form.SCENE,
     )
     assert torch.equal(plain.tokens, framed.tokens) and torch.equal(plain.pooled, framed.pooled)
-    assert torch.equal(encode_words("").tokens, encode_words("a meadow at noon").tokens)
+    assert torch.equal(encode_words("", Form.SCENE).tokens, encode_words("a meadow at noon", Form.SCENE).tokens)
     assert plain.tokens.shape == (4, 64) and plain.pooled.shape == (64,)
+
+
+def test_each_creature_has_words_of_its_own_and_none_is_another() -> None:
+    """One token a creature: which colour comes first is told, in the token and in the pooled vector."""
+    every = [c for split in world.SPLITS for c in world.identities(split)]
+    said = [encode_words(f"a {c.name}") for c in every]
+    for pick in ([w.tokens[0] for w in said], [w.pooled for w in said]):
+        near = torch.cdist(torch.stack(pick)[None], torch.stack(pick)[None])[0] + 1e3 * torch.eye(len(every))
+        assert near.min() > 1
+    assert all(not w.tokens[1:].any() and torch.equal(w.tokens[0], w.pooled) for w in said)
+
+
+@given(
+    st.lists(st.sampled_from(world.identities("train")), max_size=9),
+    st.integers(0, 3),
+    st.integers(0, 3),
+)
+def test_a_prompt_holds_the_token_of_each_phrase_and_of_place_and_light(
+    creatures: list[world.Creature], place: int, light: int
+) -> None:
+    whole = encode_words(world.caption(creatures, place, light))
+    scene = [encode_words(w).tokens[0] for w in (world.PLACES[place], world.LIGHTS[light])]
+    expected = scene + [encode_words(c.name).tokens[0] for c in creatures]
+    assert torch.equal(whole.tokens[: len(expected)], torch.stack(expected)) and not whole.tokens[len(expected) :].any()
+    means = [torch.stack(part).mean(0) for part in (scene, expected[2:]) if part]
+    assert torch.allclose(whole.pooled, sum(means, torch.zeros(64)), atol=1e-6)
+
+
+def test_words_that_leave_something_open_or_mean_nothing() -> None:
+    blank = encode_words("")
+    assert not blank.tokens.any() and not blank.pooled.any()
+    assert torch.equal(encode_words("the very quick brown fox").tokens, blank.tokens)
+    assert torch.equal(encode_words("a striped ball").tokens, encode_words("banded disc").tokens)
+    assert torch.equal(encode_words("creatures").tokens, blank.tokens)
+    assert encode_words("a red creature").tokens[0].any() and not encode_words("white snow").tokens[1:].any()
+    many = encode_words(", ".join(c.name for c in world.identities("train")[:30]))
+    assert many.tokens.shape == (12, 64) and many.tokens.any(1).all()
+
+
+def test_weights_say_by_which_words_they_were_trained() -> None:
+    assert form_of(None) is Form.SCENE and form_of({"text": "creatures"}) is Form.CREATURES
+    with pytest.raises(InputError, match="the words 'odd'"):
+        form_of({"text": "odd"})
 
 
 def test_padding_to_the_full_form_and_stripping_it_compute_the_same() -> None:

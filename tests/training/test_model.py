@@ -18,7 +18,7 @@ from contextgen_core.tiny.autoencoder import NARROW, Taesd
 from contextgen_core.training import tasks
 from contextgen_core.training.config import from_dict
 from contextgen_core.training.latents import LatentSet, encode_scenes
-from contextgen_core.training.model import TARGETS, adapter_state, load_adapter_state
+from contextgen_core.training.model import TARGETS, adapter_state, cut_rank, load_adapter_state
 from contextgen_core.training.muon import Muon, orthogonal
 from contextgen_core.training.small_world import world
 from contextgen_core.training.tasks import TransformerTask
@@ -280,3 +280,20 @@ def test_muon_steps_vectors_as_adam_does() -> None:
             parameter.grad = torch.tensor([0.3, -1.0, 0.1 * step])
             optimizer.step()
     assert (ours - theirs).abs().max() < 1e-6
+
+
+def test_cutting_an_adapter_keeps_its_largest_directions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for module, inputs, outputs in (("a", 20, 12), ("b", 6, 30)):
+        state[f"transformer.{module}.lora_A.weight"] = torch.randn(16, inputs, generator=generator)
+        state[f"transformer.{module}.lora_B.weight"] = torch.randn(outputs, 16, generator=generator)
+    for rank in (3, 8, 16):
+        cut = cut_rank(state, rank, 0.5)
+        for module in ("a", "b"):
+            up, down = (f"transformer.{module}.lora_{side}.weight" for side in "BA")
+            whole = 0.5 * state[up] @ state[down]
+            assert cut[down].shape[0] == cut[up].shape[1] == rank
+            values = torch.linalg.svdvals(whole)
+            error = torch.linalg.matrix_norm(whole - cut[up] @ cut[down])
+            assert error == pytest.approx(float(values[rank:].square().sum().sqrt()), rel=1e-4, abs=1e-4)

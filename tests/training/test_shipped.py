@@ -30,11 +30,11 @@ def small_set() -> report.TestSet:
 def velocity_errors(test: report.TestSet, rule: str, kernel: str) -> list[float]:
     """Error at t = 0.8 inside boxes of hidden creatures and elsewhere, over the scenes with a hidden one."""
     network = report.shipped_network("sft", RULES[rule])
-    network = FlowNetwork(network.transformer, network.settings, kernel)
+    network = FlowNetwork(network.transformer, network.settings, kernel, form=network.form)
     indices = np.flatnonzero((test.data.hidden >= 0) & (test.data.count == 2))[:4]
     out = []
     for box, hidden in ((0.0, 1.0), (1.0, 0.0)):
-        batch = test.data.batch(indices, True, box, hidden)
+        batch = test.data.batch(indices, True, box, hidden, form=network.form)
         noise = torch.randn(batch.target.shape, generator=torch.Generator().manual_seed(11))
         times = torch.full((len(indices),), 0.8)
         with torch.no_grad():

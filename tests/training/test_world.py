@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from contextgen_core.composite.compose import compose
 from contextgen_core.errors import InputError
-from contextgen_core.training.small_world import evaluate, world
+from contextgen_core.tiny.text import encode_words
+from contextgen_core.training.small_world import evaluate, solids, world
 
 
 def digest(picture: world.Picture) -> str:
@@ -62,6 +67,8 @@ def test_a_hidden_creature_leaves_no_trace_in_the_composite_but_stands_in_front_
 
 
 def test_tiers_are_what_they_say() -> None:
+    few = range(2, 5)
+    world_counts = dict.fromkeys(world.TIERS, few) | {"dense": range(6, 10), "words": range(1, 4)}
     for index in range(10):
         apart = [m.box for m in world.scene(0, "train", index, "basic").members]
         assert all(
@@ -77,9 +84,9 @@ def test_tiers_are_what_they_say() -> None:
         )
         for tier in world.TIERS:
             scene = world.scene(0, "train", index, tier)
-            assert 2 <= len(scene.members) <= 4
+            assert len(scene.members) in world_counts[tier]
             assert all(
-                0 <= m.box[0] < m.box[2] <= world.SIZE and 0 <= m.box[1] < m.box[3] <= world.SIZE for m in scene.members
+                0 <= m.box[0] < m.box[2] <= scene.size and 0 <= m.box[1] < m.box[3] <= scene.size for m in scene.members
             )
 
 
@@ -163,3 +170,145 @@ def test_a_paste_is_a_copy_and_the_truth_is_not() -> None:
     scene = world.scene(0, "test", 1, "basic")
     assert max(evaluate.likeness_to_copy(scene, world.render(scene).target)) < 0.05
     assert min(evaluate.likeness_to_copy(scene, world.render_pasted(scene))) > 0.95
+
+
+# ---- second edition: words, crowds, depth and solids ----------------------------------------------------------------
+
+_CREATURES = [c for split in world.SPLITS for c in world.identities(split)]
+_TOKENS = [encode_words(c.name).tokens[0] for c in _CREATURES]
+seeds = st.integers(0, 10_000)
+tiers = st.sampled_from(world.TIERS)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, tiers)
+def test_captions_name_what_is_drawn_and_only_what_is_asked(index: int, tier: str) -> None:
+    """The text encoder reads a caption back as the creatures that it names."""
+    scene = world.scene(5, "train", index, tier)
+    for named in ([False] * len(scene.members), [True] * len(scene.members), [m.told for m in scene.members]):
+        words = encode_words(scene.naming(tuple(named)))
+        said = [m.creature for m, n in zip(scene.members, named, strict=True) if n]
+        assert int(words.tokens.any(1).sum()) == 2 + len(said)
+        for creature, token in zip(said, words.tokens[2:], strict=False):
+            near = [float((token - own).norm()) for own in _TOKENS]
+            assert _CREATURES[int(np.argmin(near))] == creature
+    assert scene.caption == scene.naming(tuple(m.told for m in scene.members))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, tiers)
+def test_masks_boxes_depth_and_cuboids_agree(index: int, tier: str) -> None:
+    scene = world.scene(6, "train", index, tier)
+    masks, depth, cuboids = world.masks(scene), world.depth(scene), world.cuboids(scene)
+    assert masks.sum(0).max() <= 1
+    assert np.array_equal(np.isfinite(depth), masks.any(0)) and depth.min() > 0
+    order = world.front_order(scene)
+    far = [world.distance(m, scene.size) for m in scene.members]
+    assert all(far[a] >= far[b] for a, b in itertools.pairwise(order))
+    target = world.render_target(scene)
+    for k, (member, cuboid) in enumerate(zip(scene.members, cuboids, strict=True)):
+        x1, y1, x2, y2 = member.box
+        assert 0 <= x1 < x2 <= scene.size and 0 <= y1 < y2 <= scene.size
+        outside = masks[k].copy()
+        outside[y1:y2, x1:x2] = False
+        assert not outside.any()
+        if k == order[-1]:  # nothing in front: its mask is all of it, and it fills its box to a pixel
+            assert masks[k].sum() == (world.cover(member) >= 0.5).sum()
+        # the depth of its pixels is its own: not behind it, and not in front of its cuboid's reach
+        own = depth[masks[k]]
+        assert own.size == 0 or (own.max() <= far[k] + 1e-5 and own.min() >= 0.85 * far[k])
+        # its cuboid hides no more than it must and no less: every pixel of the creature lies in the silhouette
+        points = solids.project(cuboid.corners(), scene.size)
+        rows, columns = np.nonzero(masks[k])
+        pixels = np.stack([columns, rows], 1) + 0.5
+        assert all(_in_hull(points, p, 1.5) for p in pixels[:: max(1, len(pixels) // 24)])
+        assert cuboid.centre[2] == pytest.approx(far[k])
+        # a pixel of the mask shows this creature: without it the picture differs there
+        without = world.render_target(scene, skip=(k,))
+        assert not np.abs(target - without)[~masks[k]].max(initial=0) > 0.5 + 1e-6  # soft edges at most
+
+
+def _in_hull(points: np.ndarray, pixel: np.ndarray, slack: float) -> bool:
+    """Whether a point lies within `slack` pixels of the convex hull of points (N, 2): in no direction beyond them."""
+    angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    directions = np.stack([np.cos(angles), np.sin(angles)], 1)
+    return bool(((pixel @ directions.T) <= (points @ directions.T).max(0) + slack).all())
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds)
+def test_solid_creatures_stand_on_the_ground_and_the_nearest_is_in_front(index: int) -> None:
+    scene = world.scene(7, "train", index, "solid")
+    for member in scene.members:
+        assert member.solid is not None
+        corners = member.solid.corners()
+        assert corners[:, 1].max() == pytest.approx(solids.GROUND) and corners[:, 2].min() > 0
+        assert member.solid.middle_box(scene.size) == member.box
+        half = member.solid.half_size(member.box[2] - member.box[0], member.box[3] - member.box[1])
+        lean = abs(np.deg2rad(member.solid.roll))
+        width = 2 * (half[0] * np.cos(lean) + half[1] * np.sin(lean))
+        assert width == pytest.approx(member.box[2] - member.box[0]) and min(half) > 4
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, st.sampled_from(["basic", "complex", "flexible", "dense", "words", "solid"]))
+def test_the_composite_is_what_the_product_composes_and_the_paste_is_it_over_the_ground(index: int, tier: str) -> None:
+    scene = world.scene(8, "train", index, tier)
+    layout, references = world.request(scene)
+    composed = compose(layout, references)
+    assert np.array_equal(world.render(scene).composite, composed.composite)
+    assert len(references) == len(world.shown_members(scene)) == sum(not m.told for m in scene.members)
+    pasted = world.render_pasted(scene)
+    ground = (world.background(scene.place, scene.light, scene.size) * 255 + 0.5).astype(np.uint8)
+    apart = (pasted != composed.composite).any(-1)
+    assert np.array_equal(pasted[apart], ground[apart])
+    assert (composed.composite[apart] == world.GREY).all()
+    assert np.array_equal(world.shown(scene.members, scene.size), composed.visible)
+    if tier == "flexible":
+        assert composed.visible[0] == 0
+
+
+def test_dense_scenes_are_crowded_on_a_larger_canvas() -> None:
+    tiny = touching = 0
+    for index in range(12):
+        scene = world.scene(0, "test", index, "dense")
+        boxes = [m.box for m in scene.members]
+        assert scene.size == world.DENSE_SIZE and 6 <= len(boxes) <= world.MOST
+        worst = max(world.overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+        assert worst <= 0.33
+        touching += any(world.overlap(a, b, gap=2) > 0 for i, a in enumerate(boxes) for b in boxes[:i])
+        tiny += sum(b[2] - b[0] <= 36 for b in boxes)
+        assert len(evaluate.judge(scene, world.render(scene).target)) == len(boxes)  # each is in sight
+    assert touching == 12 and tiny >= 12
+
+
+def test_told_creatures_leave_no_trace_but_in_the_words_and_the_wanted_picture() -> None:
+    for index in range(12):
+        scene = world.scene(0, "test", index, "words")
+        told = [m for m in scene.members if m.told]
+        assert told and all(m.creature.name in scene.caption for m in told)
+        assert not any(m.creature.name in scene.caption for m in scene.members if not m.told)
+        others = [c for c in world.identities("test") if c != told[0].creature]
+        swapped = tuple(m._replace(creature=others[0]) if m is told[0] else m for m in scene.members)
+        assert np.array_equal(world.render(scene).composite, world.render(scene._replace(members=swapped)).composite)
+        assert not np.array_equal(world.render(scene).target, world.render(scene._replace(members=swapped)).target)
+
+
+def test_told_creatures_are_looked_for_wherever_they_are() -> None:
+    scene = world.scene(0, "test", 0, "words")
+    scene = scene._replace(members=tuple(m._replace(told=True) for m in scene.members))
+    truth = world.render(scene).target
+    assert all(j.exact for j in evaluate.judge_told(scene, truth))
+    shifted = np.roll(truth, 0, 0)
+    member = scene.members[0]
+    moved = member._replace(box=(4, 60, 4 + 60, 60 + 56))
+    alone = scene._replace(members=(moved,))
+    shifted = world.render(alone).target
+    assert evaluate.judge_told(scene._replace(members=(member,)), shifted)[0].exact
+    wrong = moved._replace(
+        creature=member.creature._replace(first=member.creature.second, second=member.creature.first)
+    )
+    found = evaluate.judge_told(
+        scene._replace(members=(member,)), world.render(alone._replace(members=(wrong,))).target
+    )
+    assert not found[0].exact

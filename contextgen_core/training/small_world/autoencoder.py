@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...tiny.autoencoder import LATENT_CHANNELS, NARROW, Block, Taesd, TaesdShape, full_state
+from ...tiny.autoencoder import LATENT_CHANNELS, NARROW, Block, Taesd, TaesdShape, full_state, grown
 from ..config import Config
+from ..stages import autoencoder
 from . import world
 
 CROP = 64  # pixels
-NOISE = 0.2  # the largest standard deviation of the noise on the normalised latents
+NOISE = 0.1  # the largest standard deviation of the noise on the normalised latents
 
 
 class NormalisedTaesd(nn.Module):
@@ -95,7 +96,7 @@ def psnr(net: Taesd, count: int = 48, seed: int = 0) -> float:
 
 
 class _Objective(nn.Module):
-    """L1 plus twice L2 of the reconstruction."""
+    """L1 plus ten times L2 of the reconstruction."""
 
     def __init__(self, net: NormalisedTaesd) -> None:
         super().__init__()
@@ -104,7 +105,7 @@ class _Objective(nn.Module):
     def forward(self, pictures: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         difference = self.net(pictures, noise) - pictures
         mean_square = difference.square().mean()
-        loss = difference.abs().mean() + 2 * mean_square
+        loss = difference.abs().mean() + 10 * mean_square
         return loss, {"psnr": -10 * torch.log10(mean_square.detach())}
 
 
@@ -115,7 +116,10 @@ class AutoencoderTask:
         self.config = config
         torch.manual_seed(config.seed)
         net = NormalisedTaesd(NARROW)
-        initialise(net)
+        if config.model.autoencoder:
+            net.net = grown(autoencoder(config), NARROW)
+        else:
+            initialise(net)
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: nn.Module = _Objective(self.net)
         self.pictures, self.references = material(config.data.seed, config.data.count)

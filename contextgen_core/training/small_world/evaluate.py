@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -64,11 +64,13 @@ def alternatives(creature: world.Creature, rng: np.random.Generator) -> dict[str
 
 
 def judge(scene: world.Scene, picture: np.ndarray, number: int = 0) -> list[Judgement]:
-    """Judges every creature of a scene that is in sight. picture uint8 (SIZE, SIZE, 3)."""
+    """Judges every creature of a scene that has a place to be and is in sight. picture uint8 (size, size, 3)."""
     image = picture.astype(np.float32) / 255
-    order = world.front_order(tuple(m.box for m in scene.members))
+    order = world.front_order(scene)
     out = []
     for index, member in enumerate(scene.members):
+        if member.told:
+            continue
         x1, y1, x2, y2 = member.box
         region = _uncovered(scene, index)[y1:y2, x1:x2]
         subject = (world.cover(member) >= 0.5) & region
@@ -98,7 +100,7 @@ def _crop(scene: world.Scene, index: int, creature: world.Creature, behind: np.n
     (h, w, 3)."""
     x1, y1, x2, y2 = scene.members[index].box
     canvas = behind.copy()
-    world.paint(canvas, creature, scene.members[index].box, scene.light)
+    world.paint(canvas, scene.members[index], scene.light, creature)
     return canvas[y1:y2, x1:x2]
 
 
@@ -107,7 +109,7 @@ def box_iou(scene: world.Scene, index: int, image: np.ndarray) -> float:
     box = scene.members[index].box
     if any(_touch(box, m.box) for k, m in enumerate(scene.members) if k != index):
         return float("nan")
-    empty = world.background(scene.place, scene.light)
+    empty = world.background(scene.place, scene.light, scene.size)
     truth = _found(world.render_target(scene), empty, box)
     if truth is None or _iou(truth, box) < 0.85:  # camouflaged
         return float("nan")
@@ -116,7 +118,7 @@ def box_iou(scene: world.Scene, index: int, image: np.ndarray) -> float:
 
 
 def find_box(scene: world.Scene, index: int, image: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Where a creature stands in a picture (float (SIZE, SIZE, 3) in 0..1), xyxy half-open; None when it is not
+    """Where a creature stands in a picture (float (size, size, 3) in 0..1), xyxy half-open; None when it is not
     there.
 
     Other creatures may touch it: the picture is compared with the scene drawn without this one, away from what stands
@@ -133,7 +135,7 @@ def find_box(scene: world.Scene, index: int, image: np.ndarray) -> tuple[int, in
         (x, y)
         for x in range(x1 - _MARGIN, x1 + _MARGIN + 1, 4)
         for y in range(y1 - _MARGIN, y1 + _MARGIN + 1, 4)
-        if min(x, y) >= 0 and max(x + x2 - x1, y + y2 - y1) <= world.SIZE
+        if min(x, y) >= 0 and max(x + x2 - x1, y + y2 - y1) <= scene.size
     ]
     if not any(_nearer_with(image, without, open_, member, subject, shift, scene.light) for shift in shifts):
         return None
@@ -153,7 +155,7 @@ def _nearer_with(
     the pixels of the creature (subject: bool, of the box's size) that nothing covers."""
     rows, cols = (slice(start, start + size) for start, size in zip(corner[::-1], subject.shape, strict=True))
     drawn = without.copy()
-    world.paint(drawn, member.creature, (cols.start, rows.start, cols.stop, rows.stop), light)
+    world.paint(drawn, member._replace(box=(cols.start, rows.start, cols.stop, rows.stop)), light)
     pixels = subject & open_[rows, cols]
     with_, else_ = (np.square(image - scene)[rows, cols][pixels].sum() for scene in (drawn, without))
     return bool(with_ < else_)
@@ -171,9 +173,9 @@ def found_iou(scene: world.Scene, index: int, image: np.ndarray) -> float:
 
 
 def _uncovered(scene: world.Scene, index: int) -> np.ndarray:
-    """The pixels that no creature in front of this one covers, bool (SIZE, SIZE)."""
-    order = world.front_order(tuple(m.box for m in scene.members))
-    out = np.ones((world.SIZE, world.SIZE), bool)
+    """The pixels that no creature in front of this one covers, bool (size, size)."""
+    order = world.front_order(scene)
+    out = np.ones((scene.size, scene.size), bool)
     for front in order[order.index(index) + 1 :]:
         x1, y1, x2, y2 = scene.members[front].box
         out[y1:y2, x1:x2] &= world.cover(scene.members[front]) == 0
@@ -202,6 +204,74 @@ def _iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
         return 0.0
     area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
     return w * h / (area - w * h)
+
+
+class Somewhere(NamedTuple):
+    """A creature that only words tell of, looked for in the whole picture. `nearer` by KINDS, of the thing that is most
+    like it; nothing there: all False."""
+
+    scene: int
+    member: int
+    nearer: tuple[bool, ...]
+
+    @property
+    def exact(self) -> bool:
+        return all(self.nearer)
+
+
+def judge_told(scene: world.Scene, picture: np.ndarray, number: int = 0) -> list[Somewhere]:
+    """Looks for each told creature among the things that stand apart in a picture, uint8 (size, size, 3): wherever
+    something stands out from the empty scene, the creature and its rivals are drawn into the box of it, and the
+    creature counts as there if in some box it is nearer than all of them."""
+    image = picture.astype(np.float32) / 255
+    empty = world.background(scene.place, scene.light, scene.size)
+    boxes = things(image, empty)
+    out = []
+    for index, member in enumerate(scene.members):
+        if not member.told:
+            continue
+        kinds = alternatives(member.creature, np.random.default_rng((number, index, 77)))
+        best = (False,) * len(KINDS)
+        for box in boxes:
+            x1, y1, x2, y2 = box
+            own, placed = image[y1:y2, x1:x2], member._replace(box=box, solid=None)
+
+            def error(creature: world.Creature, own: np.ndarray = own, placed: world.Member = placed) -> float:
+                left, top, right, bottom = placed.box
+                canvas = empty.copy()
+                world.paint(canvas, placed, scene.light, creature)
+                return float(np.square(own - canvas[top:bottom, left:right]).mean())
+
+            true = error(member.creature)
+            nearer = tuple(true < min(error(c) for c in kinds[kind]) for kind in KINDS)
+            best = max(best, nearer, key=sum)
+        out.append(Somewhere(number, index, best))
+    return out
+
+
+def things(image: np.ndarray, empty: np.ndarray, least: int = 24) -> list[tuple[int, int, int, int]]:
+    """Boxes (xyxy half-open) of the connected regions, at least `least` pixels wide and high, in which a picture
+    differs from the empty scene; both float (size, size, 3) in 0..1."""
+    from scipy import ndimage
+
+    labels: Any = ndimage.label(np.abs(image - empty).max(-1) > _THRESHOLD)[0]  # type: ignore[index]
+    found: list[tuple[slice, slice]] = ndimage.find_objects(labels)
+    boxes = ((c.start, r.start, c.stop, r.stop) for r, c in found)
+    return [b for b in boxes if min(b[2] - b[0], b[3] - b[1]) >= least]
+
+
+def scenery(scene: world.Scene, picture: np.ndarray) -> tuple[int, int]:
+    """Which place and light a picture (uint8 (size, size, 3)) shows: the nearest empty scene, where no creature was
+    asked for."""
+    image = picture.astype(np.float32) / 255
+    open_ = ~world.masks(scene).any(0)
+    errors = [
+        np.square(image - world.background(place, light, scene.size))[open_].sum()
+        for place in range(len(world.PLACES))
+        for light in range(len(world.LIGHTS))
+    ]
+    place, light = divmod(int(np.argmin(errors)), len(world.LIGHTS))
+    return place, light
 
 
 # ---- tables --------------------------------------------------------------------------------------
@@ -273,13 +343,13 @@ def likeness_to_copy(scene: world.Scene, picture: np.ndarray) -> list[float]:
 
     The pose and light of the truth follow the words, those of the paste follow the reference; so 0 is flexible, 1
     is a copy.
-    picture uint8 (SIZE, SIZE, 3). Distances are root mean squares over the creature's box."""
+    picture uint8 (size, size, 3). Distances are root mean squares over the creature's box."""
     image = picture.astype(np.float32) / 255
     truth = world.render_target(scene)
     paste = world.render_pasted(scene).astype(np.float32) / 255
     out = []
     for member in scene.members:
-        if member.hidden:
+        if member.hidden or member.told:
             continue
         x1, y1, x2, y2 = member.box
         part = (slice(y1, y2), slice(x1, x2))

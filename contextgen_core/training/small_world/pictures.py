@@ -24,7 +24,7 @@ def to_pixels(vae: Taesd, latents: Tensor, chunk: int = 32) -> np.ndarray:
     with torch.no_grad():
         for k in range(0, len(latents), chunk):
             parts.append(
-                (vae.decode(latents[k : k + chunk]).clamp(0, 1) * 255 + 0.5).byte().permute(0, 2, 3, 1).numpy()
+                (vae.decode(latents[k : k + chunk]).float().clamp(0, 1) * 255 + 0.5).byte().permute(0, 2, 3, 1).numpy()
             )
     return np.concatenate(parts)
 

@@ -37,9 +37,9 @@ class TinyEncoders:
     """The small world's own."""
 
     def __init__(self, config: Config) -> None:
-        from ..stages import autoencoder
+        from ..stages import autoencoder, words_form
 
-        self.vae = autoencoder(config)
+        self.vae, self.form = autoencoder(config), words_form(config)
 
     def pictures(self, pictures: np.ndarray) -> Tensor:
         """uint8 (N, H, W, 3) -> (N, tokens, 64)."""
@@ -49,7 +49,7 @@ class TinyEncoders:
         """(T, E) token vectors and the pooled one (P,)."""
         from ...tiny.text import encode_words
 
-        return encode_words(prompt)
+        return encode_words(prompt, self.form)
 
 
 class PretrainedEncoders:

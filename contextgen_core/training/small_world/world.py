@@ -1,28 +1,46 @@
 """A world of drawn creatures, small enough to train on and to measure.
 
 A creature is a shape, a pattern and two colours. Its reference shows it tilted, in its own light, on grey; the
-composite is that tilted view pasted into its box, in the order in which the user painted; the picture to be made
-shows it upright, in the light that the words name, with the **smaller box in front**. So neither the composite nor
-the reference can be copied: pose and light follow the words. In the flexible tier the user painted a large
-creature over a small one: the composite hides it wholly, and what it looks like is known from its reference alone.
+composite is that tilted view pasted into its box by the product's own placement, in the order in which the user
+painted; the picture to be made shows it upright, in the light that the words name, with the nearer creature in front.
+So neither the composite nor the reference can be copied: pose and light follow the words.
 
-Everything is a function of (seed, split, index). Sizes are (width, height), boxes xyxy half-open in pixels of the
+    basic, complex   two to four creatures, apart or overlapping; the smaller box is nearer
+    flexible         the user painted a large creature over a small one: the composite hides it wholly, and what it
+                     looks like is known from its reference alone
+    dense            six to nine creatures on a larger canvas, some tiny, some touching
+    words            one to three creatures; some are told by the words alone: no reference, not in the composite
+    solid            two to four creatures that stand on a ground plane, turned and leaning as their cuboids are, the
+                     nearest in front: the pose comes from depth or silhouette
+
+Each scene knows exact masks, depth and a cuboid for each creature (see :mod:`solids` for the camera).
+
+Everything is a function of (seed, split, tier, index). Sizes are (width, height), boxes xyxy half-open in pixels of the
 canvas. One identity in eight is held out: the train split never draws it, the test split draws nothing else.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from ...composite import placement
+from ...composite.compose import compose
+from ...composite.references import Reference
 from ...errors import InputError
+from ...layout.box import Box
+from ...layout.layout import Instance, Layout
+from . import solids
+from .solids import Cuboid
 
 SIZE = 128  # canvas, pixels
+DENSE_SIZE = 192
 REFERENCE_SIZE = 64  # reference picture, pixels: 4x4 tokens
 GREY = 128
 TOKEN = 16
+MOST = 9  # members of a scene
 _FILL = 0.39  # half size of a creature over the side of its reference: a square tilted by 20 degrees still fits
 
 SHAPES = ("disc", "square", "triangle", "cross", "heart")
@@ -30,7 +48,7 @@ PATTERNS = ("halved", "banded", "spotted", "rimmed")
 COLOURS = ("red", "yellow", "green", "blue", "violet", "white", "black")
 PLACES = ("meadow", "desert", "shore", "snow")
 LIGHTS = ("noon", "sunset", "night", "mist")
-TIERS = ("basic", "complex", "flexible")
+TIERS = ("basic", "complex", "flexible", "dense", "words", "solid")
 SPLITS = ("train", "test")
 
 _RGB = np.array(
@@ -71,31 +89,49 @@ class Creature(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A creature in a scene. `tilt` in degrees and `lamp` (RGB gains) belong to its reference alone."""
+    """A creature in a scene. `tilt` in degrees and `lamp` (RGB gains) belong to its reference alone.
+
+    hidden: the composite shows nothing of it. told: only the words tell of it. solid: its cuboid, where it stands on
+    the ground plane; its box then is that of the drawn creature."""
 
     creature: Creature
     box: tuple[int, int, int, int]
     tilt: float
     lamp: tuple[float, float, float]
     hidden: bool = False
+    told: bool = False
+    solid: Cuboid | None = None
 
 
 class Scene(NamedTuple):
-    """`members` in the order in which the user painted them: first = bottom of the composite."""
+    """`members` in the order in which the user painted them: first = bottom of the composite. size: side of the
+    canvas."""
 
     tier: str
     place: int
     light: int
     members: tuple[Member, ...]
+    size: int = SIZE
 
     @property
     def caption(self) -> str:
-        return f"creatures on the {PLACES[self.place]} at {LIGHTS[self.light]}"
+        """Place and light, and the creatures that only words tell of."""
+        return self.naming(tuple(m.told for m in self.members))
+
+    def naming(self, named: tuple[bool, ...]) -> str:
+        """The caption that names the creatures so marked."""
+        return caption([m.creature for m, n in zip(self.members, named, strict=True) if n], self.place, self.light)
+
+
+def caption(creatures: list[Creature], place: int, light: int) -> str:
+    """The prompt that names these creatures, in words that the small text encoder reads."""
+    subjects = ", ".join(f"a {c.name}" for c in creatures) or "creatures"
+    return f"{subjects} on the {PLACES[place]} at {LIGHTS[light]}"
 
 
 class Picture(NamedTuple):
-    """target, composite: uint8 (SIZE, SIZE, 3); references: uint8 (N, 64, 64, 3) on grey; masks: uint8 (N, 64,
-    64), 255 = subject."""
+    """target, composite: uint8 (size, size, 3); references: uint8 (N, 64, 64, 3) on grey; masks: uint8 (N, 64,
+    64), 255 = subject; both of the members that are not told, in their order."""
 
     target: np.ndarray
     composite: np.ndarray
@@ -187,13 +223,14 @@ def draw(
     return albedo.astype(np.float32), _soft(-distance, pixel).astype(np.float32)
 
 
-def _background_table() -> np.ndarray:
-    """Every place in every light: float32 (places, lights, SIZE, SIZE, 3) in 0..1."""
-    y, x = (np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5) / SIZE
-    out = np.empty((len(PLACES), len(LIGHTS), SIZE, SIZE, 3), np.float32)
+@lru_cache(maxsize=8)
+def _backgrounds(size: int) -> np.ndarray:
+    """Every place in every light: float32 (places, lights, size, size, 3) in 0..1."""
+    y, x = (np.mgrid[0:size, 0:size].astype(np.float32) + 0.5) / size
+    out = np.empty((len(PLACES), len(LIGHTS), size, size, 3), np.float32)
     for place in range(len(PLACES)):
         edge = _HORIZON[place] + 0.03 * np.sin(6.283 * (x * (1 + 0.5 * place) + 0.3 * place))
-        ground = _soft(y - edge, 1 / SIZE)[..., None]
+        ground = _soft(y - edge, 1 / size)[..., None]
         sky = _SKY[place] * (0.85 + 0.25 * y[..., None])
         land = _GROUND[place] * (1.1 - 0.25 * y[..., None])
         scene = sky * (1 - ground) + land * ground
@@ -202,43 +239,96 @@ def _background_table() -> np.ndarray:
     return out
 
 
-_BACKGROUNDS = _background_table()
+def background(place: int, light: int, size: int = SIZE) -> np.ndarray:
+    """The empty scene, float32 (size, size, 3) in 0..1."""
+    return _backgrounds(size)[place, light].copy()
 
 
-def background(place: int, light: int) -> np.ndarray:
-    """The empty scene, float32 (SIZE, SIZE, 3) in 0..1."""
-    return _BACKGROUNDS[place, light].copy()
+def distance(member: Member, size: int) -> float:
+    """How far away a creature is, in the camera's units: that of its cuboid, or the farther the larger its box."""
+    if member.solid is not None:
+        return member.solid.centre[2]
+    x1, y1, x2, y2 = member.box
+    return 2 + 8 * (x2 - x1) * (y2 - y1) / size**2
 
 
-def front_order(boxes: tuple[tuple[int, int, int, int], ...]) -> tuple[int, ...]:
-    """Indices from back to front in the target: larger boxes behind, ties by index."""
-    return tuple(
-        sorted(range(len(boxes)), key=lambda i: (-(boxes[i][2] - boxes[i][0]) * (boxes[i][3] - boxes[i][1]), i))
-    )
+def front_order(scene: Scene) -> tuple[int, ...]:
+    """Indices from back to front in the target: the farther behind, ties by index."""
+    far = [distance(m, scene.size) for m in scene.members]
+    return tuple(sorted(range(len(far)), key=lambda i: (-far[i], i)))
+
+
+def _upright(member: Member, creature: Creature) -> tuple[np.ndarray, np.ndarray]:
+    """Albedo and cover of a creature in a member's box as the target shows it: filling the box, or posed as the
+    member's cuboid is."""
+    x1, y1, x2, y2 = member.box
+    half, lean = ((x2 - x1) / 2, (y2 - y1) / 2), 0.0
+    if member.solid is not None:
+        half, lean = member.solid.half_size(x2 - x1, y2 - y1), member.solid.roll
+    return draw(creature, x2 - x1, y2 - y1, *half, lean)
 
 
 def cover(member: Member) -> np.ndarray:
-    """Cover of the upright creature in its box, float32 (box height, box width)."""
+    """Cover of the creature in its box as the target shows it, float32 (box height, box width)."""
+    return _upright(member, member.creature)[1]
+
+
+def paint(canvas: np.ndarray, member: Member, light: int, creature: Creature | None = None) -> None:
+    """Draws a member (or another creature in its place) into `canvas` (float32 (size, size, 3)), lit by the scene,
+    in place."""
     x1, y1, x2, y2 = member.box
-    return draw(member.creature, x2 - x1, y2 - y1, (x2 - x1) / 2, (y2 - y1) / 2, 0.0)[1]
-
-
-def paint(canvas: np.ndarray, creature: Creature, box: tuple[int, int, int, int], light: int) -> None:
-    """Draws an upright creature into `canvas` (float32 (SIZE, SIZE, 3)), lit by the scene, in place."""
-    x1, y1, x2, y2 = box
-    albedo, alpha = draw(creature, x2 - x1, y2 - y1, (x2 - x1) / 2, (y2 - y1) / 2, 0.0)
+    albedo, alpha = _upright(member, creature or member.creature)
     lit = np.clip(albedo * _LAMP[light] + _HAZE[light], 0, 1)
     part = canvas[y1:y2, x1:x2]
     part += (lit - part) * alpha[..., None]
 
 
 def render_target(scene: Scene, skip: tuple[int, ...] = ()) -> np.ndarray:
-    """The picture to be made, float32 (SIZE, SIZE, 3) in 0..1; members in `skip` are left out."""
-    canvas = background(scene.place, scene.light)
-    for index in front_order(tuple(m.box for m in scene.members)):
+    """The picture to be made, float32 (size, size, 3) in 0..1; members in `skip` are left out."""
+    canvas = background(scene.place, scene.light, scene.size)
+    for index in front_order(scene):
         if index not in skip:
-            paint(canvas, scene.members[index].creature, scene.members[index].box, scene.light)
+            paint(canvas, scene.members[index], scene.light)
     return canvas
+
+
+def masks(scene: Scene) -> np.ndarray:
+    """The pixels in which the target shows each member, bool (N, size, size): exact, and no pixel twice."""
+    out = np.zeros((len(scene.members), scene.size, scene.size), bool)
+    for index in front_order(scene):
+        x1, y1, x2, y2 = scene.members[index].box
+        own = cover(scene.members[index]) >= 0.5
+        out[:, y1:y2, x1:x2] &= ~own
+        out[index, y1:y2, x1:x2] = own
+    return out
+
+
+def depth(scene: Scene) -> np.ndarray:
+    """Distance along the camera's axis of what the target shows, float32 (size, size); infinite where there is no
+    creature. A creature bulges towards the camera by a tenth of its height."""
+    out = np.full((scene.size, scene.size), np.inf, np.float32)
+    for member, own in zip(scene.members, masks(scene), strict=True):
+        far = distance(member, scene.size)
+        x1, y1, x2, y2 = member.box
+        x = (np.arange(x1, x2, dtype=np.float32) + 0.5 - (x1 + x2) / 2) * 2 / (x2 - x1)
+        y = (np.arange(y1, y2, dtype=np.float32) + 0.5 - (y1 + y2) / 2) * 2 / (y2 - y1)
+        bulge = np.sqrt(np.clip(1 - x[None] ** 2 - y[:, None] ** 2, 0, 1))
+        height = far * (y2 - y1) / scene.size
+        inside = own[y1:y2, x1:x2]
+        out[y1:y2, x1:x2][inside] = (far - 0.1 * height * bulge)[inside]
+    return out
+
+
+def cuboids(scene: Scene) -> tuple[Cuboid, ...]:
+    """One cuboid a member, in the camera of :mod:`solids`: the one it stands in, or for a flat scene an upright one
+    whose middle plane fills its box."""
+    return tuple(
+        m.solid or solids.around(m.box, distance(m, scene.size), 0.25 * distance(m, scene.size), scene.size)
+        for m in scene.members
+    )
+
+
+# ---- what the user gives -------------------------------------------------------------------------
 
 
 def _reference_mask(member: Member) -> np.ndarray:
@@ -257,84 +347,59 @@ def render_reference(member: Member) -> tuple[np.ndarray, np.ndarray]:
     return (pixels + 0.5).astype(np.uint8), np.where(subject, np.uint8(255), np.uint8(0))
 
 
-class Cutout(NamedTuple):
-    """A cut-out placed by the instance rule (equal area, aspect kept, centred): source rows and columns, target
-    size, place."""
-
-    source: tuple[int, int, int, int]
-    width: int
-    height: int
-    left: int
-    top: int
-
-    def window(self) -> tuple[slice, slice, slice, slice]:
-        """Rows and columns on the canvas, then rows and columns of the cut-out."""
-        x1, y1 = max(self.left, 0), max(self.top, 0)
-        x2, y2 = min(self.left + self.width, SIZE), min(self.top + self.height, SIZE)
-        own = slice(y1 - self.top, y2 - self.top), slice(x1 - self.left, x2 - self.left)
-        return slice(y1, y2), slice(x1, x2), *own
-
-    def resize(self, picture: np.ndarray) -> np.ndarray:
-        x1, y1, x2, y2 = self.source
-        part = Image.fromarray(np.ascontiguousarray(picture[y1:y2, x1:x2]))
-        return np.asarray(part.resize((self.width, self.height), Image.Resampling.BILINEAR))
+def shown_members(scene: Scene) -> tuple[Member, ...]:
+    """The members that have a reference, in their order."""
+    return tuple(m for m in scene.members if not m.told)
 
 
-def place(mask: np.ndarray, box: tuple[int, int, int, int]) -> Cutout:
-    """Where a cut-out with this mask (uint8 (64, 64)) lands when it is pasted into a box."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    x1, y1, x2, y2 = int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1
-    scale = float(np.sqrt((box[2] - box[0]) * (box[3] - box[1]) / ((x2 - x1) * (y2 - y1))))
-    w, h = max(1, int((x2 - x1) * scale)), max(1, int((y2 - y1) * scale))
-    return Cutout((x1, y1, x2, y2), w, h, (box[0] + box[2]) // 2 - w // 2, (box[1] + box[3]) // 2 - h // 2)
+def request(scene: Scene) -> tuple[Layout, tuple[Reference, ...]]:
+    """What a user of the product would give for a scene: boxes in painting order, and the references bound to them."""
+    return _request(scene, [render_reference(m) for m in shown_members(scene)])
 
 
-def footprint(mask: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """The pixels that a pasted cut-out covers, bool (SIZE, SIZE)."""
-    cut = place(mask, box)
-    rows, cols, own_rows, own_cols = cut.window()
-    out = np.zeros((SIZE, SIZE), bool)
-    out[rows, cols] = (cut.resize(mask) >= 128)[own_rows, own_cols]
-    return out
+def _request(scene: Scene, views: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Layout, tuple[Reference, ...]]:
+    members = shown_members(scene)
+    references = tuple(
+        Reference(f"{number} {m.creature.name}", *view, tokens=(REFERENCE_SIZE // TOKEN) ** 2)
+        for number, (m, view) in enumerate(zip(members, views, strict=True), 1)
+    )
+    boxes = (Instance(f"b{n}", Box(*m.box), n, m.creature.name) for n, m in enumerate(members, 1))
+    return Layout(scene.size, scene.size, tuple(boxes)), references
 
 
-def shown(members: tuple[Member, ...]) -> tuple[float, ...]:
-    """Share of each cut-out that the composite shows."""
-    covered = np.zeros((SIZE, SIZE), bool)
-    shares = []
-    for member in reversed(members):
-        own = footprint(np.where(_reference_mask(member), np.uint8(255), np.uint8(0)), member.box)
-        shares.append(float((own & ~covered).sum() / max(1, own.sum())))
-        covered |= own
-    return tuple(reversed(shares))
-
-
-def paint_composite(
-    members: tuple[Member, ...], views: list[tuple[np.ndarray, np.ndarray]], ground: np.ndarray | None = None
-) -> np.ndarray:
-    """The user's composite, uint8 (SIZE, SIZE, 3) on mid grey or on `ground`: cut-outs pasted bottom first, hard
-    edges."""
-    canvas = np.full((SIZE, SIZE, 3), GREY, np.uint8) if ground is None else ground.copy()
-    for member, (pixels, mask) in zip(members, views, strict=True):
-        cut = place(mask, member.box)
-        rows, cols, own_rows, own_cols = cut.window()
-        inside = (cut.resize(mask) >= 128)[own_rows, own_cols]
-        canvas[rows, cols][inside] = cut.resize(pixels)[own_rows, own_cols][inside]
-    return canvas
+def shown(members: tuple[Member, ...], size: int = SIZE) -> tuple[float, ...]:
+    """Share that the composite shows of the cut-out of each member that has one."""
+    blank = np.zeros((REFERENCE_SIZE, REFERENCE_SIZE, 3), np.uint8)  # only the masks matter
+    scene = Scene("", 0, 0, members, size)
+    views = [(blank, np.where(_reference_mask(m), np.uint8(255), np.uint8(0))) for m in shown_members(scene)]
+    return compose(*_request(scene, views)).visible
 
 
 def render(scene: Scene) -> Picture:
     """Target, composite and references of a scene."""
-    views = [render_reference(m) for m in scene.members]
-    composite = paint_composite(scene.members, views)
+    layout, references = request(scene)
     target = (render_target(scene) * 255 + 0.5).astype(np.uint8)
-    return Picture(target, composite, np.stack([v[0] for v in views]), np.stack([v[1] for v in views]))
+    side = (len(references), REFERENCE_SIZE, REFERENCE_SIZE)
+    return Picture(
+        target,
+        compose(layout, references).composite,
+        np.stack([r.pixels for r in references]) if references else np.zeros((*side, 3), np.uint8),
+        np.stack([r.mask for r in references]) if references else np.zeros(side, np.uint8),
+    )
 
 
 def render_pasted(scene: Scene) -> np.ndarray:
     """The composite over the true background, uint8: what a model that copies would make. DPO turns away from it."""
-    ground = (background(scene.place, scene.light) * 255 + 0.5).astype(np.uint8)
-    return paint_composite(scene.members, [render_reference(m) for m in scene.members], ground)
+    layout, references = request(scene)
+    canvas = (background(scene.place, scene.light, scene.size) * 255 + 0.5).astype(np.uint8)
+    covered = np.zeros(canvas.shape[:2], bool)
+    for instance, reference in zip(layout.instances, references, strict=True):
+        cut = placement.placed(instance, reference, layout, "instance", False)
+        x1, y1 = max(cut.x, 0), max(cut.y, 0)
+        x2, y2 = min(cut.x + cut.mask.shape[1], scene.size), min(cut.y + cut.mask.shape[0], scene.size)
+        covered[y1:y2, x1:x2] |= cut.mask[y1 - cut.y : y2 - cut.y, x1 - cut.x : x2 - cut.x]
+    np.copyto(canvas, compose(layout, references).composite, where=covered[..., None])
+    return canvas
 
 
 # ---- choosing a scene ----------------------------------------------------------------------------
@@ -347,11 +412,11 @@ def _member(rng: np.random.Generator, split: str, box: tuple[int, int, int, int]
     return Member(creature, box, float(rng.uniform(-20, 20)), lamp)
 
 
-def _box(rng: np.random.Generator, low: int, high: int) -> tuple[int, int, int, int]:
+def _box(rng: np.random.Generator, low: int, high: int, size: int = SIZE) -> tuple[int, int, int, int]:
     """A box on the 4 pixel grid, nearly square, sides in low..high."""
     w = int(rng.integers(low // 4, high // 4 + 1)) * 4
     h = int(np.clip(w + 4 * rng.integers(-1, 2), low, high))
-    x, y = int(rng.integers(0, (SIZE - w) // 4 + 1)) * 4, int(rng.integers(0, (SIZE - h) // 4 + 1)) * 4
+    x, y = int(rng.integers(0, (size - w) // 4 + 1)) * 4, int(rng.integers(0, (size - h) // 4 + 1)) * 4
     return x, y, x + w, y + h
 
 
@@ -402,6 +467,65 @@ def _flexible(rng: np.random.Generator, split: str) -> tuple[Member, ...]:
         return tuple(members)
 
 
+def _dense(rng: np.random.Generator, split: str) -> tuple[Member, ...]:
+    """Six to nine creatures, a third of them tiny; some touch, none covers another by more than a third."""
+    while True:
+        count = int(rng.integers(6, MOST + 1))
+        boxes: list[tuple[int, int, int, int]] = []
+        for _ in range(80):
+            low, high = (24, 36) if rng.random() < 0.33 else (40, 64)
+            box = _box(rng, low, high, DENSE_SIZE)
+            if max((overlap(box, b) for b in boxes), default=0.0) <= 0.33:
+                boxes.append(box)
+            if len(boxes) == count:
+                break
+        touching = any(overlap(a, b, gap=2) > 0 for i, a in enumerate(boxes) for b in boxes[:i])
+        if len(boxes) == count and touching:
+            return tuple(_member(rng, split, b) for b in boxes)
+
+
+def _words(rng: np.random.Generator, split: str) -> tuple[Member, ...]:
+    """One to three creatures that stand apart, at least one of them told by the words alone."""
+    while True:
+        count = int(rng.integers(1, 4))
+        boxes: list[tuple[int, int, int, int]] = []
+        for _ in range(60):
+            box = _box(rng, 40, {1: 88, 2: 72, 3: 60}[count])
+            if not any(overlap(box, b, gap=2) for b in boxes):
+                boxes.append(box)
+            if len(boxes) == count:
+                told = rng.random(count) < 0.7
+                told[int(rng.integers(count))] = True
+                return tuple(_member(rng, split, b)._replace(told=bool(t)) for b, t in zip(boxes, told, strict=True))
+
+
+def _solid(rng: np.random.Generator, split: str) -> tuple[Member, ...]:
+    """Two to four creatures on the ground plane, turned by up to 50 degrees and leaning by up to 25, each mostly in
+    sight."""
+    while True:
+        members: list[Member] = []
+        count = int(rng.integers(2, 5))
+        for _ in range(60):
+            solid = solids.standing(
+                x=float(rng.uniform(-2.2, 2.2)),
+                z=float(rng.uniform(2.4, 5.0)),
+                size=(float(rng.uniform(0.7, 1.3)), float(rng.uniform(0.7, 1.3)), float(rng.uniform(0.3, 0.5))),
+                yaw=float(rng.uniform(-50, 50)),
+                roll=float(rng.uniform(-25, 25)),
+            )
+            box = solid.middle_box(SIZE)
+            if min(box[:2]) < 0 or max(box[2:]) > SIZE or min(box[2] - box[0], box[3] - box[1]) < 24:
+                continue
+            if any(overlap(box, m.box) > 0.5 for m in members):
+                continue
+            members.append(_member(rng, split, box)._replace(solid=solid))
+            if len(members) == count:
+                return tuple(members)
+
+
+_CHOOSE = {"flexible": _flexible, "dense": _dense, "words": _words, "solid": _solid}
+
+
 def scene(seed: int, split: str, index: int, tier: str) -> Scene:
     """Scene `index` of a split; the same arguments give the same scene on every machine."""
     if tier not in TIERS:
@@ -410,5 +534,5 @@ def scene(seed: int, split: str, index: int, tier: str) -> Scene:
         raise InputError(f"The split {split!r} is unknown; use one of {', '.join(SPLITS)}.")
     rng = np.random.default_rng((seed, SPLITS.index(split), TIERS.index(tier), index))
     place, light = int(rng.integers(len(PLACES))), int(rng.integers(len(LIGHTS)))
-    members = _flexible(rng, split) if tier == "flexible" else _ordinary(rng, split, tier)
-    return Scene(tier, place, light, members)
+    members = _CHOOSE[tier](rng, split) if tier in _CHOOSE else _ordinary(rng, split, tier)
+    return Scene(tier, place, light, members, DENSE_SIZE if tier == "dense" else SIZE)

@@ -1,0 +1,143 @@
+"""The bench of methods: all train on the same terms, and what is judged is what is claimed."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from contextgen_core.errors import InputError
+from contextgen_core.tiny.autoencoder import NARROW, Taesd
+from contextgen_core.training import compare
+from contextgen_core.training.config import from_dict
+from contextgen_core.training.latents import encode_scenes, training_scenes
+from contextgen_core.training.recipes import RECIPES, recipe_of
+from contextgen_core.training.small_world import evaluate, world
+from contextgen_core.training.tasks import build_transformer
+
+FEW = compare.Counts(1, 1, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    torch.manual_seed(0)
+    vae = Taesd(NARROW)
+    for name, tiers in (("128", {"flexible": 1, "complex": 1, "words": 1}), ("192", {"dense": 1})):
+        keys, scenes = zip(*training_scenes(0, tiers, 0, 6), strict=True)
+        encode_scenes(vae, scenes, [world.render(s) for s in scenes], keys=keys).save(folder / name)
+    return folder
+
+
+def arguments(data: Path, folder: Path, *more: str) -> list[str]:
+    fixed = ["--data", str(data), "--folders", "128=0.5", "192=0.5", "--seeds", "1", "--steps", "2", "--batch", "2"]
+    counts = [part for kind, count in FEW._asdict().items() for part in (f"--{kind}", str(count))]
+    paths = ["--output", str(folder), "--evidence", str(folder / "e.md"), "--picture", str(folder / "m.png")]
+    return [*fixed, *counts, "--jobs", "1", *paths, *more]
+
+
+def test_the_command_trains_judges_and_writes_and_takes_up_what_is_done(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "STEPS", 2)
+    (tmp_path / "e.md").write_text(f"# Evidence\n\nbefore\n\n{compare.MARKS[0]}\nstale\n{compare.MARKS[1]}\n\nafter\n")
+    assert compare.main(arguments(data, tmp_path)) == 0
+    text = (tmp_path / "e.md").read_text()
+    assert "before" in text and "after" in text and "stale" not in text
+    titles = [RECIPES[name].title for name in RECIPES] + list(compare.CONTROLS.values())
+    assert all(text.count(f"| {title} |") >= 2 for title in titles)
+    assert "](m.png)" in text and (tmp_path / "m.png").is_file()
+    outcomes = {name: compare.Outcome.load(tmp_path / f"{name}_0" / "outcome.json") for name in RECIPES}
+    for outcome in outcomes.values():
+        assert outcome.samples == 4 and outcome.parameters > 1e5 and outcome.tokens > 128 and outcome.flops > 1e9
+    before = {name: (tmp_path / f"{name}_0" / "outcome.json").stat().st_mtime_ns for name in RECIPES}
+    assert compare.main(arguments(data, tmp_path)) == 0
+    assert before == {name: (tmp_path / f"{name}_0" / "outcome.json").stat().st_mtime_ns for name in RECIPES}
+
+
+def test_the_shipped_adapters_are_judged_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Path
+) -> None:
+    monkeypatch.setattr(compare, "STEPS", 2)
+    assert compare.main(arguments(data, tmp_path, "--shipped", "--data", "")) == 0
+    text = (tmp_path / "e.md").read_text()
+    assert compare.SHIPPED_MARKS[0] in text and compare.MARKS[0] not in text
+    assert text.count("| ContextGen |") == 3
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
+def test_a_budget_of_time_becomes_steps_once(data: Path, tmp_path: Path) -> None:
+    tree: dict[str, Any] = {
+        "steps": 2,
+        "batch": 2,
+        "model": {"weights": "shipped"},
+        "data": {"path": str(data / "128")},
+    }
+    config = compare.config_of("contextgen", 0, tree, tmp_path)
+    task_data = compare.open_data(config)
+    steps = compare._steps_in(config, task_data, 5.0)
+    assert steps >= 1 and compare._steps_in(config, task_data, 500.0) == steps
+
+
+def test_the_truth_is_perfect_and_an_empty_scene_is_nothing() -> None:
+    made, empty = {}, {}
+    for name, scenes in FEW.sets().items():
+        test = compare.TestScenes(scenes, [world.render(s) for s in scenes], None)  # type: ignore[arg-type]
+        made[name] = test, np.stack([p.target for p in test.rendered])
+        bare = [(world.background(s.place, s.light, s.size) * 255 + 0.5).astype(np.uint8) for s in scenes]
+        empty[name] = test, np.stack(bare)
+    good, bad = compare._outcome(made, 1, 1.0, 1.0), compare._outcome(empty, 1, 1.0, 1.0)
+    for kind in ("plain", "dense"):
+        assert all(j.exact for j in getattr(good, kind)) and not any(j.exact for j in getattr(bad, kind))
+    assert good.scenery == bad.scenery == 1.0
+    assert all(math.isnan(v) or v >= 0.85 for v in good.found) and all(math.isnan(v) or v == 0 for v in bad.found)
+    assert good.told and all(j.exact for j in good.told) and not any(any(j.nearer) for j in bad.told)
+
+
+def test_another_place_or_light_is_told() -> None:
+    scene = world.scene(0, "test", 0, "complex")
+    for place in range(4):
+        for light in range(4):
+            picture = (world.render_target(scene._replace(place=place, light=light)) * 255).astype(np.uint8)
+            assert evaluate.scenery(scene, picture) == (place, light)
+
+
+def test_outcomes_survive_the_disk(tmp_path: Path) -> None:
+    judgement = evaluate.Judgement(1, 2, True, (True, False, True, True, True), 12.5, float("nan"))
+    told = evaluate.Somewhere(0, 1, (True,) * 5)
+    outcome = compare.Outcome([judgement], [], [0.5, float("nan")], [told], 0.5, 100, 1e9, 0.2, 3.0, 64, 10)
+    outcome.save(tmp_path / "o.json")
+    again = compare.Outcome.load(tmp_path / "o.json")
+    assert repr(again) == repr(outcome) and again.told[0].exact and not again.plain[0].exact
+
+
+def test_a_method_nobody_registered_is_named() -> None:
+    config = from_dict({"stage": "sft", "output": "x", "method": {"name": "odd"}})
+    with pytest.raises(InputError, match="method.name is 'odd'"):
+        recipe_of(config)
+    with pytest.raises(InputError, match="--folders is 'odd'"):
+        compare._shared(argparse.Namespace(data="x", shipped=False, folders=["odd"]))
+    with pytest.raises(InputError, match="--data is missing"):
+        compare._shared(argparse.Namespace(data="", shipped=False, folders=[]))
+
+
+def test_every_recipe_starts_as_the_base_itself(data: Path, tmp_path: Path) -> None:
+    """An untrained adapter changes nothing: all methods start from the same model."""
+    shared = {"steps": 1, "batch": 2, "model": {"weights": "shipped"}, "data": {"path": str(data / "128")}}
+    for name, recipe in RECIPES.items():
+        config = compare.config_of(name, 0, shared, tmp_path)
+        plain, adapted = build_transformer(config), build_transformer(config)
+        recipe.adapt(adapted, config, None)
+        loaded = compare.open_data(config)
+        indices = loaded.sets[0].buckets()[-1][:1]
+        batch = recipe.collate(loaded.sets[0], indices, True, form=loaded.form)
+        noisy, times = torch.randn(batch.target.shape), torch.ones(1)
+        with torch.no_grad():
+            first = recipe.network(plain, config)(batch, noisy, times)
+            second = recipe.network(adapted, config)(batch, noisy, times)
+        assert torch.allclose(first, second, atol=1e-6)
