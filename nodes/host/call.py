@@ -193,7 +193,7 @@ class Call:
     def vec_of(self, timestep: float | None, guidance: float | None) -> torch.Tensor:
         """The conditioning vector (B, D) of tokens with a timestep or guidance of their own."""
         given, model = self.given, self.transformer
-        at = given.get("timestep", given.get("timesteps"))
+        at = given["timestep"]
         at = at if timestep is None else torch.full_like(at, timestep)
         dtype = given["x"].dtype
         vec = model.time_in(flux_layers.timestep_embedding(at, 256).to(dtype))

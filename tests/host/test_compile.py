@@ -59,7 +59,9 @@ def test_one_graph_for_all_steps_and_the_right_one_for_each_layout(small: Any) -
         if number == 0:
             assert graphs() == 1  # three steps, one graph through all blocks
         assert graphs() <= 2  # another layout may need another graph; boxes alone are data
-    assert all("disable" in reason for reason in counters["graph_break"]), dict(counters["graph_break"])  # our planning, before the first block
+    assert all("disable" in reason for reason in counters["graph_break"]), dict(
+        counters["graph_break"]
+    )  # our planning, before the first block
 
 
 def test_patching_after_compiling_works_too(small: Any) -> None:
