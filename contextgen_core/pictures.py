@@ -7,12 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .methods.contextgen.report import colour
-
 Rectangle = tuple[int, int, int, int]  # xyxy, half-open
 
 GAP = 6  # pixels
+# Okabe and Ito's colours, told apart by most colour-blind eyes.
+PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 WHITE, BLACK = (255, 255, 255), (20, 20, 20)
+
+
+def colour(number: int) -> tuple[int, int, int]:
+    """The colour of the box of that number, from 0."""
+    return PALETTE[number % len(PALETTE)]
 
 
 def enlarged(picture: np.ndarray, times: int) -> np.ndarray:

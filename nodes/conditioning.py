@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..contextgen_core import prepare
 from ..contextgen_core.composite.compose import Scene
+from ..contextgen_core.errors import InputError
 from ..contextgen_core.methods.contextgen.method import CONTEXTGEN
 from . import host
 from .pictures import empty_latent, encode_pictures
@@ -36,6 +37,12 @@ class ContextGenConditioning(io.ComfyNode):
         latent = empty_latent(layout, batch_size)
         if not layout.layout.instances:
             return io.NodeOutput(conditioning, {"samples": latent})
+        if not any(reference is not None for reference in layout.references):
+            raise InputError(
+                "the layout has boxes but none is bound to a reference; bind a reference to at least one box.",
+                NODE,
+                "layout",
+            )
         with naming(NODE, "layout"):
             prepared = prepare(layout, CONTEXTGEN.name)
         latents = encode_pictures(NODE, vae, prepared.pictures)

@@ -9,9 +9,9 @@ from PIL import Image
 
 from ..contextgen_core import prepare
 from ..contextgen_core.composite.compose import Scene
-from ..contextgen_core.methods.contextgen.method import CONTEXTGEN
-from ..contextgen_core.methods.contextgen.report import TEXT_TOKENS, ModelSize, draw_layout, measure
-from ..contextgen_core.methods.contextgen.settings import Settings
+from ..contextgen_core.methods.boundary import Bound
+from ..contextgen_core.methods.registry import methods
+from ..contextgen_core.report import FLUX1, TEXT_TOKENS, draw_layout, measure
 from . import host
 from .sockets import LayoutType, naming, preview, schema, to_image
 from .text import TEMPLATE_KEY
@@ -36,25 +36,28 @@ class ContextGenReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, layout: Scene, model: Any = None, conditioning: list[Any] | None = None) -> io.NodeOutput:
-        settings, size = Settings(), ModelSize()
+        backbone, on_model = FLUX1, ()
         if model is not None:
             with naming(NODE, "model"):
                 backbone = host.family_of(model).backbone
-            settings = host.settings_of(model, CONTEXTGEN) or settings
-            size = ModelSize(backbone.width, backbone.double, backbone.single)
-        with naming(NODE, "layout"):
-            plan = prepare(layout, CONTEXTGEN.name).plan
+            on_model = host.methods_of(model)
         text = conditioning[0][0].shape[1] if conditioning else TEXT_TOKENS
-        lines = [measure(plan, settings, text, size, layout.warnings).as_text(), "", *_notes(model, conditioning)]
-        overlay = draw_layout(layout)
-        report = "\n".join(lines).strip()
-        ui = {"images": [preview(Image.fromarray(overlay))], "text": [report]}
+        parts = []
+        for method, settings in on_model or [(default, default.default_settings()) for default in methods()[:1]]:
+            with naming(NODE, "layout"):
+                prepared = prepare(layout, method.name)
+            bound = Bound(method, prepared.plan, settings)
+            warnings = (*layout.warnings, *prepared.warnings)
+            parts.append((method.label, measure(bound, text, backbone, warnings).as_text()))
+        told = [text for _, text in parts] if len(parts) == 1 else [f"{label}\n{text}" for label, text in parts]
+        report = "\n".join(["\n\n".join(told), "", *_notes(model is None or bool(on_model), conditioning)]).strip()
+        ui = {"images": [preview(Image.fromarray(overlay := draw_layout(layout)))], "text": [report]}
         return io.NodeOutput(to_image(overlay), report, ui=ui)
 
 
-def _notes(model: Any, conditioning: list[Any] | None) -> list[str]:
+def _notes(follows: bool, conditioning: list[Any] | None) -> list[str]:
     notes = []
-    if model is not None and host.settings_of(model, CONTEXTGEN) is None:
+    if not follows:
         notes.append("warning: the model has not gone through ContextGen Patch Model, so a layout has no effect on it.")
     if conditioning:
         template = conditioning[0][1].get(TEMPLATE_KEY)

@@ -30,17 +30,20 @@ import numpy as np
 from PIL import Image
 
 from .. import pictures as sheets
+from ..backbones.record import Backbone
 from ..composite.compose import compose
 from ..composite.references import Reference, subject_from_image
 from ..errors import InputError
 from ..layout.box import Box
 from ..layout.layout import Instance, Layout
 from ..lora.adapter import load_adapter
-from ..methods.boundary import Prepared
+from ..methods.boundary import Bound, Prepared
 from ..methods.contextgen.prompt import wrap
-from ..methods.contextgen.report import ModelSize, draw_layout, draw_visibility, measure
 from ..methods.contextgen.schedule import Rule
 from ..methods.contextgen.settings import Settings
+from ..methods.contextgen.visibility_picture import draw_visibility
+from ..methods.registry import method as method_named
+from ..report import draw_layout, measure
 from ..tiny import model as tiny
 from ..training.small_world import evaluate, world
 from ..verbs import DiffusersModel, prepare, sample
@@ -208,11 +211,13 @@ def run(case: Case, out: Path) -> dict[str, Any]:
     for name, pixels in pictures.items():
         if pixels is not None:
             Image.fromarray(pixels).save(out / f"{case.name}_{name}.png", optimize=True)
-    size = ModelSize(
-        tiny.CONFIG.attention_head_dim * tiny.CONFIG.num_attention_heads,
-        tiny.CONFIG.num_layers,
-        tiny.CONFIG.num_single_layers,
+    size = Backbone(
+        "the small model",
+        double=tiny.CONFIG.num_layers,
+        single=tiny.CONFIG.num_single_layers,
+        width=tiny.CONFIG.attention_head_dim * tiny.CONFIG.num_attention_heads,
     )
+    bound = Bound(method_named(prepared.method), prepared.plan, Settings())
     return {
         "case": case.name,
         "host": "diffusers",
@@ -225,8 +230,8 @@ def run(case: Case, out: Path) -> dict[str, Any]:
         "seed": SEED,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         **more,
-        **measure(prepared.plan, Settings(), tiny.text_tokens(), size, scene.warnings).as_json(),
-        "same_layout_on_flux1_kontext": measure(prepared.plan).as_json(),
+        **measure(bound, tiny.text_tokens(), size, scene.warnings).as_json(),
+        "same_layout_on_flux1_kontext": measure(bound).as_json(),
     }
 
 

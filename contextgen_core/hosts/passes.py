@@ -90,12 +90,7 @@ def _planned(request: PassRequest) -> Pass:
         raise RuntimeError(f"{len(forward.blocks)} blocks are described, the model has {request.blocks.all}")
     if forward.phrases + sum(f.phrases for f in forwards if f is not forward):
         forward = replace(forward, phrases=sum(f.phrases for f in forwards))
-    rows, columns = request.noise
-    image = rows * columns + forward.conditions if forward.kept is None else len(forward.kept)
-    lengths, length = [], forward.phrases + request.text + image
-    for block in forward.blocks:
-        lengths.append(length)
-        length = length if block.leave is None else block.leave
+    lengths = forward.lengths(request.text, request.noise)
     wanted = "auto" if owner is None else request.bounds[owner].method.kernel(request.bounds[owner].settings)
     sample = torch.empty(0, device=request.device, dtype=request.dtype)
     try:
@@ -110,7 +105,7 @@ def _planned(request: PassRequest) -> Pass:
         owner=None if owner is None else request.bounds[owner],
         forward=forward,
         programs=compile_blocks(groups, kernel, request.device, request.dtype),
-        lengths=tuple(lengths),
+        lengths=lengths,
         leave=tuple(block.leave for block in forward.blocks),
         afters=tuple(_afters(forwards, at) for at in range(request.blocks.all)),
         segments=() if rebuilds is None else forwards[rebuilds].segments,

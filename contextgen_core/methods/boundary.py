@@ -203,6 +203,23 @@ class Forward:
     segments: tuple[Segment, ...] = ()
     private: Any = None
 
+    def lengths(self, text: int, noise: tuple[int, int]) -> tuple[int, ...]:
+        """Joint tokens that enter each block, with ``text`` tokens of the prompt and (rows, columns) of noise."""
+        image = noise[0] * noise[1] + self.conditions if self.kept is None else len(self.kept)
+        lengths, length = [], self.phrases + text + image
+        for block in self.blocks:
+            lengths.append(length)
+            length = length if block.leave is None else block.leave
+        return tuple(lengths)
+
+
+class Part(NamedTuple):
+    """A part of the sequence, for reports: all its tokens, and how many of them are computed with."""
+
+    name: str
+    tokens: int
+    kept: int
+
 
 class Method(ABC):
     """One method. Instances have no state: everything lives in plan, settings and call.
@@ -259,6 +276,16 @@ class Method(ABC):
     def computed_tokens(self, plan: Any, settings: Any) -> int:
         """Condition tokens that one picture computes with at most: for the host's estimate of memory."""
         return sum(rows * columns for rows, columns in self.sizes(plan)[1])
+
+    def parts(self, plan: Any, settings: Any) -> tuple[Part, ...]:
+        """The image tokens (and phrases) in parts, as a report lists them behind the text."""
+        noise, *pictures = (rows * columns for rows, columns in (self.sizes(plan)[0], *self.sizes(plan)[1]))
+        rest = (Part(f"picture {number}", tokens, tokens) for number, tokens in enumerate(pictures, 1))
+        return (Part("noise", noise, noise), *rest)
+
+    def notes(self, plan: Any, settings: Any) -> tuple[str, ...]:
+        """Sentences for a report about what its figures do not show."""
+        return ()
 
     @abstractmethod
     def forward(self, plan: Any, settings: Any, call: ForwardCall) -> Forward:

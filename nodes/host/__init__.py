@@ -13,7 +13,7 @@ A call that does not come through all of its hooks raises: a silent no-op would 
 
 from .conditioning import attach, plan_of
 from .families import Family, family_of
-from .install import Probe, install, settings_of, watched
+from .install import Probe, install, methods_of, settings_of, watched
 from .models import build_flux
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "build_flux",
     "family_of",
     "install",
+    "methods_of",
     "plan_of",
     "settings_of",
     "watched",

@@ -77,6 +77,11 @@ def installed_on(model: Any) -> Installed:
     return wrappers[0].args[0] if wrappers else Installed()
 
 
+def methods_of(model: Any) -> tuple[tuple[Method, Any], ...]:
+    """The methods on a model with their settings, in the order in which they were put there."""
+    return tuple((method_named(name), settings) for name, settings in installed_on(model).entries)
+
+
 def settings_of(model: Any, method: Method) -> Any | None:
     """The settings that :func:`install` put on a model for a method, None if it is not there."""
     return installed_on(model).settings(method.name)

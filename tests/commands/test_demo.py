@@ -14,7 +14,7 @@ from contextgen_core import pictures as sheets
 from contextgen_core.commands import demo
 from contextgen_core.composite.compose import compose
 from contextgen_core.layout.matching import iou_matrix
-from contextgen_core.methods.contextgen.report import colour
+from contextgen_core.pictures import colour
 from contextgen_core.tiny import model as tiny
 from contextgen_core.training.small_world import world
 

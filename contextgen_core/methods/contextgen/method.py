@@ -6,8 +6,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, cast
 
 from ...attention.groups import Group
-from ...errors import InputError
-from ..boundary import Block, Forward, ForwardCall, Method, Prepared, RunPosition
+from ..boundary import Block, Forward, ForwardCall, Method, Part, Prepared, RunPosition
 from .references import PreparedReference, prepare
 from .schedule import BlockPlan
 from .sequence import Plan, plan_from_scene
@@ -28,10 +27,6 @@ class ContextGen(Method):
 
     def prepare(self, scene: Scene, options: None = None) -> Prepared:
         """Pictures are the composite, then a reference for each box that has one; each reference is read once."""
-        if not any(reference is not None for reference in scene.references):
-            raise InputError(
-                "the layout has boxes but none is bound to a reference; bind a reference to at least one box."
-            )
         width, height = scene.layout.width, scene.layout.height
         read: dict[int, PreparedReference] = {}
         for reference in scene.references:
@@ -66,6 +61,23 @@ class ContextGen(Method):
             return plan.image_tokens - plan.noise_tokens
         read = references_read(plan, settings)
         return plan.noise_tokens + sum(sum(plan.references[number].valid) for number in read)
+
+    def parts(self, plan: Plan, settings: Settings) -> tuple[Part, ...]:
+        noise, read = plan.noise_tokens, references_read(plan, settings)
+        kept = [
+            (sum(r.valid) if settings.prune else r.tokens) if n in read else 0 for n, r in enumerate(plan.references)
+        ]
+        references = enumerate(zip(plan.references, kept, strict=True), 1)
+        return (
+            Part("noise", noise, noise),
+            Part("layout", noise, noise),
+            *(Part(f"{number} {reference.name}", reference.tokens, count) for number, (reference, count) in references),
+        )
+
+    def notes(self, plan: Plan, settings: Settings) -> tuple[str, ...]:
+        if not windows(plan, settings):
+            return ()
+        return ("some references are read in a part of the run only; the other steps cost less than shown.",)
 
     def forward(self, plan: Plan, settings: Settings, call: ForwardCall) -> Forward:
         numbers = cast("tuple[int, ...]", call.moment)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from contextgen_core.backbones.record import Backbone
 from contextgen_core.composite.compose import compose
 from contextgen_core.composite.references import Reference
 from contextgen_core.layout.box import Box
 from contextgen_core.layout.layout import Instance, Layout
 from contextgen_core.layout.tokens import TokenBox
-from contextgen_core.methods.contextgen.report import ModelSize, colour, draw_layout, draw_visibility, measure
+from contextgen_core.methods.boundary import Bound
+from contextgen_core.methods.contextgen.method import CONTEXTGEN
 from contextgen_core.methods.contextgen.schedule import Rule
 from contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens
 from contextgen_core.methods.contextgen.settings import Settings, arrange, references_read
 from contextgen_core.methods.contextgen.visibility import dense_mask
+from contextgen_core.methods.contextgen.visibility_picture import draw_visibility
+from contextgen_core.pictures import colour
+from contextgen_core.report import FLUX1, Report, draw_layout
+from contextgen_core.report import measure as measured
 
 PETA = 1e15
 
@@ -24,6 +30,16 @@ def halved(name: str, width: int, height: int, box: TokenBox, **fields: float) -
     valid = np.zeros((height, width), np.uint8)
     valid[: height // 2] = 1
     return ReferenceTokens(name, width, height, valid.tobytes(), box, **fields)
+
+
+def measure(
+    plan: Plan,
+    settings: Settings | None = None,
+    text: int = 512,
+    model: Backbone = FLUX1,
+    warnings: tuple[str, ...] = (),
+) -> Report:
+    return measured(Bound(CONTEXTGEN, plan, settings or Settings()), text, model, warnings)
 
 
 def tiled(count: int) -> Plan:
@@ -51,7 +67,7 @@ def test_published_cost_of_28_steps(count: int, tokens: int, dense: float, ours:
 def test_pairs_are_those_that_the_rule_allows(rule: Rule) -> None:
     boxes = (TokenBox(0, 0, 8, 12), TokenBox(8, 0, 16, 12))
     plan = Plan(16, 12, tuple(halved(str(n), 6, 4, box) for n, box in enumerate(boxes)))
-    settings, model = Settings(rule=rule), ModelSize(256, 2, 4)
+    settings, model = Settings(rule=rule), Backbone("small", double=2, single=4, width=256)
     sequence, schedule = arrange(plan, settings, references_read(plan, settings), 20, (2, 4))
     pairs = 0
     for number in range(len(schedule)):
@@ -69,7 +85,7 @@ def test_parts_add_up_and_unread_references_cost_nothing() -> None:
     plan = Plan(
         16, 12, (halved("a", 6, 4, TokenBox(0, 0, 4, 4)), halved("b", 4, 4, TokenBox(2, 2, 4, 4), strength=0.0))
     )
-    report = measure(plan, text=10, warnings=["mind the gap."])
+    report = measure(plan, text=10, warnings=("mind the gap.",))
     assert [(p.name, p.tokens, p.kept) for p in report.parts[3:]] == [("1 a", 24, 12), ("2 b", 16, 0)]
     assert report.tokens == 10 + plan.image_tokens and report.kept == 10 + 2 * 192 + 12
     assert "warning: mind the gap." in report.as_text()

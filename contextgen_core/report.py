@@ -14,42 +14,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ...attention.groups import pairs as count_pairs
-from ...layout.tokens import TOKEN, token_box
-from .schedule import Rule
-from .sequence import Plan, TokenSequence
-from .settings import Settings, arrange, references_read, windows
-from .visibility import block_groups, dense_mask
+from .attention.groups import pairs as count_pairs
+from .backbones.record import Backbone
+from .layout.tokens import TOKEN, token_box
+from .methods.boundary import BlockCounts, Bound, ForwardCall, Part
 
 if TYPE_CHECKING:
-    from ...composite.compose import Scene
+    from .composite.compose import Scene
 
+FLUX1 = Backbone("FLUX.1", double=19, single=38, width=3072)
 TEXT_TOKENS = 512
 BYTES = 2  # half precision
 # Tensors of (tokens x width) alive at once in a single block: input, modulated input, q, k, v, MLP (4), attention,
 # the concatenation of the two (5) and the output.
 ALIVE = 17
-MAX_PICTURED = 6144  # tokens; a visibility picture is square in them
 
 GRID_LINE = (255, 255, 255, 72)
-# Okabe and Ito's colours, told apart by most colour-blind eyes.
-PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
-
-
-class ModelSize(NamedTuple):
-    """Width and number of blocks; the default is FLUX.1."""
-
-    width: int = 3072
-    double: int = 19
-    single: int = 38
-
-
-class Part(NamedTuple):
-    """A part of the sequence: all its tokens, and how many of them are computed with."""
-
-    name: str
-    tokens: int
-    kept: int
 
 
 class Cost(NamedTuple):
@@ -119,45 +99,33 @@ class Report:
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
-def measure(
-    plan: Plan,
-    settings: Settings | None = None,
-    text: int = TEXT_TOKENS,
-    model: ModelSize | None = None,
-    warnings: Sequence[str] = (),
-) -> Report:
-    """Counts the tokens and the cost of a step that reads every reference it may ever read.
+def measure(bound: Bound, text: int = TEXT_TOKENS, backbone: Backbone = FLUX1, warnings: Sequence[str] = ()) -> Report:
+    """Counts the tokens and the cost of a step in which everything acts that may ever act.
+
+    text      text tokens of the prompt; those of the method's phrases come besides
+    backbone  the model: its width and its blocks
 
     Query-key pairs are those of the query groups, so the counts are exact.
     """
-    settings, model = settings or Settings(), model or ModelSize()
-    blocks = (model.double, model.single)
-    sequence, schedule = arrange(plan, settings, references_read(plan, settings), text, blocks)
-    blocks_groups = block_groups(sequence, schedule)
-    lengths = [length for _, length in blocks_groups]
+    method, plan, settings = bound
+    noise, pictures = method.sizes(plan)
+    blocks = BlockCounts(backbone.double, backbone.single)
+    forward = method.forward(plan, settings, ForwardCall(method.moment(plan, settings, None), text, blocks, noise))
+    lengths = forward.lengths(text, noise)
     tokens, most = sum(lengths), max(lengths, default=0)
-    pairs = sum(count_pairs(groups, length) for groups, length in blocks_groups)
-    full = text + plan.image_tokens
-    spans = sequence.reference_spans
-    parts = [Part("text", text, text), Part("noise", plan.noise_tokens, plan.noise_tokens)]
-    parts.append(Part("layout", plan.noise_tokens, plan.noise_tokens))
-    for number, reference in enumerate(plan.references):
-        kept = spans[number].size if number in spans else 0
-        parts.append(Part(f"{number + 1} {reference.name}", reference.tokens, kept))
-    notes = list(warnings)
-    if windows(plan, settings):
-        notes.append("some references are read in a part of the run only; the other steps cost less than shown.")
+    pairs = sum(count_pairs(block.groups, length) for block, length in zip(forward.blocks, lengths, strict=True))
+    full = forward.phrases + text + sum(rows * columns for rows, columns in (noise, *pictures))
     return Report(
-        tuple(parts),
-        _cost(model.width, tokens, pairs, most * model.width * BYTES * ALIVE),
+        (Part("text", text, text), *method.parts(plan, settings)),
+        _cost(backbone.width, tokens, pairs, most * backbone.width * BYTES * ALIVE),
         # two boolean masks, and the additive copy that the kernel makes of one
         _cost(
-            model.width,
-            full * len(schedule),
-            full**2 * len(schedule),
-            full * model.width * BYTES * ALIVE + full**2 * (2 + BYTES),
+            backbone.width,
+            full * blocks.all,
+            full**2 * blocks.all,
+            full * backbone.width * BYTES * ALIVE + full**2 * (2 + BYTES),
         ),
-        tuple(notes),
+        (*warnings, *method.notes(plan, settings)),
     )
 
 
@@ -181,10 +149,6 @@ def _bytes(count: int) -> str:
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
-
-
-def colour(number: int) -> tuple[int, int, int]:
-    return PALETTE[number % len(PALETTE)]
 
 
 @lru_cache(maxsize=4)
@@ -247,29 +211,3 @@ def _label(
     x1, y1, x2, y2 = draw.textbbox(at, text, font=font)
     draw.rectangle((x1 - 3, y1 - 3, x2 + 3, y2 + 3), fill=(*fill, 255))
     draw.text(at, text, fill=(0, 0, 0), font=font)
-
-
-def draw_visibility(plan: Plan, text: int, side: int = 512) -> np.ndarray:
-    """Who sees whom in the layers that attend by identity, uint8 (side, side, 3): row = query, column = key.
-
-    White: the parts that see each other in every layer (text, noise, layout); colour n: what sees reference n; black:
-    hidden. Text, noise, layout and references stand in this order, thin lines between them. Raises ValueError for
-    sequences of more than 6144 tokens.
-    """
-    sequence = TokenSequence(plan, text, references_read(plan, Settings()), pruned=False)
-    if sequence.length > MAX_PICTURED:
-        raise ValueError(f"{sequence.length} tokens are too many for a picture; at most {MAX_PICTURED}")
-    mask = dense_mask(sequence, Rule.ICA)
-    shades = np.zeros((sequence.length, 3), np.uint8)
-    shades[: sequence.base_span.stop] = 255
-    for number, span in sequence.reference_spans.items():
-        shades[slice(*span)] = colour(number)
-    picture = Image.fromarray(mask[..., None] * shades[None]).resize((side, side), Image.Resampling.BOX)
-    draw = ImageDraw.Draw(picture)
-    edges = [sequence.noise_span.start, sequence.layout_span.start, sequence.base_span.stop]
-    edges += [span.stop for span in sequence.reference_spans.values()]
-    for edge in edges:
-        at = round(edge * side / sequence.length)
-        draw.line((at, 0, at, side), fill=(128, 128, 128))
-        draw.line((0, at, side, at), fill=(128, 128, 128))
-    return np.array(picture)
