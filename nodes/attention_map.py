@@ -112,12 +112,12 @@ def look(
 def _plan(model: Any, positive: list[Any]) -> Plan:
     if host.settings_of(model, CONTEXTGEN) is None:
         raise InputError(
-            f"{NODE}, model: it does not follow layouts; take the model that comes out of ContextGen Patch Model."
+            "it does not follow layouts; take the model that comes out of ContextGen Patch Model.", NODE, "model"
         )
     plans = [plan for plan in (host.plan_of(values, CONTEXTGEN) for _, values in positive) if plan is not None]
     if len(plans) != 1:
         raise InputError(
-            f"{NODE}, positive: it holds {len(plans)} layouts; connect what comes out of ContextGen Conditioning."
+            f"it holds {len(plans)} layouts; connect what comes out of ContextGen Conditioning.", NODE, "positive"
         )
     return plans[0]
 

@@ -14,9 +14,9 @@ from ..layout.layout import FITS, MAX_STRENGTH, Instance, Layout, box_name
 from ..layout.tokens import TOKEN
 from .ordering import Patch, overlap_order
 from .placement import Cutout, paste_rect, placed
-from .references import GREY, Reference, subject_box
+from .references import GREY, Reference
 
-__all__ = ["FITS", "ORDERS", "Scene", "automatic_order", "compose", "paste_rect"]
+__all__ = ["FITS", "ORDERS", "Scene", "compose", "paste_rect"]
 
 ORDERS = ("drawn", "automatic")
 CUT_OFF_WARNING = 0.1  # share of a subject beyond the canvas from which on it is worth a sentence
@@ -51,16 +51,12 @@ def compose(
     fit: str = "instance",
     order: str = "drawn",
     own_composite: np.ndarray | None = None,
-    *,
-    official: bool = False,
 ) -> Scene:
     """Bind references to boxes and paint the composite.
 
     fit: how a subject fills its box, see placement. order: "drawn" keeps the layout's order, "automatic" puts
         the larger and the more overlapped below. A reference may be bound to several boxes.
     own_composite: uint8 (h, w, 3 or 4), used instead, resized to the canvas, grey where its alpha is empty.
-    official: resample, threshold and cut as the authors' code does, for comparisons: no antialiasing, a faint
-        trace of mask counts, the subject's last row and column are lost.
     Raises InputError for an unknown fit or order and for a reference that is not in the bundle.
     """
     if fit not in FITS:
@@ -76,7 +72,7 @@ def compose(
         visible = tuple(0.0 if reference is None else 1.0 for reference in bound)
         return Scene(layout, bound, composite, drawn, visible, tuple(warnings), fit)
     cutouts = [
-        None if reference is None else placed(instance, reference, layout, fit, official)
+        None if reference is None else placed(instance, reference, layout, fit)
         for instance, reference in zip(layout.instances, bound, strict=True)
     ]
     painted = drawn
@@ -89,17 +85,6 @@ def compose(
     for index in drawn:
         warnings.extend(_subject_warnings(layout, index, bound, cutouts[index], visible[index]))
     return Scene(layout, bound, composite, painted, visible, tuple(warnings), fit)
-
-
-def automatic_order(masks: Sequence[np.ndarray]) -> tuple[int, ...]:
-    """Painting order, bottom first, of placed masks (H, W), subject where nonzero; see overlap_order."""
-    patches: list[Patch] = []
-    for mask in masks:
-        inside = np.asarray(mask) > 0
-        box = subject_box(inside.astype(np.uint8), 1)
-        x1, y1, x2, y2 = box or (0, 0, 0, 0)
-        patches.append(Patch(x1, y1, inside[y1:y2, x1:x2]))
-    return overlap_order(patches)
 
 
 # --- binding --------------------------------------------------------------------------------------

@@ -43,13 +43,11 @@ def paste_rect(
     box: Box,
     image_size: tuple[int, int],
     subject: tuple[int, int, int, int],
-    *,
-    official: bool = False,
 ) -> tuple[int, int, int, int]:
     """Where the subject's source rectangle lands: (x, y, w, h) in canvas pixels, w and h at least 1.
 
     box: already clipped to the canvas. image_size: (width, height) of the reference. subject: half-open
-    source rectangle. official: sizes and centres truncated instead of rounded.
+    source rectangle.
     """
     cw, ch = subject[2] - subject[0], subject[3] - subject[1]
     cx, cy = box.center
@@ -64,35 +62,26 @@ def paste_rect(
         w, h = cw * scale, ch * scale
         x = cx + (subject[0] - image_size[0] / 2) * scale
         y = cy + (subject[1] - image_size[1] / 2) * scale
-    half = 0.0 if official else 0.5
-    columns, rows = max(1, math.floor(w + half)), max(1, math.floor(h + half))
+    columns, rows = max(1, math.floor(w + 0.5)), max(1, math.floor(h + 0.5))
     if x is None or y is None:
-        if official:
-            return math.floor(cx) - columns // 2, math.floor(cy) - rows // 2, columns, rows
         x, y = cx - columns / 2, cy - rows / 2
-    return math.floor(x + half), math.floor(y + half), columns, rows
+    return math.floor(x + 0.5), math.floor(y + 0.5), columns, rows
 
 
-def placed(instance: Instance, reference: Reference, layout: Layout, fit: str, official: bool) -> Cutout:
+def placed(instance: Instance, reference: Reference, layout: Layout, fit: str) -> Cutout:
     """Cut the subject out, resize it to its destination, mirror it and turn it.
 
-    fit: of the layout; the instance's own goes before. official: takes mirrored and turned boxes as plain ones.
+    fit: of the layout; the instance's own goes before.
     """
-    source = subject_box(reference.mask, 1 if official else HALF)
+    source = subject_box(reference.mask)
     if source is None:
         raise ValueError("a reference with an empty mask")  # Reference refuses it
-    if official:  # the end index was used exclusively
-        x1, y1, x2, y2 = source
-        source = (x1, y1, max(x2 - 1, x1 + 1), max(y2 - 1, y1 + 1))
-    turned = instance.rotation != 0 and not official
+    turned = instance.rotation != 0
     box = instance.box if turned else instance.box.clipped(layout.width, layout.height)
-    mirrored = source if official else _mirrored(source, reference.size, instance.flip)
-    x, y, w, h = paste_rect(instance.fit or fit, box, reference.size, mirrored, official=official)
+    mirrored = _mirrored(source, reference.size, instance.flip)
+    x, y, w, h = paste_rect(instance.fit or fit, box, reference.size, mirrored)
     columns, rows = slice(source[0], source[2]), slice(source[1], source[3])
     pixels, mask = reference.pixels[rows, columns], reference.mask[rows, columns]
-    if official:
-        small = np.clip(bilinear(pixels, w, h), 0, 255)
-        return Cutout(x, y, (small + 0.5).astype(np.uint8), bilinear(mask[..., None], w, h)[..., 0] > 0)
     # Pillow resizes RGBA premultiplied: no colour of the background bleeds over the subject's edge.
     picture = Image.fromarray(np.dstack([pixels, mask])).resize((w, h), Image.Resampling.BILINEAR)
     if "h" in instance.flip:
@@ -127,17 +116,3 @@ def _turned(x: int, y: int, picture: Image.Image, instance: Instance) -> tuple[i
     back = (cos, sin, cos * u + sin * v + cx - x, -sin, cos, -sin * u + cos * v + cy - y)
     # Pillow interpolates RGBA premultiplied here, too.
     return left, top, picture.transform(size, Image.Transform.AFFINE, back, Image.Resampling.BILINEAR)
-
-
-def bilinear(values: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Bilinear resize without antialiasing, pixel centres aligned: (h, w, c) -> float (height, width, c)."""
-    source = values.astype(np.float32)
-    for axis, size in ((0, height), (1, width)):
-        length = source.shape[axis]
-        place = (np.arange(size, dtype=np.float32) + 0.5) * (length / size) - 0.5
-        place = place.clip(0, length - 1)
-        low = np.floor(place).astype(np.int64)
-        share = (place - low).reshape([-1 if a == axis else 1 for a in range(3)])
-        high = np.minimum(low + 1, length - 1)
-        source = source.take(low, axis) * (1 - share) + source.take(high, axis) * share
-    return source

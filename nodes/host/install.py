@@ -164,8 +164,10 @@ def _check_cond(plans: list[tuple[Method, Any]], cond: Options, noise: torch.Ten
         (rows, columns), pictures = method.sizes(plan)
         if have != (2 * rows, 2 * columns):
             raise InputError(
-                f"KSampler, latent_image: the latent is {have[1] * 8}x{have[0] * 8} pixels but the layout is"
-                f" {columns * 16}x{rows * 16}; use the latent that {method.source} puts out."
+                f"the latent is {have[1] * 8}x{have[0] * 8} pixels but the layout is"
+                f" {columns * 16}x{rows * 16}; use the latent that {method.source} puts out.",
+                "KSampler",
+                "latent_image",
             )
         wanted += [(2 * height, 2 * width) for height, width in pictures]
     sizes = [tuple(latent.shape[-2:]) for latent in cond.get("reference_latents", [])]
