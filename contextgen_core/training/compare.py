@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -146,7 +146,7 @@ def run_one(config: Config, counts: Counts, minutes: float) -> Outcome:
     run = Run(config, task)
     if run.go() < config.steps:
         raise InputError("The comparison was stopped; start the same command again to go on.")
-    with run.average.applied(task.model):
+    with run.average.applied(task.model), precise(config):
         outcome = judge(task.network, autoencoder(config), counts)
     outcome = replace(
         outcome,
@@ -177,7 +177,8 @@ def run_shipped(config: Config, counts: Counts) -> Outcome:
         return Outcome.load(kept)
     network = TransformerTask(config, None).network
     trained = sum(p.numel() for n, p in network.transformer.named_parameters() if "lora_" in n)
-    outcome = replace(judge(network, autoencoder(config), counts), parameters=trained)
+    with precise(config):
+        outcome = replace(judge(network, autoencoder(config), counts), parameters=trained)
     kept.parent.mkdir(parents=True, exist_ok=True)
     outcome.save(kept)
     return outcome
@@ -195,6 +196,11 @@ def _steps_in(config: Config, data: Any, seconds: float) -> int:
     steps = max(1, int(seconds / max(run.seconds, 1e-6) * _TRIAL))
     path.write_text(json.dumps({"steps": steps}), encoding="utf-8")
     return steps
+
+
+def precise(config: Config) -> AbstractContextManager[Any]:
+    """The arithmetic of a run, for its pictures."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
 
 
 # ---- judging -------------------------------------------------------------------------------------
@@ -233,7 +239,8 @@ def control(name: str, config: Config, counts: Counts) -> Outcome:
             painted = pictures.to_pixels(vae, unpack(tokens, test.data.grid, test.data.grid))
         else:
             alone = name == "words"
-            latents = sample_set(network, test.data, STEPS, SEED, False, composite=not alone, named=alone)
+            with precise(config):
+                latents = sample_set(network, test.data, STEPS, SEED, False, composite=not alone, named=alone)
             painted = pictures.to_pixels(vae, latents)
         made[kind] = test, painted
     outcome = _outcome(made, 0, float("nan"), float("nan"))
@@ -397,7 +404,8 @@ def sheet(runs: Mapping[str, Config], counts: Counts, rows: int = 3) -> np.ndarr
             adapter = config.model.adapter or str(Path(config.output) / "adapter.safetensors")
             trained = replace(config, model=replace(config.model, adapter=adapter))
             network = TransformerTask(trained, None).network
-            made = pictures.to_pixels(vae, sample_set(network, test.data, STEPS, SEED))
+            with precise(config):
+                made = pictures.to_pixels(vae, sample_set(network, test.data, STEPS, SEED))
             columns[RECIPES[name].title] += [_sized(p) for p in made]
         rendered = [world.render(s) for s in scenes]
         columns["composite"] += [_sized(p.composite) for p in rendered]
