@@ -751,6 +751,16 @@ function suite(comfy, vue) {
     assert.ok(Math.abs(box.w / box.h - 5 / 3) < 0.02, JSON.stringify(box));
   }, { once: true });
 
+  check("the help page shows its picture", async () => {
+    const id = await addComposer(page, { x: 300, y: 150 });
+    await page.evaluate((node) => {
+      window.app.canvas.selectItems([window.app.graph.getNodeById(node)]);
+      window.app.canvas.setDirty(true, true);
+    }, id);
+    await page.locator('[data-testid="info-button"]').first().click();
+    await page.waitForFunction(() => [...document.querySelectorAll("img")].some((image) => /docs\/LayoutComposer/.test(image.src) && image.naturalWidth > 0));
+  }, { once: true });
+
   check("connected boxes seed an empty layout, or are followed, as the policy says", async () => {
     const id = await addScene(page, { files, x: 80, y: 40, boxes: '[{"x":100,"y":200,"width":300,"height":400},{"x":600,"y":100,"width":200,"height":300}]' });
     await run(page, url);
