@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,10 +45,13 @@ def requests(
         height, width = colours.shape[:2]
         with naming(NODE, "boxes"):
             found = boxes_from_any(boxes, width, height, format=FORMS[form], frame=number)
+        fitted = clicks.scaled_to(width, height)
+        # Clicks and strokes are for one subject; several boxes are several.
         prompts = [
-            core.Prompts(clicks.scaled_to(width, height).points if len(found) == 1 else (), one.box) for one in found
+            replace(fitted, box=one.box) if len(found) == 1 else core.Prompts(box=one.box, width=width, height=height)
+            for one in found
         ]
-        for position, prompt in enumerate(prompts or [clicks.scaled_to(width, height)]):
+        for position, prompt in enumerate(prompts or [fitted]):
             made += 1
             if made > MAX_CUTOUTS:
                 raise InputError(f"more than {MAX_CUTOUTS} cut-outs were asked for; split the batch.", NODE, "image")
@@ -67,6 +71,15 @@ def _mask_of(masks: torch.Tensor | None, number: int, position: int, boxes: int,
 
 
 def cut(
+    request: Request, source: str, model: str, choice: int, cleaning: core.Cleaning, tolerance: float
+) -> core.Cutout:
+    """The cut-out from its source, cleaned, and mended by the strokes."""
+    made = _cut(request, source, model, choice, cleaning, tolerance)
+    with naming(NODE, "prompts"):
+        return core.brushed(made, request.prompts.strokes)
+
+
+def _cut(
     request: Request, source: str, model: str, choice: int, cleaning: core.Cleaning, tolerance: float
 ) -> core.Cutout:
     prompted = not request.prompts.empty

@@ -27,6 +27,7 @@ MOSTLY_HIDDEN = 0.05
 class Scene:
     """A layout with its references bound and painted.
 
+    layout: as it was given, but that hidden instances have lost their words: nothing may be bound to them.
     references: aligned with layout.instances, with the instance's strength in them; None for an instance described by
         the prompt alone, and for a hidden one.
     composite: uint8 (H, W, 3) of the layout's canvas, grey 128 where nothing is painted.
@@ -63,6 +64,7 @@ def compose(
         raise InputError(f"the fit is {shorten(fit)}; choose one of {', '.join(FITS)}.")
     if order not in ORDERS:
         raise InputError(f"the order is {shorten(order)}; choose one of {', '.join(ORDERS)}.")
+    layout = _without_hidden_words(layout)
     bound = _bound(layout, references)
     warnings = [*_box_warnings(layout), *_unused_warnings(layout, references, bound)]
     bound = tuple(map(_strengthened, layout.instances, bound))
@@ -88,6 +90,13 @@ def compose(
 
 
 # --- binding --------------------------------------------------------------------------------------
+
+
+def _without_hidden_words(layout: Layout) -> Layout:
+    if not any(instance.hidden and instance.label for instance in layout.instances):
+        return layout
+    instances = (replace(one, label="") if one.hidden else one for one in layout.instances)
+    return replace(layout, instances=tuple(instances))
 
 
 def _strengthened(instance: Instance, reference: Reference | None) -> Reference | None:

@@ -3,19 +3,23 @@
 The clicks, version 1, in pixels of the picture they were made on::
 
     {"v": 1, "picture": {"w": 800, "h": 600},
-     "points": [{"x": 20, "y": 35, "keep": true}], "box": {"x": 10, "y": 10, "w": 90, "h": 80}}
+     "points": [{"x": 20, "y": 35, "keep": true}], "box": {"x": 10, "y": 10, "w": 90, "h": 80},
+     "strokes": [{"keep": false, "r": 12, "at": [20, 35, 28, 40]}]}
 
-`keep` false marks what must stay out; `box` may be null or left out. Unknown keys are ignored.
+`keep` false marks what must stay out; `box` may be null or left out, `strokes` too. Strokes of a round brush of
+radius r go through the places at = x, y, x, y, ... (whole numbers) and are painted into the finished mask in their
+order. Unknown keys are ignored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from .. import masks
 from ..errors import InputError
@@ -25,7 +29,10 @@ from ..layout.box import Box
 from .sam import Point, Segmenter
 
 MAX_POINTS = 64
-MAX_PROMPT_BYTES = 16384
+MAX_STROKES = 64
+MAX_PLACES = 4096  # of all strokes together
+MAX_RADIUS = 2048
+MAX_PROMPT_BYTES = 65536
 MAX_SIDE = 16384
 VERSION = 1
 WHAT = "the field of clicks"
@@ -33,18 +40,28 @@ WHAT = "the field of clicks"
 Pixels = NDArray[np.uint8]
 
 
+class Stroke(NamedTuple):
+    """One pull of a round brush: its radius and the places it goes through, pixels; keep False rubs out."""
+
+    keep: bool
+    radius: int
+    places: tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True)
 class Prompts:
-    """What to cut out. `width`, `height`: the picture the coordinates belong to, 0 = whatever picture is
-    given."""
+    """What to cut out, and what to mend of it by hand. `width`, `height`: the picture the coordinates belong to, 0 =
+    whatever picture is given."""
 
     points: tuple[Point, ...] = ()
     box: Box | None = None
     width: int = 0
     height: int = 0
+    strokes: tuple[Stroke, ...] = ()
 
     @property
     def empty(self) -> bool:
+        """True when there is nothing to ask a model for; strokes need none."""
         return self.box is None and not self.points
 
     @classmethod
@@ -67,7 +84,15 @@ class Prompts:
             return replace(self, width=width, height=height)
         sx, sy = width / self.width, height / self.height
         points = tuple(Point(p.x * sx, p.y * sy, p.keep) for p in self.points)
-        return Prompts(points, self.box and self.box.scaled(sx, sy), width, height)
+        strokes = tuple(
+            Stroke(
+                stroke.keep,
+                max(1, round(stroke.radius * (sx + sy) / 2)),
+                tuple((round(x * sx), round(y * sy)) for x, y in stroke.places),
+            )
+            for stroke in self.strokes
+        )
+        return Prompts(points, self.box and self.box.scaled(sx, sy), width, height, strokes)
 
 
 def _read(value: object) -> Prompts:
@@ -86,7 +111,38 @@ def _read(value: object) -> Prompts:
         raise InputError(
             f"{WHAT} has {len(points)} points, the limit is {MAX_POINTS}; remove {len(points) - MAX_POINTS}."
         )
-    return Prompts(tuple(_point(n, p) for n, p in enumerate(points, 1)), _box(value.get("box")), width, height)
+    marks = tuple(_point(n, p) for n, p in enumerate(points, 1))
+    return Prompts(marks, _box(value.get("box")), width, height, _strokes(value.get("strokes")))
+
+
+def _strokes(value: object) -> tuple[Stroke, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, (list, tuple)) or len(value) > MAX_STROKES:
+        raise InputError(f"{WHAT} has strokes = {shorten(value)}; give a list of at most {MAX_STROKES}.")
+    strokes = tuple(_stroke(number, stroke) for number, stroke in enumerate(value, 1))
+    if sum(len(stroke.places) for stroke in strokes) > MAX_PLACES:
+        raise InputError(f"{WHAT} has strokes through more than {MAX_PLACES} places; remove some.")
+    return strokes
+
+
+def _stroke(number: int, value: object) -> Stroke:
+    where = f"stroke {number}"
+    if not isinstance(value, Mapping):
+        raise InputError(f'{where} is {shorten(value)}; give an object with "keep", "r" and "at".')
+    keep, at = value.get("keep", True), value.get("at")
+    if not isinstance(keep, bool):
+        raise InputError(f"{where} has keep = {shorten(keep)}; give true or false.")
+    if not isinstance(at, (list, tuple)) or not at or len(at) % 2:
+        raise InputError(f"{where} has at = {shorten(at)}; give x, y, x, y, ...")
+    radius = finite_number(value.get("r"), where, "r")
+    numbers = [finite_number(place, where, "at") for place in at]
+    if not 1 <= radius <= MAX_RADIUS:
+        raise InputError(f"{where} has r = {radius:g}; give a radius from 1 to {MAX_RADIUS} pixels.")
+    if not all(-MAX_SIDE <= place <= 2 * MAX_SIDE for place in numbers):
+        raise InputError(f"{where} leads {max(map(abs, numbers)):g} pixels away; stay near the picture.")
+    places = tuple((round(x), round(y)) for x, y in zip(numbers[::2], numbers[1::2], strict=True))
+    return Stroke(keep, round(radius), places)
 
 
 def _picture(value: object) -> tuple[int, int]:
@@ -186,6 +242,25 @@ def finish(pixels: Pixels, mask: masks.Mask, cleaning: Cleaning, quality: float 
     if box is None:
         raise InputError(f"nothing is left of the mask after grow = {cleaning.grow}; shrink it less.")
     return Cutout(pixels, cleaned, box, quality, warnings)
+
+
+def brushed(cutout: Cutout, strokes: Sequence[Stroke]) -> Cutout:
+    """The cut-out with strokes painted into its mask, in their order. Raises InputError where nothing is left."""
+    if not strokes:
+        return cutout
+    picture = Image.fromarray(cutout.mask)
+    draw = ImageDraw.Draw(picture)
+    for keep, radius, places in strokes:
+        fill = 255 if keep else 0
+        if len(places) > 1:
+            draw.line(places, fill, 2 * radius + 1)
+        for x, y in places:
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill)
+    mask = np.array(picture)
+    box = masks.tight_box(mask)
+    if box is None:
+        raise InputError("the strokes rub out the whole subject; undo some of them.")
+    return replace(cutout, mask=mask, box=box)
 
 
 def by_model(

@@ -413,7 +413,7 @@ def _instance(position: int, entry: object, hidden_groups: frozenset[str]) -> In
     x, y, w, h = (hundredths(finite_number(entry[name], where, name)) for name in "xywh")
     for name, size in (("w", w), ("h", h)):
         if size <= 0:
-            raise InputError(f"{where} has {name} = {shorten(entry[name])}; give a width and height above 0.")
+            raise InputError(f"{where} has {name} = {shorten(entry[name])}; give a width and height of at least 0.01.")
     box = Box(x, y, hundredths(x + w), hundredths(y + h))
     reference = entry.get("ref")
     number = plain_number(reference)

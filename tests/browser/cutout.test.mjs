@@ -7,6 +7,7 @@ import path from "node:path";
 import { after, before, describe, test } from "node:test";
 
 import { CHROMIUM, count, empty, launch, openPage } from "./page.mjs";
+import { run } from "./pictures.mjs";
 import { frontendOf, hosts, ROOT, startServer } from "./server.mjs";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -37,6 +38,8 @@ for (const comfy of found) {
         await empty(page);
         await clicksReachTheInput(page);
         await theRunShowsItsMask(page);
+        await theBrushMendsTheMask(page, server.url);
+        await theEditorOutlivesTheGraphsUndo(page);
         assert.deepEqual(problems, []);
         await page.close();
       });
@@ -119,4 +122,80 @@ async function theRunShowsItsMask(page) {
   await page.locator(".contextgen-cutout .point").first().focus();
   await page.keyboard.press("Delete");
   assert.ok((await mask.getAttribute("class")).includes("stale"));
+}
+
+/** Strokes in the large view, live on the mask, and the same after a run. @param {import("playwright-core").Page} page @param {string} url */
+async function theBrushMendsTheMask(page, url) {
+  await page.locator(".contextgen-cutout .tool[aria-label^='Open large']").click();
+  await page.locator("dialog .stage").waitFor();
+  await page.waitForTimeout(400);
+  const stage = await page.locator("dialog .stage").boundingBox();
+  assert.ok(stage.width > 500);
+  const at = (x, y) => [stage.x + stage.width * x, stage.y + stage.height * y];
+  const pull = async (from, to) => {
+    await page.mouse.move(...at(...from));
+    await page.mouse.down();
+    await page.mouse.move(...at(...to), { steps: 8 });
+    await page.mouse.up();
+  };
+  await page.locator("dialog .tool[aria-label^='Brush']").click();
+  await pull([0.05, 0.05], [0.3, 0.05]);
+  await page.locator("dialog .tool[aria-label^='Eraser']").click();
+  await pull([0.15, 0.05], [0.16, 0.05]);
+  const { strokes } = await promptsOf(page);
+  assert.deepEqual(strokes.map((stroke) => stroke.keep), [true, false]);
+  // Alpha of the mask that is shown, at three places along the stroke.
+  const shown = () => page.evaluate(() => {
+    const host = document.querySelector("dialog .contextgen-cutout") ?? document.querySelector(".contextgen-cutout");
+    const canvas = host.shadowRoot.querySelector("canvas.mask");
+    const { data } = canvas.getContext("2d").getImageData(0, Math.round(0.05 * canvas.height), canvas.width, 1);
+    return [0.07, 0.155, 0.28].map((x) => data[4 * Math.round(x * canvas.width) + 3]);
+  });
+  assert.deepEqual(await shown(), [255, 0, 255]);
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => window.axe.run(document.querySelector("dialog")));
+  assert.deepEqual(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)]), []);
+  await page.locator("dialog [aria-label='Close']").first().click();
+  const outputs = await run(page, url);
+  const told = Object.values(outputs).find((output) => output.contextgen_cutout).contextgen_cutout[0];
+  const alphas = await page.evaluate(async (file) => {
+    const image = new Image();
+    image.src = `/view?${new URLSearchParams(file)}`;
+    await image.decode();
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    return [0.07, 0.155, 0.28].map((x) => canvas.getContext("2d").getImageData(Math.round(x * canvas.width), Math.round(0.05 * canvas.height), 1, 1).data[0]);
+  }, told.mask);
+  assert.deepEqual(alphas, [255, 0, 255]);
+  await page.waitForTimeout(400);
+  assert.ok(!(await page.locator(".contextgen-cutout canvas.mask").getAttribute("class")).includes("stale"));
+}
+
+/** @param {import("playwright-core").Page} page */
+async function theEditorOutlivesTheGraphsUndo(page) {
+  const cutout = page.locator(".contextgen-cutout .stage:visible");
+  // A click, then Delete: the click's point goes, the node stays.
+  await page.evaluate(() => window.app.canvas.selectItems([window.app.graph.nodes.find((node) => node.type === "ContextGenCutout")]));
+  await page.locator(".contextgen-cutout .tool[aria-label^='Click: keep']").click();
+  const box = await cutout.boundingBox();
+  await page.mouse.click(box.x + box.width * 0.9, box.y + box.height * 0.9);
+  const points = (await promptsOf(page)).points.length;
+  await page.keyboard.press("Delete");
+  await page.locator(".contextgen-cutout .tool").first().focus();
+  await page.keyboard.press("Delete");
+  await page.waitForTimeout(200);
+  assert.equal(await count(page, "ContextGenCutout"), 1);
+  await page.mouse.click(box.x + box.width * 0.1, box.y + box.height * 0.9);
+  await page.waitForTimeout(300);
+  await page.evaluate(() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.undo());
+  await page.waitForTimeout(1500);
+  const before = (await promptsOf(page)).points.length;
+  assert.equal(await page.locator(".contextgen-cutout .point:visible").count(), before, "what is shown is what the node says");
+  const now = await cutout.boundingBox();
+  await page.mouse.click(now.x + now.width * 0.5, now.y + now.height * 0.95);
+  assert.equal((await promptsOf(page)).points.length, before + 1, `${points}`);
+  await page.keyboard.press("Control+z");
+  await page.keyboard.press("Control+z");
+  assert.notEqual((await promptsOf(page)).points.length, before + 1);
 }

@@ -640,14 +640,17 @@ function suite(comfy, vue) {
     assert.equal(boxes[3].ref, "Tree");
     assert.ok(Math.abs(boxes[3].x + boxes[3].w / 2 - 768) < 20, JSON.stringify(boxes[3]));
     assert.equal(await steps(), before + 1);
-    await page.evaluate(() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.undo());
+    await page.keyboard.press("Control+z");
     await settled(page);
     assert.equal(await count(page), nodes);
     const [composer] = await page.evaluate(() => window.app.graph.nodes.filter((each) => each.type === "LayoutComposer").map((each) => each.id));
     assert.equal((await layoutOf(page, composer)).boxes.length, 3);
     assert.equal(await page.locator(".contextgen-editor .thumb:visible").count(), 2);
-    await page.evaluate(() => window.app.extensionManager.workflow.activeWorkflow.changeTracker.redo());
+    await page.waitForTimeout(600);
+    await page.locator(".contextgen-editor .stage:visible").first().focus();
+    await page.keyboard.press("Control+Shift+Z");
     await settled(page);
+    assert.equal(await count(page), nodes + 2);
     const outputs = await run(page, url);
     assert.deepEqual(outputs[composer].contextgen_references.map((reference) => reference.name), ["Fox", "Robot", "Tree"]);
   });
@@ -749,6 +752,16 @@ function suite(comfy, vue) {
     await page.locator(".contextgen-editor [data-tool=shape]").click();
     const [box] = (await layoutOf(page, id)).boxes;
     assert.ok(Math.abs(box.w / box.h - 5 / 3) < 0.02, JSON.stringify(box));
+  }, { once: true });
+
+  check("the help page shows its picture", async () => {
+    const id = await addComposer(page, { x: 300, y: 150 });
+    await page.evaluate((node) => {
+      window.app.canvas.selectItems([window.app.graph.getNodeById(node)]);
+      window.app.canvas.setDirty(true, true);
+    }, id);
+    await page.locator('[data-testid="info-button"]').first().click();
+    await page.waitForFunction(() => [...document.querySelectorAll("img")].some((image) => /docs\/LayoutComposer/.test(image.src) && image.naturalWidth > 0));
   }, { once: true });
 
   check("connected boxes seed an empty layout, or are followed, as the policy says", async () => {

@@ -473,8 +473,9 @@ def test_a_hidden_box_is_neither_painted_nor_bound_and_its_reference_is_not_miss
     )
     scene = compose(made, [subject("a", RED), subject("b", GREEN)])
     assert scene.references[0] is None and scene.painted == (1,)
-    hidden = Layout(256, 256, (Instance("b1", Box(64, 64, 192, 192), "a", hidden=True),))
-    assert compose(hidden, [subject("a", RED)]).warnings == ()
+    hidden = Layout(256, 256, (Instance("b1", Box(64, 64, 192, 192), "a", "a lamp", hidden=True),))
+    scene = compose(hidden, [subject("a", RED)])
+    assert scene.warnings == () and scene.layout.instances[0].label == ""
 
 
 def test_the_strength_of_a_box_multiplies_that_of_its_reference_there_alone() -> None:

@@ -9,7 +9,18 @@ import pytest
 from sam_tiny import picture, tiny_state
 
 from contextgen_core.cutout import sam
-from contextgen_core.cutout.cutout import Cleaning, Prompts, by_model, finish, fit_mask, plain, rgba
+from contextgen_core.cutout.cutout import (
+    Cleaning,
+    Cutout,
+    Prompts,
+    Stroke,
+    brushed,
+    by_model,
+    finish,
+    fit_mask,
+    plain,
+    rgba,
+)
 from contextgen_core.cutout.sam import Point, Segmenter
 from contextgen_core.errors import InputError
 from contextgen_core.layout.box import Box
@@ -66,7 +77,7 @@ def test_clicks_follow_the_picture_to_another_size():
         ('{"picture": {"w": 0, "h": 4}}', "sides from 1"),
         ('{"v": 2}', "version 2"),
         ("[" * 50, "nested"),
-        ('{"points": "' + "x" * 20000 + '"}', "limit is 16384"),
+        ('{"points": "' + "x" * 70000 + '"}', "limit is 65536"),
     ],
 )
 def test_clicks_that_cannot_be_meant_are_named(value, says):
@@ -156,3 +167,50 @@ def test_plain_background_and_the_rgba_picture():
     assert cut.box == Box(10, 10, 40, 30) and cut.quality == 1.0
     picture = rgba([cut])[0]
     assert picture.shape == (40, 50, 4) and picture[20, 20].tolist() == [10, 90, 200, 255] and picture[0, 0, 3] == 0
+
+
+# --- strokes --------------------------------------------------------------------------------------
+
+
+def test_strokes_are_painted_into_the_finished_mask_in_their_order() -> None:
+    mask = np.zeros((60, 80), np.uint8)
+    mask[20:40, 20:40] = 255
+    made = Cutout(np.zeros((60, 80, 3), np.uint8), mask, Box(20, 20, 40, 40))
+    strokes = Prompts.from_json(
+        {"strokes": [{"r": 3, "at": [50, 30, 70, 30]}, {"keep": False, "r": 5, "at": [60, 30]}]}
+    ).strokes
+    painted = brushed(made, strokes)
+    assert painted.mask[30, 50] == painted.mask[30, 70] == painted.mask[33, 52] == 255
+    assert painted.mask[30, 60] == painted.mask[34, 60] == 0
+    assert painted.mask[30, 30] == 255 and made.mask[30, 50] == 0
+    assert painted.box == Box(20, 20, 74, 40)
+    assert brushed(made, ()) is made
+    with pytest.raises(InputError, match="rub out the whole subject"):
+        brushed(made, Prompts.from_json({"strokes": [{"keep": False, "r": 99, "at": [30, 30]}]}).strokes)
+
+
+def test_strokes_belong_to_the_picture_they_were_made_on_and_ask_no_model() -> None:
+    prompts = Prompts.from_json({"picture": {"w": 80, "h": 60}, "strokes": [{"r": 4, "at": [10, 20, 30, 40]}]})
+    assert prompts.empty
+    assert prompts.scaled_to(160, 120).strokes == (Stroke(True, 8, ((20, 40), (60, 80))),)
+
+
+@pytest.mark.parametrize(
+    "strokes",
+    [
+        {},
+        [3],
+        [{"at": [1, 2]}],
+        [{"r": 0, "at": [1, 2]}],
+        [{"r": 9999, "at": [1, 2]}],
+        [{"r": 3, "at": []}],
+        [{"r": 3, "at": [1]}],
+        [{"r": 3, "at": [1, 1e9]}],
+        [{"r": 3, "at": [1, 2], "keep": 1}],
+        [{"r": 3, "at": [1, 2]}] * 65,
+        [{"r": 3, "at": [1, 2] * 4097}],
+    ],
+)
+def test_strokes_that_cannot_be_are_refused(strokes: object) -> None:
+    with pytest.raises(InputError):
+        Prompts.from_json({"strokes": strokes})

@@ -15,6 +15,8 @@ async function openController(facts = {}) {
   const { Controller } = await import("../../web/editor/controller.js");
   const node = { text: "", size: { w: 1000, h: 1000 }, fit: "instance", order: "drawn", sizeLinked: false, policy: "seed once", boxesLinked: false, layoutLinked: false, picture: null, sources: [], readers: { words: null, names: false }, ...facts };
   const written = [];
+  const travelled = [];
+  const steps = { count: 5 };
   const host = {
     read: () => ({ ...node }),
     write: (text) => {
@@ -24,13 +26,14 @@ async function openController(facts = {}) {
     resize: (size) => (node.size = size),
     changed: () => {},
     setPolicy: (policy) => (node.policy = policy),
-    travel: () => {},
+    travel: (direction) => travelled.push(direction),
+    steps: () => steps.count,
     addReference: async ({ then }) => then(),
     viewUrl: ({ filename }) => `/view/${filename}`,
   };
   const controller = new Controller(host, translator("en"));
   document.body.append(controller.element);
-  return { controller, node, written, boxes: () => controller.store.state.layout.boxes };
+  return { controller, node, written, travelled, steps, boxes: () => controller.store.state.layout.boxes };
 }
 
 const ran = (text, extra = {}) => ({ text, pictures: [{ filename: "c.png", subfolder: "", type: "temp" }], references: [], warnings: [], ...extra });
@@ -140,6 +143,19 @@ describe("the node's other fields", () => {
     controller.resume(session);
     press(controller.view.stage.element, "z", { ctrlKey: true });
     expect(node.text).toBe(ONE);
+  });
+
+  it("a picture that was added is taken back by the graph, with its nodes, unless the graph has gone on since", async () => {
+    const { controller, steps, travelled, boxes } = await openController({ text: ONE });
+    const place = () => controller.store.dispatch({ type: "add", rect: { x: 5, y: 5, w: 50, h: 50 }, ref: "Ben" });
+    await controller.callbacks.onPicture({ file: null, name: "Ben", cut: "none", then: place });
+    press(controller.view.stage.element, "z", { ctrlKey: true });
+    expect(travelled).toEqual(["undo"]);
+    expect(boxes()).toHaveLength(2);
+    steps.count = 6;
+    press(controller.view.stage.element, "z", { ctrlKey: true });
+    expect(travelled).toHaveLength(1);
+    expect(boxes()).toHaveLength(1);
   });
 
   it("the prompt carries only what the picture depends on, the workflow all of it", async () => {

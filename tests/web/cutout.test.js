@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { beforeEach, describe, expect, test } from "vitest";
 
 import {
-  addPoint, changePoint, EMPTY, fitClicks, formatClicks, MAX_POINTS, moveBox, parseClicks, rectBetween, removePoint, setBox,
+  addPoint, addStroke, changePoint, EMPTY, fitClicks, formatClicks, MAX_POINTS, moveBox, parseClicks, rectBetween, removePoint, setBox,
 } from "../../web/cutout/model.js";
 import { translator } from "../../web/cutout/strings.js";
 import { openPage, STAGE } from "./page.js";
@@ -15,6 +15,7 @@ const clicksOf = fc.record({
   picture: fc.constant(PICTURE),
   points: fc.array(fc.record({ x: coordinate, y: coordinate, keep: fc.boolean() }), { minLength: 1, maxLength: 8 }),
   box: fc.option(fc.record({ x: coordinate, y: coordinate, w: fc.integer({ min: 2, max: 500 }), h: fc.integer({ min: 2, max: 500 }) })),
+  strokes: fc.array(fc.record({ keep: fc.boolean(), r: fc.integer({ min: 1, max: 2048 }), at: fc.array(fc.tuple(fc.nat(999), fc.nat(999)), { minLength: 1, maxLength: 9 }).map((list) => list.flat()) }), { maxLength: 4 }),
 });
 
 describe("clicks as text", () => {
@@ -33,14 +34,15 @@ describe("clicks as text", () => {
 
   test.each([
     "[1]", "{", '{"v":2}', '{"points":5}', '{"points":[{"x":1}]}', '{"points":[{"x":1e9,"y":1}]}', '{"points":[{"x":1,"y":1,"keep":1}]}',
-    '{"box":[1,2,3,4]}', '{"box":{"x":1,"y":1,"w":0,"h":1}}', '{"picture":{"w":0,"h":1}}',
+    '{"box":[1,2,3,4]}', '{"box":{"x":1,"y":1,"w":0,"h":1}}', '{"picture":{"w":0,"h":1}}', '{"strokes":{}}', '{"strokes":[{"at":[1,2]}]}',
+    '{"strokes":[{"r":0,"at":[1,2]}]}', '{"strokes":[{"r":3,"at":[1]}]}', '{"strokes":[{"r":3,"at":[]}]}',
   ])("what Python refuses is broken here: %s", (text) => {
     expect(parseClicks(text)).toEqual({ clicks: EMPTY, broken: true });
   });
 
   test("too much of it is broken, too", () => {
     expect(parseClicks(`{"points":[${'{"x":1,"y":1},'.repeat(64)}{"x":1,"y":1}]}`).broken).toBe(true);
-    expect(parseClicks(`{"points":[], "more":"${"x".repeat(20000)}"}`).broken).toBe(true);
+    expect(parseClicks(`{"points":[], "more":"${"x".repeat(70000)}"}`).broken).toBe(true);
   });
 
   test("foreign keys change nothing", () => {
@@ -51,7 +53,7 @@ describe("clicks as text", () => {
 });
 
 describe("changes", () => {
-  const one = { picture: PICTURE, points: [{ x: 10, y: 20, keep: true }], box: null };
+  const one = { picture: PICTURE, points: [{ x: 10, y: 20, keep: true }], box: null, strokes: [] };
 
   test("points stay on the picture and are limited", () => {
     expect(addPoint(one, { x: -5, y: 5000, keep: false }).points[1]).toEqual({ x: 0, y: 999, keep: false });
@@ -72,7 +74,7 @@ describe("changes", () => {
   test("another size of the picture keeps everything in its place", () => {
     const boxed = setBox(one, { x: 100, y: 200, w: 300, h: 400 });
     const half = fitClicks(boxed, { w: 500, h: 500 });
-    expect(half).toEqual({ picture: { w: 500, h: 500 }, points: [{ x: 5, y: 10, keep: true }], box: { x: 50, y: 100, w: 150, h: 200 } });
+    expect(half).toEqual({ picture: { w: 500, h: 500 }, points: [{ x: 5, y: 10, keep: true }], box: { x: 50, y: 100, w: 150, h: 200 }, strokes: [] });
     expect(fitClicks(half, PICTURE)).toEqual(boxed);
   });
 });
@@ -196,5 +198,39 @@ describe("the editor in a page", () => {
     expect(mark(0).getAttribute("tabindex")).toBe("0");
     expect(view.live.textContent).toBe("Point 1 added");
     expect(view.stage.getAttribute("aria-label")).toContain("1 point.");
+  });
+
+  test("the brush adds to the mask and the eraser takes away, as strokes that undo takes back", () => {
+    view.tools.brush.click();
+    fire("pointerdown", [100, 100]);
+    for (const x of [150, 200, 250, 300]) fire("pointermove", [x, 100]);
+    fire("pointerup", [300, 100]);
+    view.tools.eraser.click();
+    press([200, 100]);
+    expect(last().strokes).toEqual([
+      { keep: true, r: 30, at: [100, 100, 150, 100, 200, 100, 250, 100, 300, 100] },
+      { keep: false, r: 30, at: [200, 100] },
+    ]);
+    expect(last().points).toEqual([]);
+    key("z", view.stage, { ctrlKey: true });
+    expect(last().strokes).toHaveLength(1);
+  });
+
+  test("strokes are bounded, and go along with another size of the picture", () => {
+    let clicks = EMPTY;
+    for (let i = 0; i < 100; i += 1) clicks = addStroke(clicks, { keep: true, r: 3, at: Array(200).fill(1) });
+    expect(clicks.strokes.reduce((sum, { at }) => sum + at.length / 2, 0)).toBe(4096);
+    expect(parseClicks(formatClicks(clicks)).broken).toBe(false);
+    const stroke = { keep: true, r: 10, at: [10, 20, 30, 40] };
+    expect(fitClicks({ ...EMPTY, picture: PICTURE, strokes: [stroke] }, { w: 500, h: 500 }).strokes).toEqual([{ keep: true, r: 5, at: [5, 10, 15, 20] }]);
+  });
+
+  test("the large view is the same editor, and the node gets it back", () => {
+    view.openLarge();
+    expect(document.querySelector("dialog")).not.toBeNull();
+    expect(view.element.shadowRoot.contains(view.stage)).toBe(false);
+    document.querySelector("dialog .contextgen-cutout").shadowRoot.querySelector("header button").click();
+    expect(document.querySelector("dialog")).toBeNull();
+    expect(view.element.shadowRoot.contains(view.stage)).toBe(true);
   });
 });

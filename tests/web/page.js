@@ -69,6 +69,8 @@ export async function openView(text = "", { names = [], locale = "en", isLarge =
     onDetach: () => (calls.detach += 1),
     onTake: () => (calls.take += 1),
     onTravel: (direction) => calls.travel.push(direction),
+    onUndo: () => false,
+    onRedo: () => false,
     onPicture: async (picture) => calls.pictures.push(picture),
   };
   const store = new Store(parseLayout(text, { w: 1000, h: 1000 }).layout);

@@ -5,15 +5,19 @@
  * @typedef {{x: number, y: number, keep: boolean}} Point
  * @typedef {{x: number, y: number, w: number, h: number}} Rect
  * @typedef {{w: number, h: number}} Size
- * @typedef {{picture: Size | null, points: readonly Point[], box: Rect | null}} Clicks
+ * @typedef {{keep: boolean, r: number, at: readonly number[]}} Stroke  of a round brush of radius r through x, y, x, y, ...
+ * @typedef {{picture: Size | null, points: readonly Point[], box: Rect | null, strokes: readonly Stroke[]}} Clicks
  */
 
 export const MAX_POINTS = 64;
-const MAX_TEXT = 16384;
+export const MAX_STROKES = 64;
+const MAX_PLACES = 4096;
+const MAX_RADIUS = 2048;
+const MAX_TEXT = 65536;
 const MAX_COORDINATE = 1e6;
 
 /** @type {Clicks} */
-export const EMPTY = Object.freeze({ picture: null, points: Object.freeze([]), box: null });
+export const EMPTY = Object.freeze({ picture: null, points: Object.freeze([]), box: null, strokes: Object.freeze([]) });
 
 /**
  * Reads the input's text. What cannot be read is reported, not guessed: the text stays until somebody clicks.
@@ -28,12 +32,16 @@ export function parseClicks(text) {
     const picture = own(value, "picture");
     const points = own(value, "points") ?? [];
     const box = own(value, "box");
+    const strokes = own(value, "strokes") ?? [];
+    if (!Array.isArray(strokes) || strokes.length > MAX_STROKES) throw new TypeError("strokes");
     if (!Array.isArray(points) || points.length > MAX_POINTS) throw new TypeError("points");
     const clicks = {
       picture: picture == null ? null : { w: side(own(picture, "w")), h: side(own(picture, "h")) },
       points: points.map((point) => ({ x: number(own(point, "x")), y: number(own(point, "y")), keep: flag(own(point, "keep")) })),
       box: box == null ? null : { x: number(own(box, "x")), y: number(own(box, "y")), w: size(own(box, "w")), h: size(own(box, "h")) },
+      strokes: strokes.map(readStroke),
     };
+    if (placesOf(clicks.strokes) > MAX_PLACES) throw new RangeError("strokes");
     return { clicks, broken: false };
   } catch {
     return { clicks: EMPTY, broken: true };
@@ -41,13 +49,14 @@ export function parseClicks(text) {
 }
 
 /** @param {Clicks} clicks @returns {string} the input's text; empty without clicks */
-export function formatClicks({ picture, points, box }) {
-  if (!points.length && !box) return "";
+export function formatClicks({ picture, points, box, strokes }) {
+  if (!points.length && !box && !strokes.length) return "";
   return JSON.stringify({
     v: 1,
     ...(picture ? { picture } : {}),
     points: points.map(({ x, y, keep }) => ({ x: short(x), y: short(y), keep })),
     box: box && { x: short(box.x), y: short(box.y), w: short(box.w), h: short(box.h) },
+    ...(strokes.length ? { strokes } : {}),
   });
 }
 
@@ -60,7 +69,37 @@ export function fitClicks(clicks, to) {
     picture: to,
     points: clicks.points.map((point) => ({ ...point, x: point.x * sx, y: point.y * sy })),
     box: clicks.box && { x: clicks.box.x * sx, y: clicks.box.y * sy, w: clicks.box.w * sx, h: clicks.box.h * sy },
+    strokes: clicks.strokes.map(({ keep, r, at }) => ({
+      keep,
+      r: Math.max(1, Math.round((r * (sx + sy)) / 2)),
+      at: at.map((place, i) => Math.round(place * (i % 2 ? sy : sx))),
+    })),
   };
+}
+
+/** The clicks without what is mended by hand: what a model is asked. @param {Clicks} clicks @returns {Clicks} */
+export function withoutStrokes(clicks) {
+  return { ...clicks, strokes: [] };
+}
+
+/** A stroke on top of those before; the same clicks when there is no more room. @param {Clicks} clicks @param {Stroke} stroke @returns {Clicks} */
+export function addStroke(clicks, stroke) {
+  if (clicks.strokes.length >= MAX_STROKES || placesOf(clicks.strokes) >= MAX_PLACES) return clicks;
+  const room = 2 * (MAX_PLACES - placesOf(clicks.strokes));
+  return { ...clicks, strokes: [...clicks.strokes, { ...stroke, at: stroke.at.slice(0, room) }] };
+}
+
+/** @param {readonly Stroke[]} strokes */
+function placesOf(strokes) {
+  return strokes.reduce((sum, { at }) => sum + at.length / 2, 0);
+}
+
+/** @param {unknown} value @returns {Stroke} */
+function readStroke(value) {
+  const at = own(value, "at");
+  const r = number(own(value, "r"));
+  if (!Array.isArray(at) || !at.length || at.length % 2 || !(r >= 1 && r <= MAX_RADIUS)) throw new TypeError("stroke");
+  return { keep: flag(own(value, "keep")), r: Math.round(r), at: at.map((place) => Math.round(number(place))) };
 }
 
 /** @param {Clicks} clicks @param {Point} point @returns {Clicks} */

@@ -3,8 +3,8 @@
  * text is written by the caller.
  *
  * @typedef {import("./model.js").Clicks} Clicks
- * @typedef {{start: {x: number, y: number}, point: number | null, base: Clicks, out: boolean}} Gesture  point: the one
- *   that is pressed on; out: the click leaves out
+ * @typedef {{start: {x: number, y: number}, point: number | null, base: Clicks, out: boolean,
+ *   stroke: import("./model.js").Stroke | null}} Gesture  point: the one that is pressed on; out: the click leaves out
  * @typedef {{url: string, size: import("./model.js").Size | null}} Picture  size: known after a run, else the file's own
  * @typedef {{picture: string, mask: string, size: import("./model.js").Size, text: string, source: string | null,
  *   quality: number | null, warnings: readonly string[]}} Run  text, source: what the clicks and the picture were then
@@ -13,11 +13,16 @@
 import { element, iconButton, setAttribute, setChildren, setText } from "../kit/dom.js";
 import { createHistory, record, redo, undo } from "../kit/history.js";
 import { Pointer } from "../kit/pointer.js";
-import { isUndo, mount, shieldKey } from "../kit/shell.js";
+import { isUndo, mount, openDialog, shieldKey } from "../kit/shell.js";
 import { toCanvas } from "../kit/viewport.js";
-import { addPoint, changePoint, EMPTY, fitClicks, formatClicks, moveBox, rectBetween, removePoint, setBox } from "./model.js";
+import { addPoint, addStroke, changePoint, EMPTY, fitClicks, formatClicks, moveBox, parseClicks, rectBetween, removePoint, setBox, withoutStrokes } from "./model.js";
 
 const TINT = [47, 125, 225];
+const MASK_SIDE = 1024;
+const NAME = "contextgen-cutout";
+const TOOLS = /** @type {const} */ (["keep", "out", "box", "brush", "eraser"]);
+/** Shortest step of a stroke, as a share of its radius. */
+const STEP = 0.3;
 const STYLE = new URL("./cutout.css", import.meta.url).href;
 
 export class CutoutView {
@@ -27,8 +32,14 @@ export class CutoutView {
     this.onText = onText;
     /** @type {import("../kit/history.js").History<Clicks>} */
     this.history = createHistory(EMPTY);
-    /** @type {"keep" | "out" | "box"} */
+    /** @type {"keep" | "out" | "box" | "brush" | "eraser"} */
     this.tool = "keep";
+    /** Radius of brush and eraser as a share of the picture's longer side. */
+    this.radius = 0.03;
+    /** @type {(() => void) | null} */
+    this.closeLarge = null;
+    /** The mask of the last run, tinted. @type {HTMLCanvasElement | null} */
+    this.tinted = null;
     this.readOnly = false;
     this.broken = false;
     this.maskShown = true;
@@ -41,12 +52,16 @@ export class CutoutView {
       keep: textButton("+", t("keep")),
       out: textButton("\u2212", t("out")),
       box: iconButton("add", t("box")),
+      brush: iconButton("brush", t("brush")),
+      eraser: iconButton("eraser", t("eraser")),
       undo: iconButton("undo", t("undo")),
       redo: iconButton("redo", t("redo")),
       clear: iconButton("remove", t("clear")),
       mask: iconButton("shape", t("mask")),
+      large: iconButton("large", t("large")),
     };
-    const bar = element("div", { class: "bar", role: "toolbar", "aria-label": t("tools") }, ...Object.values(this.tools));
+    this.slider = element("input", { type: "range", min: 2, max: 150, value: 30, "aria-label": t("radius"), title: t("radius"), class: "radius", hidden: true });
+    const bar = element("div", { class: "bar", role: "toolbar", "aria-label": t("tools") }, ...Object.values(this.tools), this.slider);
     this.image = element("img", { alt: "", draggable: "false" });
     this.mask = element("canvas", { class: "mask", "aria-hidden": "true" });
     this.marks = element("div", { class: "marks" });
@@ -56,7 +71,8 @@ export class CutoutView {
     this.status = element("p", { class: "status" });
     this.live = element("p", { class: "live", "aria-live": "polite" });
     const root = element("div", { class: "cutout", role: "application", "aria-label": t("editor") }, bar, this.wrap, this.status, this.live);
-    this.element = mount(root, { name: "contextgen-cutout", style: STYLE });
+    this.root = root;
+    this.element = mount(root, { name: NAME, style: STYLE });
     const { signal } = this.end;
     /** @type {Pointer<Gesture>} */
     this.pointer = new Pointer(
@@ -64,7 +80,7 @@ export class CutoutView {
       {
         point: (event) => toCanvas(event, this.stage.getBoundingClientRect(), this.size ?? { w: 1, h: 1 }),
         down: (event) => this.#down(event),
-        move: (gesture, at) => this.#renderMarks(this.#dragged(gesture, at), this.size),
+        move: (gesture, at) => this.#moved(gesture, at),
         end: (gesture, at) => this.#drag(gesture, at),
         click: (gesture) => this.#click(gesture),
         cancel: () => this.render(),
@@ -92,6 +108,7 @@ export class CutoutView {
   }
 
   dispose() {
+    this.closeLarge?.();
     this.pointer.cancel();
     this.end.abort();
   }
@@ -101,7 +118,7 @@ export class CutoutView {
     const { signal } = this.end;
     const press = (/** @type {HTMLElement} */ button, /** @type {() => void} */ action) =>
       button.addEventListener("click", () => button.getAttribute("aria-disabled") !== "true" && action(), { signal });
-    for (const tool of /** @type {const} */ (["keep", "out", "box"])) {
+    for (const tool of TOOLS) {
       press(this.tools[tool], () => {
         this.tool = tool;
         this.render();
@@ -109,7 +126,9 @@ export class CutoutView {
     }
     press(this.tools.undo, () => this.undo());
     press(this.tools.redo, () => this.redo());
-    press(this.tools.clear, () => this.change({ ...this.clicks, points: [], box: null }, this.t("saidCleared")));
+    press(this.tools.clear, () => this.change({ ...this.clicks, points: [], box: null, strokes: [] }, this.t("saidCleared")));
+    press(this.tools.large, () => this.openLarge());
+    this.slider.addEventListener("input", () => (this.radius = this.slider.valueAsNumber / 1000), { signal });
     press(this.tools.mask, () => {
       this.maskShown = !this.maskShown;
       this.render();
@@ -165,16 +184,57 @@ export class CutoutView {
     setAttribute(this.stage, "aria-label", t("stage", { points: shown.points.length }));
     this.#renderMarks(shown, size);
     const current = this.run !== null && picture?.url === this.run.picture;
-    const fresh = current && this.run?.text === formatClicks(this.clicks);
-    this.mask.hidden = !current || !this.maskShown;
-    this.mask.classList.toggle("stale", !fresh);
-    for (const tool of /** @type {const} */ (["keep", "out", "box"])) setAttribute(this.tools[tool], "aria-pressed", String(this.tool === tool));
+    const fresh = current && this.#freshMask(shown);
+    this.mask.hidden = !this.maskShown || (!current && !shown.strokes.length);
+    this.mask.classList.toggle("stale", current && !fresh);
+    if (size && !this.mask.hidden) this.#paintMask(shown.strokes, size, current);
+    this.slider.hidden = this.tool !== "brush" && this.tool !== "eraser";
+    this.stage.classList.toggle("painting", !this.slider.hidden);
+    for (const tool of TOOLS) setAttribute(this.tools[tool], "aria-pressed", String(this.tool === tool));
     setAttribute(this.tools.mask, "aria-pressed", String(this.maskShown));
     disable(this.tools.undo, this.readOnly || !this.history.past.length);
     disable(this.tools.redo, this.readOnly || !this.history.future.length);
-    disable(this.tools.clear, this.readOnly || (!shown.points.length && !shown.box));
+    disable(this.tools.clear, this.readOnly || (!shown.points.length && !shown.box && !shown.strokes.length));
     this.stage.classList.toggle("fixed", this.readOnly);
     setText(this.status, this.#words(current, fresh));
+  }
+
+  /** Whether the mask of the last run and the strokes since are what a run would give. @param {Clicks} shown */
+  #freshMask(shown) {
+    const { run } = this;
+    if (!run) return false;
+    const { clicks } = parseClicks(run.text);
+    const then = this.size ? fitClicks(clicks, this.size) : clicks;
+    const same = formatClicks(withoutStrokes(then)) === formatClicks(withoutStrokes(shown));
+    return same && then.strokes.every((stroke, i) => JSON.stringify(stroke) === JSON.stringify(shown.strokes[i]));
+  }
+
+  /** The mask of the last run with the strokes in it, in one tint. @param {Clicks["strokes"]} strokes @param {import("./model.js").Size} size @param {boolean} current */
+  #paintMask(strokes, size, current) {
+    const k = Math.min(1, MASK_SIDE / Math.max(size.w, size.h));
+    const [w, h] = [Math.max(1, Math.round(size.w * k)), Math.max(1, Math.round(size.h * k))];
+    if (this.mask.width !== w || this.mask.height !== h) [this.mask.width, this.mask.height] = [w, h];
+    const context = this.mask.getContext("2d");
+    if (!context) return;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.globalCompositeOperation = "source-over";
+    context.clearRect(0, 0, w, h);
+    if (current && this.tinted) context.drawImage(this.tinted, 0, 0, w, h);
+    context.setTransform(w / size.w, 0, 0, h / size.h, 0, 0);
+    context.lineCap = "round";
+    context.lineJoin = "round";
+    context.strokeStyle = context.fillStyle = `rgb(${TINT.join(" ")})`;
+    for (const { keep, r, at } of strokes) {
+      context.globalCompositeOperation = keep ? "source-over" : "destination-out";
+      context.lineWidth = 2 * r + 1;
+      context.beginPath();
+      context.arc(at[0], at[1], r + 0.5, 0, 2 * Math.PI);
+      context.fill();
+      context.beginPath();
+      context.moveTo(at[0], at[1]);
+      for (let i = 2; i < at.length; i += 2) context.lineTo(at[i], at[i + 1]);
+      context.stroke();
+    }
   }
 
   /** @param {boolean} current @param {boolean} fresh */
@@ -186,7 +246,7 @@ export class CutoutView {
       if (run.warnings.length) return run.warnings[0];
       return run.quality === null || run.quality === 1 ? t("done") : t("quality", { quality: run.quality.toFixed(2) });
     }
-    return this.clicks.points.length || this.clicks.box ? t("stale") : t("hint");
+    return formatClicks(this.clicks) ? t("stale") : t("hint");
   }
 
   /** @param {Clicks} clicks @param {import("./model.js").Size | null} size */
@@ -223,19 +283,40 @@ export class CutoutView {
   #drawMask(url) {
     const picture = new Image();
     picture.addEventListener("load", () => {
-      const context = this.mask.getContext("2d", { willReadFrequently: true });
+      const tinted = document.createElement("canvas");
+      [tinted.width, tinted.height] = [picture.naturalWidth, picture.naturalHeight];
+      const context = tinted.getContext("2d", { willReadFrequently: true });
       if (!context || this.run?.mask !== url) return;
-      this.mask.width = picture.naturalWidth;
-      this.mask.height = picture.naturalHeight;
       context.drawImage(picture, 0, 0);
-      const pixels = context.getImageData(0, 0, this.mask.width, this.mask.height);
-      for (let at = 0; at < pixels.data.length; at += 4) {
-        const inside = pixels.data[at];
-        pixels.data.set([...TINT, 0.5 * inside], at);
-      }
+      const pixels = context.getImageData(0, 0, tinted.width, tinted.height);
+      for (let at = 0; at < pixels.data.length; at += 4) pixels.data.set([...TINT, pixels.data[at]], at);
       context.putImageData(pixels, 0, 0);
+      this.tinted = tinted;
+      this.render();
     }, { once: true, signal: this.end.signal });
     picture.src = url;
+  }
+
+  /** The same editor over the whole window; the node shows it again afterwards. */
+  openLarge() {
+    if (this.closeLarge) return;
+    const home = this.root.getRootNode();
+    this.root.classList.add("big");
+    this.closeLarge = openDialog(this.root, {
+      title: this.t("editor"),
+      close: this.t("close"),
+      name: NAME,
+      style: STYLE,
+      onKey: (event) => this.#key(event),
+      onReady: () => this.stage.focus({ preventScroll: true }),
+      onClose: () => {
+        this.closeLarge = null;
+        this.root.classList.remove("big");
+        if (home instanceof ShadowRoot) home.append(this.root);
+        this.render();
+      },
+    });
+    this.render();
   }
 
   // --- changes ------------------------------------------------------------------------------------------------------
@@ -284,8 +365,39 @@ export class CutoutView {
     const target = /** @type {Element} */ (event.composedPath()[0]);
     const id = target.closest("[data-mark]")?.getAttribute("data-mark") ?? null;
     (id === null ? this.stage : /** @type {HTMLElement} */ (target)).focus({ preventScroll: true });
-    const start = toCanvas(event, this.stage.getBoundingClientRect(), this.size ?? { w: 1, h: 1 });
-    return { start, point: id !== null && id !== "box" ? Number(id) : null, base, out: event.button === 2 || event.shiftKey };
+    const size = this.size ?? { w: 1, h: 1 };
+    const start = toCanvas(event, this.stage.getBoundingClientRect(), size);
+    if (this.tool === "brush" || this.tool === "eraser") {
+      const r = Math.max(1, Math.round(this.radius * Math.max(size.w, size.h)));
+      const keep = (this.tool === "brush") !== (event.button === 2 || event.shiftKey);
+      return { start, point: null, base, out: false, stroke: { keep, r, at: [Math.round(start.x), Math.round(start.y)] } };
+    }
+    return { start, stroke: null, point: id !== null && id !== "box" ? Number(id) : null, base, out: event.button === 2 || event.shiftKey };
+  }
+
+  /** @param {Gesture} gesture @param {{x: number, y: number}} to */
+  #moved(gesture, to) {
+    const { stroke, base } = gesture;
+    if (!stroke) {
+      this.#renderMarks(this.#dragged(gesture, to), this.size);
+      return;
+    }
+    const [x, y] = stroke.at.slice(-2);
+    if (Math.hypot(to.x - x, to.y - y) < Math.max(1, STEP * stroke.r)) return;
+    gesture.stroke = { ...stroke, at: [...stroke.at, Math.round(to.x), Math.round(to.y)] };
+    const size = this.size;
+    if (!size) return;
+    this.mask.hidden = false;
+    this.#paintMask(addStroke(base, gesture.stroke).strokes, size, this.run !== null && this.picture?.url === this.run.picture);
+  }
+
+  /** @param {Gesture} gesture */
+  #paint({ stroke, base }) {
+    if (!stroke) return;
+    const painted = addStroke(base, stroke);
+    if (painted === base) setText(this.live, this.t("saidFull"));
+    else this.change(painted, this.t("saidStroke", { number: painted.strokes.length }));
+    this.render();
   }
 
   /** @param {Gesture} gesture @param {{x: number, y: number}} to @returns {Clicks} */
@@ -296,20 +408,22 @@ export class CutoutView {
 
   /** @param {Gesture} gesture @param {{x: number, y: number}} to */
   #drag(gesture, to) {
+    if (gesture.stroke) return this.#paint(gesture);
     const box = gesture.point === null;
     this.change(this.#dragged(gesture, to), box ? this.t("saidBox") : "");
     if (box && this.tool === "box") this.tool = "keep";
-    this.render();
+    return this.render();
   }
 
   /** @param {Gesture} gesture */
   #click(gesture) {
+    if (gesture.stroke) return this.#paint(gesture);
     if (gesture.point !== null) {
       const { keep } = gesture.base.points[gesture.point];
       if (gesture.out) this.change(removePoint(gesture.base, gesture.point), this.t("saidRemoved"));
       else this.change(changePoint(gesture.base, gesture.point, { keep: !keep }));
     } else if (this.tool !== "box") this.#add(gesture.base, gesture.start, this.tool === "keep" && !gesture.out);
-    this.render();
+    return this.render();
   }
 
   /** @param {Clicks} base @param {{x: number, y: number}} at @param {boolean} keep */
@@ -325,6 +439,7 @@ export class CutoutView {
     const key = event.key.toLowerCase();
     let taken = false;
     if (isUndo(event)) taken = event.shiftKey || key === "y" ? this.redo() : this.undo();
+    else if (key === "f" && !command && !event.altKey && !this.closeLarge) taken = (this.openLarge(), true);
     else if (key === "escape") taken = this.pointer.cancel();
     else if (!command && !event.altKey) taken = this.#plainKey(key, event);
     shieldKey(event, taken);

@@ -42,14 +42,14 @@ export class Commands {
 
   /** @returns {boolean} whether there was anything to undo */
   undo() {
-    if (!this.canEdit || !this.store.undo()) return false;
+    if (!this.canEdit || !(this.view.callbacks.onUndo() || this.store.undo())) return false;
     this.view.announce(this.t("saidUndone"));
     return true;
   }
 
   /** @returns {boolean} whether there was anything to redo */
   redo() {
-    if (!this.canEdit || !this.store.redo()) return false;
+    if (!this.canEdit || !(this.view.callbacks.onRedo() || this.store.redo())) return false;
     this.view.announce(this.t("saidRedone"));
     return true;
   }

@@ -9,15 +9,18 @@
  *   readers: which node's method reads words, and whether any reads labels; shown: the node's graph is on the screen
  * @typedef {"alpha" | "plain" | "none"} Cut  where a new picture's subject is told from its ground
  * @typedef {{read: () => NodeFacts, write: (text: string) => void, resize: (size: Size) => void, changed: () => void,
- *   setPolicy: (policy: string) => void, travel: (direction: "undo" | "redo") => void,
+ *   setPolicy: (policy: string) => void, travel: (direction: "undo" | "redo") => void, steps: () => number,
  *   addReference: (picture: {file: Blob, name: string, cut: Cut, then: () => void}) => Promise<void>,
  *   viewUrl: (file: {filename: string, subfolder: string, type: string}) => string}} Host
- *   travel: one step of the graph's own history; addReference: puts a picture into the graph and into the chain of
+ *   travel: one step of the graph's own history; steps: how many it can go back; addReference: puts a picture into the graph and into the chain of
  *   references, with what `then` does in the same step
  * @typedef {{text: string, pictures: {filename: string, subfolder: string, type: string}[],
  *   references: {name: string, width: number, height: number, image: {filename: string, subfolder: string, type: string}}[],
  *   warnings: readonly string[]}} RunResult
- * @typedef {{history: import("../kit/history.js").History<import("../scene/actions.js").State>, large: boolean}} Session
+ * @typedef {{before: string, after: string, steps: number}} GraphStep  the layout's text before and after a change that made
+ *   nodes, too, and where the graph's history stood then
+ * @typedef {{history: import("../kit/history.js").History<import("../scene/actions.js").State>, large: boolean,
+ *   graphStep: GraphStep | null}} Session
  */
 
 import { mount, openDialog } from "../kit/shell.js";
@@ -49,6 +52,8 @@ export class Controller {
     this.fromRun = null;
     /** Whether the boxes are those that were connected: then nothing is ignored. */
     this.taken = false;
+    /** @type {GraphStep | null} */
+    this.graphStep = null;
     /** What the node's inputs other than the layout were when the prompt was last written. */
     this.asked = this.#around();
     /** The references as last read, to see which got another name. */
@@ -61,7 +66,9 @@ export class Controller {
       onDetach: () => this.host.setPolicy("seed once"),
       onTake: () => this.#take(),
       onTravel: (/** @type {"undo" | "redo"} */ direction) => this.host.travel(direction),
-      onPicture: (/** @type {Parameters<Host["addReference"]>[0]} */ picture) => this.host.addReference(picture),
+      onPicture: (/** @type {Parameters<Host["addReference"]>[0]} */ picture) => this.#addPicture(picture),
+      onUndo: () => this.#travelTogether("undo"),
+      onRedo: () => this.#travelTogether("redo"),
     };
     this.view = this.#newView(false);
     /** @type {Set<EditorView>} */
@@ -79,13 +86,14 @@ export class Controller {
 
   /** What outlives the node while the graph's own undo builds it anew. @returns {Session} */
   session() {
-    return { history: this.store.history, large: this.closeLarge !== null };
+    return { history: this.store.history, large: this.closeLarge !== null, graphStep: this.graphStep };
   }
 
   /** The node has been read from a workflow. @param {Session | null} session  of the node that had this one's place just before */
   resume(session) {
     const own = this.store.history;
     if (session) this.store.history = session.history;
+    this.graphStep = session?.graphStep ?? null;
     this.known = null;
     this.sync();
     // Another layout altogether has begun a history of its own.
@@ -212,6 +220,23 @@ export class Controller {
     if (!boxes.length && !this.store.canUndo) this.store.load({ ...this.store.state.layout, canvas: size });
     else if (arrived || this.facts.sizeLinked) this.store.amend({ type: "canvas", size });
     else this.store.fitCanvas(size);
+  }
+
+  /** @param {Parameters<Host["addReference"]>[0]} picture */
+  async #addPicture(picture) {
+    const before = this.known ?? "";
+    await this.host.addReference(picture);
+    this.sync();
+    this.graphStep = { before, after: this.known ?? "", steps: this.host.steps() };
+  }
+
+  /** A step that made nodes is taken back by the graph's history, which ours follows; so long as nothing came after it. @param {"undo" | "redo"} direction */
+  #travelTogether(direction) {
+    const { graphStep: step, known } = this;
+    if (!step || step.before === step.after) return false;
+    const here = direction === "undo" ? known === step.after && this.host.steps() === step.steps : known === step.before && this.host.steps() === step.steps - 1;
+    if (here) this.host.travel(direction);
+    return here;
   }
 
   /** The connected boxes are taken by the next run, in the place of those that are there. */

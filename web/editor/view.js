@@ -8,7 +8,7 @@
  *   what the node's other inputs, its last run and the graph say; words: the node whose method reads the words of boxes;
  *   current: nothing that the composite depends on has changed since the run, but for the layout
  * @typedef {{onText: (text: string) => void, onLarge: () => void, onDetach: () => void, onTake: () => void,
- *   onTravel: (direction: "undo" | "redo") => void,
+ *   onTravel: (direction: "undo" | "redo") => void, onUndo: () => boolean, onRedo: () => boolean,
  *   onPicture: (picture: {file: Blob, name: string, cut: import("./controller.js").Cut, then: () => void}) => Promise<void>}} Callbacks
  */
 

@@ -61,6 +61,11 @@ export function graphChanged(node) {
   else tracker?.checkState?.();
 }
 
+/** How many steps the graph's own history can go back; -1 where it does not say. */
+export function graphSteps() {
+  return changeTracker()?.undoQueue?.length ?? -1;
+}
+
 /** One step of the graph's own history. @param {"undo" | "redo"} direction */
 export function travelGraph(direction) {
   void changeTracker()?.[direction]?.();

@@ -7,7 +7,6 @@ export const WORD_METHODS = [
   "InstanceAssembleConditioning",
   "EliGenConditioning",
   "LAMICConditioning",
-  "SoftBindingConditioning",
 ];
 
 /** Nodes that print or match the names of boxes; the picture does not depend on them. */
