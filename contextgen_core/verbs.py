@@ -113,7 +113,11 @@ def sample(
     settings = method.default_settings() if settings is None else settings
     bound = Bound(method, prepared.plan, settings)
     like = next(model.transformer.parameters())
-    latents = [model.encode(_to_tensor(picture)).to(like) for picture in prepared.pictures]
+    gains = prepared.gains or (1.0,) * len(prepared.pictures)
+    latents = [
+        gain * model.encode(_to_tensor(picture)).to(like)
+        for picture, gain in zip(prepared.pictures, gains, strict=True)
+    ]
     conditions = torch.cat([pack(latent) for latent in latents], dim=1) if latents else None
     noise = torch.randn((batch, CHANNELS, 2 * rows, 2 * columns), generator=torch.manual_seed(seed))
     x = pack(noise).to(like)

@@ -11,6 +11,8 @@ from .adapter import ContextGenDPOLoRALoader
 from .attention_map import ContextGenAttentionMap
 from .conditioning import ContextGenConditioning
 from .cutout import ContextGenCutout
+from .lamic_conditioning import LAMICConditioning
+from .lamic_patch import LAMICPatchModel
 from .layout import LayoutComposer
 from .pairing import ContextGenPairBoxes
 from .patch import ContextGenPatchModel
@@ -37,6 +39,8 @@ NODES: list[type[io.ComfyNode]] = [
     ContextGenScore,
     ContextGenPickBest,
     ContextGenAttentionMap,
+    LAMICConditioning,
+    LAMICPatchModel,
 ]
 
 

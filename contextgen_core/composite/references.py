@@ -6,6 +6,7 @@ rules: ContextGen's released inference code.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ MAX_SIDE = 16384
 MAX_NAME = 100
 MAX_TOKENS = 16384
 MAX_STRENGTH = 4.0
+CROP_MARGIN = 1 / 16  # of the subject's longer side, on each side
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +85,25 @@ def subject_box(mask: np.ndarray, threshold: int = HALF) -> tuple[int, int, int,
     if not columns.size:
         return None
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def cropped(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and mask, cut to the subject and a margin where the reference asks for it.
+
+    At least 16 pixels a side, as far as the picture has them.
+    """
+    pixels, mask = reference.pixels, reference.mask
+    box = subject_box(mask) if reference.crop else None
+    if box is None:
+        return pixels, mask
+    x1, y1, x2, y2 = box
+    margin = math.ceil(max(x2 - x1, y2 - y1) * CROP_MARGIN)
+    columns, rows = (
+        slice(max(0, low - max(margin, extra)), min(limit, high + max(margin, extra)))
+        for low, high, limit in ((x1, x2, mask.shape[1]), (y1, y2, mask.shape[0]))
+        for extra in ((MIN_SIDE - (high - low) + 1) // 2,)
+    )
+    return np.ascontiguousarray(pixels[rows, columns]), np.ascontiguousarray(mask[rows, columns])
 
 
 # --- pictures -------------------------------------------------------------------------------------

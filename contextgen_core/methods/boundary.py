@@ -42,6 +42,7 @@ class Prepared:
     plan      hashable numbers and bytes (:meth:`Method.plan_tuple` makes nested tuples of it for the conditioning)
     pictures  what the VAE encodes, in the plan's order: uint8 (h, w, 3), sides multiples of 16
     phrases   what the text encoder encodes, in the plan's order; their vectors travel beside the plan, not in it
+    gains     factor on each picture's latent once it is scaled as the model reads it; () = none is changed
     negative  whether the method acts on the negative conditioning, too
     warnings  sentences for the user, none of which stops the run
     """
@@ -50,6 +51,7 @@ class Prepared:
     plan: Any
     pictures: tuple[np.ndarray, ...] = ()
     phrases: tuple[str, ...] = ()
+    gains: tuple[float, ...] = ()
     negative: bool = False
     warnings: tuple[str, ...] = ()
 

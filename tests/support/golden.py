@@ -8,3 +8,4 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 CONTEXTGEN = GOLDEN / "contextgen"
 CONTEXTGEN_CASES = [CONTEXTGEN / "nonsquare.npz", CONTEXTGEN / "single_ref.npz"]
 CONTEXTGEN_ADAPTER = CONTEXTGEN / "transformer_00007.safetensors"
+LAMIC_CASE = GOLDEN / "lamic" / "lamic_two_refs.npz"

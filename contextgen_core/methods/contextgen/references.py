@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ...composite.references import GREY, HALF, MIN_SIDE, Reference, subject_box
+from ...composite.references import GREY, HALF, Reference, cropped
 from ...errors import InputError
 from ...input.checks import shorten
 from ...layout.tokens import TOKEN
-
-CROP_MARGIN = 1 / 16  # of the subject's longer side, on each side
 
 # (longest short side of the canvas, side of the square whose area a reference gets)
 _OFFICIAL_SIDES = ((384, 256), (512, 384), (768, 512), (1024, 768))
@@ -106,9 +104,7 @@ def prepare(reference: Reference, canvas_width: int, canvas_height: int) -> Prep
     Image and mask are resized with Pillow's bicubic filter; a pixel is subject where the resized mask is
     above one half. Raises InputError when nothing of the subject is left at that size.
     """
-    pixels, mask = reference.pixels, reference.mask
-    if reference.crop:
-        pixels, mask = _cropped(pixels, mask)
+    pixels, mask = cropped(reference)
     height, width = mask.shape
     if reference.tokens:
         size = budget_size(width, height, int(reference.tokens))
@@ -125,18 +121,3 @@ def prepare(reference: Reference, canvas_width: int, canvas_height: int) -> Prep
         )
     small[outside] = GREY
     return PreparedReference(reference.name, small, small_mask, valid)
-
-
-def _cropped(pixels: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cut to the subject and a margin; at least 16 pixels a side, as far as the picture has them."""
-    box = subject_box(mask)
-    if box is None:
-        return pixels, mask
-    x1, y1, x2, y2 = box
-    margin = math.ceil(max(x2 - x1, y2 - y1) * CROP_MARGIN)
-    columns, rows = (
-        slice(max(0, low - max(margin, extra)), min(limit, high + max(margin, extra)))
-        for low, high, limit in ((x1, x2, mask.shape[1]), (y1, y2, mask.shape[0]))
-        for extra in ((MIN_SIDE - (high - low) + 1) // 2,)
-    )
-    return np.ascontiguousarray(pixels[rows, columns]), np.ascontiguousarray(mask[rows, columns])
