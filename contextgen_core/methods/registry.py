@@ -11,7 +11,10 @@ from ..errors import InputError
 from .boundary import Method
 from .golden import GoldenModule
 
-MODULES = {"contextgen": ("contextgen.method", "CONTEXTGEN")}  # where each lies
+MODULES = {
+    "contextgen": ("contextgen.method", "CONTEXTGEN"),
+    "instance_assemble": ("instance_assemble.method", "INSTANCE_ASSEMBLE"),
+}  # where each lies
 
 _registered: dict[str, Method] = {}
 

@@ -78,3 +78,6 @@ class InstanceAssemble(Method):
         return Forward(
             tuple(with_step if number in numbers else Block() for number in range(call.blocks.all)), sequence=False
         )
+
+
+INSTANCE_ASSEMBLE = InstanceAssemble()
