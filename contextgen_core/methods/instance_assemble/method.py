@@ -56,6 +56,13 @@ class InstanceAssemble(Method):
                 f"{self.label} was trained for FLUX.1 and Stable Diffusion 3 medium and has nothing to act on in"
                 f" {backbone.name}; load one of those."
             )
+        if plan.pooled not in (0, backbone.pooled):
+            raise InputError(
+                f"the phrases were encoded to {plan.pooled} numbers each, {backbone.name} takes {backbone.pooled};"
+                " connect the text encoders of this model.",
+                self.source,
+                "clip",
+            )
 
     def moment(self, plan: PhrasePlan, settings: AssembleSettings, run: RunPosition | None) -> Hashable:
         if not settings.scale or not settings.ratio or (run is not None and not run.before_step(settings.ratio)):

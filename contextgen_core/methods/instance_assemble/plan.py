@@ -62,21 +62,25 @@ class PhraseBox(NamedTuple):
 
 @dataclass(frozen=True)
 class PhrasePlan:
-    """A picture's grid of ``rows`` x ``columns`` tokens and its instances, in the layout's order: the last in front."""
+    """A picture's grid of ``rows`` x ``columns`` tokens and its instances, in the layout's order: the last in front.
+
+    pooled  how many numbers its phrases were encoded to, 0 while they are not
+    """
 
     rows: int
     columns: int
     boxes: tuple[PhraseBox, ...] = ()
+    pooled: int = 0
 
     def as_tuple(self) -> tuple[object, ...]:
         boxes = tuple((b.name, b.corners, b.centre, tuple(b.cells), *b[4:]) for b in self.boxes)
-        return (_PLAN_TAG, self.rows, self.columns, boxes)
+        return (_PLAN_TAG, self.rows, self.columns, boxes, self.pooled)
 
     @classmethod
     def from_tuple(cls, value: object) -> PhrasePlan:
         """Inverse of :meth:`as_tuple`. Raises InputError for anything that it cannot have given."""
         try:
-            tag, rows, columns, entries = cast(tuple[Any, ...], value)
+            tag, rows, columns, entries, pooled = cast(tuple[Any, ...], value)
             if tag != _PLAN_TAG:
                 raise ValueError(tag)
             boxes = tuple(PhraseBox._make((*e[:3], TokenBox._make(e[3]), *e[4:])) for e in entries)
@@ -85,7 +89,7 @@ class PhrasePlan:
                 "The phrases in this conditioning come from another version of the pack; run the graph again from"
                 " InstanceAssembleConditioning."
             ) from error
-        return cls(int(rows), int(columns), boxes)
+        return cls(int(rows), int(columns), boxes, int(pooled))
 
 
 @dataclass(frozen=True)
