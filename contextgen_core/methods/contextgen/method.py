@@ -15,6 +15,7 @@ from .settings import Settings, arrange, image_ids, references_read, windows
 from .visibility import query_groups
 
 if TYPE_CHECKING:
+    from ...backbones import Backbone
     from ...composite.compose import Scene
 
 
@@ -53,6 +54,14 @@ class ContextGen(Method):
 
     def default_settings(self) -> Settings:
         return Settings()
+
+    def check(self, plan: Plan, settings: Settings, backbone: Backbone) -> None:
+        if not backbone.references or not backbone.groups:
+            raise InputError(
+                f"{backbone.name} takes no pictures beside the noise, which {self.label} needs; load FLUX.1-Kontext.",
+                self.node,
+                "model",
+            )
 
     def timed(self, plan: Plan, settings: Settings) -> bool:
         return windows(plan, settings)
