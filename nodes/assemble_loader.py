@@ -33,9 +33,9 @@ class InstanceAssembleLoader(io.ComfyNode):
             search_aliases=["layout.pth", "layout weights", "grounding", "phrase boxes", "instanceassemble", "bbox"],
             inputs=[
                 io.Combo.Input(
-                    "layout",
+                    "layout_weights",
                     options=files,
-                    display_name="layout",
+                    display_name="layout weights",
                     tooltip="The authors' layout.pth, or one file with everything, in models/loras. Nothing in it is "
                     "run.",
                 ),
@@ -58,10 +58,10 @@ class InstanceAssembleLoader(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, layout: str, lora: str = NONE) -> io.NodeOutput:
-        first = _path(layout, "layout")
+    def execute(cls, layout_weights: str, lora: str = NONE) -> io.NodeOutput:
+        first = _path(layout_weights, "layout_weights")
         second = None if lora == NONE else _path(lora, "lora")
-        with naming(NODE, "layout" if second is None else "lora"):
+        with naming(NODE, "layout_weights" if second is None else "lora"):
             file = read_files(first, second)
         lines = [
             f"{file.name}: {file.family}, width {file.width}, pooled text {file.pooled},"

@@ -238,7 +238,7 @@ def test_from_files_to_a_picture_through_the_nodes(tmp_path: Path, run_node: Any
     folder = Path(folder_paths.get_folder_paths("loras")[0])
     folder.mkdir(parents=True, exist_ok=True)
     tiny_assemble.write(folder / "assemble.safetensors", host.family_of(model).backbone)
-    weights, report = run_node("InstanceAssembleLoader", layout="assemble.safetensors").args
+    weights, report = run_node("InstanceAssembleLoader", layout_weights="assemble.safetensors").args
     assert "FLUX.1, width 128" in report
     patched = run_node("InstanceAssemblePatchModel", model=model, weights=weights, grounding_ratio=1.0).args[0]
     prompt = clip.encode_from_tokens_scheduled(clip.tokenize("a meadow at noon"))
@@ -268,7 +268,7 @@ def test_from_files_to_a_picture_through_the_nodes(tmp_path: Path, run_node: Any
         ("InstanceAssembleConditioning", {"clip": None}, "there is no CLIP"),
         ("InstanceAssemblePatchModel", {"scale": 7.0}, "it is 7; give a number from 0 to 3"),
         ("InstanceAssemblePatchModel", {"scale": float("nan")}, "NaN"),
-        ("InstanceAssembleLoader", {"layout": "nowhere.pth"}, "there is no file 'nowhere.pth'"),
+        ("InstanceAssembleLoader", {"layout_weights": "nowhere.pth"}, "there is no file 'nowhere.pth'"),
     ],
 )
 def test_bad_input_gives_one_sentence_that_names_the_node(

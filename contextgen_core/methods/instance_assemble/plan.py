@@ -123,11 +123,6 @@ class BoundPhrases(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def join_phrase(category: str, caption: str = "") -> str:
-    """Category and caption as the authors join them."""
-    return f"{category}, {caption}" if caption else category
-
-
 def bind(scene: Scene, options: PhraseOptions | None = None) -> BoundPhrases:
     """The plan of a scene's boxes with words. A box with a reference and no words is left to other methods.
 

@@ -24,7 +24,6 @@ from contextgen_core.methods.instance_assemble.plan import (
     PhraseOptions,
     PhrasePlan,
     bind,
-    join_phrase,
     phrase_box,
 )
 
@@ -129,7 +128,6 @@ def test_labels_become_phrases_and_boxes_without_words_are_left_to_others() -> N
     )
     assert bound.phrases == ("cat, grey", "dog")
     assert [box.cells for box in bound.plan.boxes] == [TokenBox(0, 0, 4, 4), TokenBox(4, 4, 8, 8)]
-    assert join_phrase("cat", "grey") == "cat, grey" and join_phrase("cat") == "cat"
 
 
 @pytest.mark.parametrize(
