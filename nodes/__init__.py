@@ -8,6 +8,9 @@ import sys
 from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ContextGenDPOLoRALoader
+from .assemble_conditioning import InstanceAssembleConditioning
+from .assemble_loader import InstanceAssembleLoader
+from .assemble_patch import InstanceAssemblePatchModel
 from .attention_map import ContextGenAttentionMap
 from .conditioning import ContextGenConditioning
 from .cutout import ContextGenCutout
@@ -41,6 +44,9 @@ NODES: list[type[io.ComfyNode]] = [
     ContextGenAttentionMap,
     LAMICConditioning,
     LAMICPatchModel,
+    InstanceAssembleLoader,
+    InstanceAssembleConditioning,
+    InstanceAssemblePatchModel,
 ]
 
 

@@ -6,16 +6,17 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import comfy.ops
 import comfy.patcher_extension
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from ..contextgen_core.backbones.flux import pack
-from ..contextgen_core.commands.parity import load, transformer_config
+from ..contextgen_core.commands.parity import load, transformer
 from ..contextgen_core.lora.adapter import load_adapter
+from ..contextgen_core.methods.golden import Golden
 from .adapter import apply_adapter
-from .host import attach, build_flux, install
+from .host import attach, build_flux, build_sd3, install
 
 
 def host_options(model: Any) -> dict[str, Any]:
@@ -26,28 +27,44 @@ def host_options(model: Any) -> dict[str, Any]:
 
 
 def run_case(words: dict[str, Any]) -> None:
-    """Writes the velocity of the noise tokens, float32 (1, M, 64), to ``words["out"]`` (npy)."""
+    """Writes the velocity of the noise, in the form of the case, float32, to ``words["out"]`` (npy)."""
     arguments = Namespace(**words)
     case = load(arguments)
+    np.save(arguments.out, np.concatenate([_velocity(row, arguments) for row in (case, *case.others)]))
+
+
+def _velocity(case: Golden, arguments: Namespace) -> np.ndarray:
     method, plan, settings = case.bound
-    model = build_flux(transformer_config(arguments.config), load_file(arguments.weights), torch.float32)
-    if arguments.adapter:
+    config, state = transformer(arguments.config, arguments.weights, case.config)
+    sd3 = case.family == "sd3"
+    model = (build_sd3 if sd3 else build_flux)(config, state, torch.float32)
+    if arguments.adapter and not case.modules:
         model, _report = apply_adapter(model, load_adapter(arguments.adapter), Path(arguments.adapter).name, 1.0)
-    model = install(model, method, settings, case.modules() if case.modules else None)
+    model = install(model, method, settings, case.modules(comfy.ops.manual_cast.Linear) if case.modules else None)
     [[_, values]] = attach([[case.text, {}]], method, plan, list(case.pictures), case.vectors)
-    model.patch_model(device_to=torch.device("cpu"))
+    further = {"ref_latents": values.get("reference_latents"), "guidance": case.guidance}
+    options = {**host_options(model), "cond_or_uncond": [0 if case.positive else 1]}
+    velocities: list[torch.Tensor] = []
+    hook = model.model.diffusion_model.register_forward_hook(lambda *seen: velocities.append(seen[-1]))
+    patchers = [model, *model.get_nested_additional_models()]
+    for patcher in patchers:
+        patcher.patch_model(device_to=torch.device("cpu"))
+    model.pre_run()
     try:
         with torch.inference_mode():
-            velocity = model.model.diffusion_model(
+            model.model.apply_model(
                 case.noise,
-                case.timestep,
-                context=case.text,
+                case.timestep / 1000 if sd3 else case.timestep,
+                c_crossattn=case.text,
                 y=case.pooled,
-                guidance=case.guidance,
-                ref_latents=values.get("reference_latents"),
-                transformer_options=host_options(model),
+                transformer_options=options,
+                **{key: value for key, value in further.items() if value is not None},
                 **{key: cond.cond for key, cond in values["model_conds"].items()},
             )
     finally:
-        model.unpatch_model()
-    np.save(arguments.out, pack(velocity).cpu().numpy())
+        hook.remove()
+        model.cleanup()
+        for patcher in patchers:
+            patcher.unpatch_model()
+    (velocity,) = velocities
+    return (velocity if sd3 else pack(velocity)).float().cpu().numpy()

@@ -8,11 +8,16 @@ from comfy_api.latest import io
 from PIL import Image
 
 from ..contextgen_core import prepare
+from ..contextgen_core.backbones import Backbone
 from ..contextgen_core.composite.compose import Scene
 from ..contextgen_core.methods.boundary import Bound
+from ..contextgen_core.methods.instance_assemble.method import INSTANCE_ASSEMBLE
+from ..contextgen_core.methods.instance_assemble.report import describe
+from ..contextgen_core.methods.instance_assemble.step import AssembleSettings
 from ..contextgen_core.methods.registry import methods
 from ..contextgen_core.report import FLUX1, TEXT_TOKENS, draw_layout, measure
 from . import host
+from .assemble_conditioning import PHRASES_KEY
 from .sockets import LayoutType, naming, preview, schema, to_image
 from .text import TEMPLATE_KEY
 
@@ -42,17 +47,38 @@ class ContextGenReport(io.ComfyNode):
                 backbone = host.family_of(model).backbone
             on_model = host.methods_of(model)
         text = conditioning[0][0].shape[1] if conditioning else TEXT_TOKENS
+        phrases = _phrases(model, conditioning, backbone, text)
+        measured = [(method, settings) for method, settings in on_model if method is not INSTANCE_ASSEMBLE]
+        if not measured and (phrases is None or any(reference is not None for reference in layout.references)):
+            measured = [(default, default.default_settings()) for default in methods()[:1]]
         parts = []
-        for method, settings in on_model or [(default, default.default_settings()) for default in methods()[:1]]:
+        for method, settings in measured:
             with naming(NODE, "layout"):
                 prepared = prepare(layout, method.name)
             bound = Bound(method, prepared.plan, settings)
             warnings = (*layout.warnings, *prepared.warnings)
             parts.append((method.label, measure(bound, text, backbone, warnings).as_text()))
         told = [text for _, text in parts] if len(parts) == 1 else [f"{label}\n{text}" for label, text in parts]
-        report = "\n".join(["\n\n".join(told), "", *_notes(model is None or bool(on_model), conditioning)]).strip()
-        ui = {"images": [preview(Image.fromarray(overlay := draw_layout(layout)))], "text": [report]}
+        if told:
+            told.append("\n".join(_notes(model is None or bool(on_model), conditioning)))
+        report = "\n\n".join(part for part in (*told, phrases or "") if part).strip()
+        overlay = draw_layout(layout)
+        ui = {"images": [preview(Image.fromarray(overlay))], "text": [report]}
         return io.NodeOutput(to_image(overlay), report, ui=ui)
+
+
+def _phrases(model: Any, conditioning: list[Any] | None, backbone: Backbone, text: int) -> str | None:
+    """What the phrases in a conditioning amount to, None where it has none."""
+    plan = host.plan_of(conditioning[0][1], INSTANCE_ASSEMBLE) if conditioning else None
+    if plan is None or not conditioning:
+        return None
+    settings = host.settings_of(model, INSTANCE_ASSEMBLE) if model is not None else None
+    told = describe(plan, conditioning[0][1].get(PHRASES_KEY, ()), settings or AssembleSettings(), backbone, text)
+    if model is not None and settings is None:
+        told += (
+            "\nwarning: the model has not gone through InstanceAssemble Patch Model, so phrases have no effect on it."
+        )
+    return told
 
 
 def _notes(follows: bool, conditioning: list[Any] | None) -> list[str]:

@@ -17,6 +17,7 @@ from comfy_api.latest import io
 from PIL import Image
 
 from ..contextgen_core.errors import InputError
+from ..contextgen_core.input.checks import finite_number
 from ..contextgen_core.layout.box import Box
 from ..contextgen_core.layout.foreign_boxes import BoxFormat
 
@@ -24,6 +25,7 @@ CATEGORY = "ContextGen"
 
 References = io.Custom("CONTEXTGEN_REFERENCES")  # tuple[Reference, ...]
 LayoutType = io.Custom("CONTEXTGEN_LAYOUT")  # Scene
+AssembleType = io.Custom("INSTANCE_ASSEMBLE_WEIGHTS")  # AssembleFile
 BoundingBox = io.Custom("BOUNDING_BOX")  # the host's own: one list of {x, y, width, height} per frame
 FORMS: dict[str, BoxFormat | None] = {"auto": None, "xywh": "xywh", "xyxy": "xyxy"}  # of bare rows
 BOX_TYPES = [io.Custom(name) for name in ("BOUNDING_BOX", "BOUNDING_BOXES", "BBOX", "SEGS", "JSON", "ARRAY", "STRING")]
@@ -65,6 +67,15 @@ def chosen(node: str, name: str, value: str, options: Sequence[str]) -> str:
     if value not in options:
         raise InputError(f"it is {str(value)[:40]!r}; choose one of {', '.join(options)}.", node, name)
     return value
+
+
+def bounded(node: str, name: str, value: float, low: float, high: float) -> float:
+    """The number if it lies between two others. Not every host checks the range in an API prompt."""
+    with naming(node, name):
+        number = finite_number(value, "the node", name)
+    if not low <= number <= high:
+        raise InputError(f"it is {number:g}; give a number from {low:g} to {high:g}.", node, name)
+    return number
 
 
 # --- inputs that several nodes have ---------------------------------------------------------------------------------

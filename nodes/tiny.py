@@ -50,7 +50,7 @@ class WordEncoder(torch.nn.Module):
 
     def encode_token_weights(self, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
         """The text's words: (1, words, width) and pooled (1, width)."""
-        words = encode_words(tokens["t5xxl"][0][0][0])
+        words = encode_words(tokens["l"][0][0][0])
         return words.tokens[None], words.pooled[None]
 
     def load_sd(self, state: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:

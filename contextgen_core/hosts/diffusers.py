@@ -64,7 +64,7 @@ class _State:
     vectors: Mapping[str, Tensor]
     modules: Mapping[str, Any]
     positive: Sequence[bool]
-    states: list[dict[str, Any]]
+    states: Sequence[Sequence[dict[str, Any]]]  # for each pass and each of its methods
     vec_of: Callable[[float | None, float | None], Tensor]
 
     def rotate(self, x: Tensor) -> Tensor:
@@ -84,8 +84,20 @@ class _State:
         rebuilt = bool(self.passes[0].segments)
         streams = self._rebuilt(block, module, arguments) if rebuilt else original(**arguments)
         text, image = streams
-        for passed in self.passes:
-            run_afters(passed, block, self.states, partial(self._work, passed, block, module, streams, arguments))
+        if any(passed.afters[block] for passed in self.passes):
+            batch = len(image)
+            spans = [Span(0, batch)] if len(self.passes) == 1 else [Span(row, row + 1) for row in range(batch)]
+            parts = [
+                run_afters(
+                    passed,
+                    block,
+                    states,
+                    image[slice(*rows)],
+                    partial(self._work, passed, rows, block, module, text, arguments),
+                )
+                for passed, states, rows in zip(self.passes, self.states, spans, strict=True)
+            ]
+            image = parts[0] if len(parts) == 1 else torch.cat(parts)
         # Of pictures with different references the longest decides: shorter ones are padded, and nobody sees that.
         goes_on = max(_goes_on(passed, block) for passed in self.passes)
         return text, image[:, : goes_on - text.shape[1]]
@@ -109,21 +121,31 @@ class _State:
         return joint[:, :words], joint[:, words:]
 
     def _work(
-        self, passed: Pass, block: int, module: Any, streams: Streams, arguments: Mapping[str, Any], which: int
+        self,
+        passed: Pass,
+        rows: Span,
+        block: int,
+        module: Any,
+        text: Tensor,
+        arguments: Mapping[str, Any],
+        which: int,
+        image: Tensor,
     ) -> BlockWork:
+        """What a step sees of the ``rows`` of the batch."""
+        chosen = slice(*rows)
         return BlockWork(
             number=block,
             double=block < self.blocks.double,
-            image=streams[1],
-            text=streams[0],
+            image=image,
+            text=text[chosen],
             noise=Span(0, self.noise),
-            vec=arguments["temb"],
-            rope=self.rotary,
+            vec=arguments["temb"][chosen],
+            rope=self.rotary if len(self.rotary[0]) == 1 else tuple(table[chosen] for table in self.rotary),
             rope_of=self.rope_of,
             block=view(module),
             modules=self.modules.get(passed.bounds[which].method.name),
-            vectors=self.vectors,
-            positive=self.positive,
+            vectors={name: vector[chosen] if len(vector) > 1 else vector for name, vector in self.vectors.items()},
+            positive=self.positive[chosen],
         )
 
 
@@ -245,7 +267,7 @@ class FluxHost:
             vectors=vectors or {},
             modules=modules or {},
             positive=positive or [True] * len(noise),
-            states=[{} for _ in passes[0].bounds],
+            states=[[{} for _ in passed.bounds] for passed in passes],
             vec_of=partial(self._vec, pooled, timestep, guidance),
         )
         with self._embedding(state, hidden):

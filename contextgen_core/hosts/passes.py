@@ -165,9 +165,16 @@ def adapted_spans(segments: Sequence[Segment], start: int, stop: int) -> list[Sp
     return [span for span in spans if span.size > 0]
 
 
-def run_afters(passed: Pass, number: int, states: list[dict[str, Any]], work: Callable[[int], BlockWork]) -> None:
-    """The methods' steps after block ``number``; ``work`` gives what the step of a method sees."""
+def run_afters(
+    passed: Pass, number: int, states: Sequence[dict[str, Any]], image: Tensor, work: Callable[[int, Tensor], BlockWork]
+) -> Tensor:
+    """The methods' steps after block ``number``: its image tokens as they leave them.
+
+    ``work`` gives what the step of a method sees, from its number and the image so far.
+    """
     for which, after in passed.afters[number]:
-        seen = work(which)
+        seen = work(which, image)
         seen.state = states[which]
         after(seen)
+        image = seen.image
+    return image

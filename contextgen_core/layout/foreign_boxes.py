@@ -52,6 +52,8 @@ def boxes_from_any(
       core's elements, {"bbox": [ymin, xmin, ymax, xmax]} on a 0..1000 grid, alone or listed
       Florence-2's {"bboxes": [xyxy, ...], "labels": [...]}, alone or listed one per image
       Impact Pack's SEGS, ((height, width), [SEG, ...]), scaled from its own picture size
+      InstanceAssemble's {"width", "height", "annos": [{"bbox": xyxy, "category_name", "caption"}]}, scaled from its
+        own size; the label is "category, caption"
       this pack's layout JSON, scaled from its own canvas
       the JSON text of any of these; None and empty text give no boxes
     Understood only with `format`: bare rows of four numbers (BBOX tuples, lists per frame, arrays, tensors);
@@ -146,6 +148,9 @@ def _mapping_entries(
         key, inner = next(iter(value.items()))
         if isinstance(key, str) and key.startswith("<") and isinstance(inner, Mapping):
             value = inner
+    annotations = value.get("annos")
+    if isinstance(annotations, (list, tuple)):
+        return _annotated(value, annotations, target)
     for key in ("boxes", "elements"):
         items = value.get(key)
         if isinstance(items, (list, tuple)):
@@ -163,6 +168,24 @@ def _mapping_entries(
         # Florence-2 has one spelling; only rows that do not say so need the declared one.
         return entries, target if labels is None else target._replace(format="xyxy"), (1.0, 1.0)
     return [value], target, (1.0, 1.0)
+
+
+def _annotated(
+    value: Mapping[object, object], annotations: Sequence[object], target: _Target
+) -> tuple[Sequence[object], _Target, tuple[float, float]]:
+    """InstanceAssemble's request file, and what its demo saves."""
+    _check_count(annotations, target.limit)
+    width, height = (finite_number(value.get(name), "the boxes' file", name) for name in ("width", "height"))
+    if width < 1 or height < 1:
+        raise InputError(f"the boxes' file is for {width:g} x {height:g} pixels; give a size of at least 1 x 1.")
+    entries = []
+    for position, entry in enumerate(annotations, 1):
+        if not isinstance(entry, Mapping):
+            raise InputError(f"box {position} is {shorten(entry)}; give an object with bbox and category_name.")
+        words = [entry.get(key) for key in ("category_name", "caption")]
+        label = ", ".join(word.strip() for word in words if isinstance(word, str) and word.strip())
+        entries.append({"bbox": entry.get("bbox"), "label": label})
+    return entries, target._replace(format="xyxy"), (target.width / width, target.height / height)
 
 
 def _at(values: object, position: int) -> object:

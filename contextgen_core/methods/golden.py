@@ -21,12 +21,16 @@ class Golden:
 
     noise      (1, 16, h, w) latent of the noisy picture
     pictures   latents of the condition pictures, (1, 16, h, w) each, in the plan's order
-    velocity   the answer on the noise tokens, (1, M, 64)
-    facts      what was compared on the way; those that are bool must be True, those that are float must be 0
+    velocity   the answer on the noise tokens, (1, M, 64), or as a latent like ``noise``
+    facts      what was compared on the way; those that are bool must be True, those that are float at most ``within``
+    within     the most that a float of the facts may be; 0 for those that are not named
     vectors    encoded phrases by name, batch first
     tolerance  of the velocity, absolute, in float32
-    family     the model family of the case
-    modules    makes the method's extra weights, None where it has none
+    family     the model family of the case: flux or sd3; config: the name of its configuration in the file
+    modules    makes the method's extra weights from a class of linear layer, None where it has none; the adapter is in
+               them
+    positive   whether the picture belongs to the positive conditioning
+    others     the further pictures of a batch, which have layouts of their own
     """
 
     bound: Bound
@@ -40,8 +44,12 @@ class Golden:
     facts: Mapping[str, bool | float | int | str] = field(default_factory=dict)
     vectors: Mapping[str, torch.Tensor] = field(default_factory=dict)
     tolerance: float = 2e-5
+    within: Mapping[str, float] = field(default_factory=dict)
     family: str = "flux"
-    modules: Callable[[], Any] | None = None
+    config: str = "transformer"
+    modules: Callable[..., Any] | None = None
+    positive: bool = True
+    others: tuple[Golden, ...] = ()
 
 
 class GoldenModule(Protocol):

@@ -14,6 +14,7 @@ from .golden import GoldenModule
 MODULES = {  # where each lies
     "contextgen": ("contextgen.method", "CONTEXTGEN"),
     "lamic": ("lamic.method", "LAMIC"),
+    "instance_assemble": ("instance_assemble.method", "INSTANCE_ASSEMBLE"),
 }
 
 _registered: dict[str, Method] = {}

@@ -14,13 +14,14 @@ A call that does not come through all of its hooks raises: a silent no-op would 
 from .conditioning import attach, plan_of
 from .families import Family, family_of
 from .install import Probe, install, methods_of, settings_of, watched
-from .models import build_flux
+from .models import build_flux, build_sd3
 
 __all__ = [
     "Family",
     "Probe",
     "attach",
     "build_flux",
+    "build_sd3",
     "family_of",
     "install",
     "methods_of",

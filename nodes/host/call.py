@@ -43,8 +43,9 @@ def begin(
     vectors: Mapping[str, Mapping[str, torch.Tensor]],
     modules: Mapping[str, Any],
     given: Options,
+    dtype: torch.dtype,
 ) -> Call:
-    """Plans a call from the arguments ``given`` to the diffusion model."""
+    """Plans a call from the arguments ``given`` to the diffusion model, which computes in ``dtype``."""
     family = family_of_transformer(transformer)
     if family is None:
         raise RuntimeError(f"a layout has reached {type(transformer).__name__}, which no method knows")
@@ -60,7 +61,7 @@ def begin(
         watched=frozenset(number for number, key in enumerate(family.keys) if key in theirs),
         torch_backend=_torch_backend() and "optimized_attention_override" not in options,
         device=x.device,
-        dtype=x.dtype,
+        dtype=dtype,
     )
     return Call(transformer, family, request, vectors, modules, _rows(options, len(x)), given)
 
@@ -356,17 +357,17 @@ class _Block:
         text = out.get("txt") if double else None
         start = 0 if double else call.request.text + call.passed.forward.phrases
 
-        def work(which: int) -> BlockWork:
+        def work(which: int, image: torch.Tensor) -> BlockWork:
             bound = call.passed.bounds[which]
             return BlockWork(
                 number=self.number,
                 double=double,
-                image=out["img"],
+                image=image,
                 text=text,
                 noise=Span(start, start + call.noise_tokens),
                 vec=args["vec"],
                 rope=args.get("pe"),
-                rope_of=getattr(call.transformer, "pe_embedder", None) or _no_rope,
+                rope_of=partial(_rope_of, call.transformer),
                 block=view(call.family.block_of(call.transformer, self.number)),
                 modules=call.modules.get(bound.method.name),
                 vectors=call.vectors.get(bound.method.name, {}),
@@ -374,7 +375,7 @@ class _Block:
                 ran=ran,
             )
 
-        run_afters(call.passed, self.number, call.states, work)
+        out["img"] = run_afters(call.passed, self.number, call.states, out["img"], work)
         return out
 
     def _leave(self, out: Options) -> Options:
@@ -387,5 +388,6 @@ class _Block:
         return {**out, "img": out["img"][:, :image].clone()}  # a view would keep the dropped rows in memory
 
 
-def _no_rope(_ids: torch.Tensor) -> Any:
-    raise RuntimeError("this family has no position table")
+def _rope_of(transformer: Any, ids: torch.Tensor) -> Any:
+    """The host's rotations of position ids (n, axes) or (B, n, axes)."""
+    return transformer.pe_embedder(ids if ids.ndim == 3 else ids[None])

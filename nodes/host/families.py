@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.ldm.flux.model
+import comfy.ldm.modules.diffusionmodules.mmdit as mmdit
 import comfy.model_base
 
 from ...contextgen_core.backbones import Backbone, backbone
@@ -25,6 +26,7 @@ class Family:
     block_of    diffusion model and number of a block -> its module
     refs        whether condition pictures travel as ``ref_latents``
     post_input  whether tokens and ids pass by a ``post_input`` patch
+    wrapped     whether a DIFFUSION_MODEL wrapper is called; if not, the call begins a layer above, in APPLY_MODEL
     patch       pixels of the latent along one side of a token
     """
 
@@ -33,6 +35,7 @@ class Family:
     block_of: Callable[[Any, int], Any]
     refs: bool = True
     post_input: bool = True
+    wrapped: bool = True
     patch: int = 2
 
     @property
@@ -45,12 +48,20 @@ def _flux_block(model: Any, number: int) -> Any:
     return model.double_blocks[number] if number < double else model.single_blocks[number - double]
 
 
+def _sd3_block(model: Any, number: int) -> Any:
+    return model.joint_blocks[number]
+
+
 def family_of_transformer(transformer: Any) -> Family | None:
     """The family of a diffusion model, None for one that no method knows."""
     if isinstance(transformer, comfy.ldm.flux.model.Flux):
         known = backbone(transformer)
         keys = [("double_block", i) for i in range(known.double)] + [("single_block", i) for i in range(known.single)]
         return Family(known, tuple(keys), _flux_block)
+    if isinstance(transformer, mmdit.MMDiT):
+        known = backbone(transformer)
+        keys = [("double_block", i) for i in range(known.double)]
+        return Family(known, tuple(keys), _sd3_block, refs=False, post_input=False, wrapped=False)
     return None
 
 
@@ -64,6 +75,15 @@ def family_of(model: Any) -> Family:
             raise InputError(
                 f"this FLUX variant takes {transformer.in_channels} channels a token and"
                 f" {len(params.axes_dim)} position axes, FLUX.1-Kontext 64 and 3; load flux1-dev-kontext."
+            )
+        family = family_of_transformer(transformer)
+        if family is not None:
+            return family
+    if type(base) is comfy.model_base.SD3 and isinstance(transformer, mmdit.MMDiT):
+        if any(getattr(block.x_block, "x_block_self_attn", False) for block in transformer.joint_blocks):
+            raise InputError(
+                "this is Stable Diffusion 3.5 medium, whose blocks have a second attention; load Stable Diffusion 3"
+                " medium or FLUX.1."
             )
         family = family_of_transformer(transformer)
         if family is not None:

@@ -15,7 +15,7 @@ from ...contextgen_core.methods.boundary import Bound, Forward, Method
 from ...contextgen_core.methods.registry import method as method_named
 from .call import MEMO, Call, Options, begin
 from .conditioning import PLAN, plans_of, take
-from .families import family_of
+from .families import family_of, family_of_transformer
 from .memory import prepare_sampling
 from .weights import modules_of, set_modules
 
@@ -224,7 +224,18 @@ def _apply_model(installed: Installed, executor: Any, x: Any, t: Any, *args: Any
         return {**options, MOMENTS_KEY: moments, MODULES_KEY: modules}
 
     args, kwargs = _with_options(names[2:], args, kwargs, told)
-    return executor(x, t, *args, **kwargs)
+    family = family_of_transformer(base.diffusion_model)
+    if family is None or family.wrapped:
+        return executor(x, t, *args, **kwargs)
+    _, vectors = take(kwargs)
+    given = {**dict(zip(names[2:], args, strict=False)), **kwargs}
+    call = _call(base.diffusion_model, bounds, vectors, {**given, "x": x, "context": given["c_crossattn"]}, base)
+    if call is None:
+        return executor(x, t, *args, **kwargs)
+    args, kwargs = _with_options(names[2:], args, kwargs, call.options)
+    out = executor(x, t, *args, **kwargs)
+    call.check()
+    return out
 
 
 def _with_options(
@@ -254,17 +265,9 @@ def _planned(
     plans, vectors = take(kwargs)
     names = list(inspect.signature(executor.original).parameters)
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    options = given.get("transformer_options") or {}
-    moments = options.get(MOMENTS_KEY, {})
-    told = [
-        (bound, moments.get(bound.method.name, bound.method.moment(bound.plan, bound.settings, None)))
-        for bound in installed.bounds(plans)
-    ]
-    acting = tuple((bound, moment) for bound, moment in told if moment is not None)
-    if not acting:
+    call = _call(executor.class_obj, installed.bounds(plans), vectors, given)
+    if call is None:
         return None, args, kwargs
-    call = begin(executor.class_obj, acting, vectors, options.get(MODULES_KEY, {}), given)
-    call.probe = options.get(PROBE_KEY)
     context = call.context(given["context"])
     if context is not given["context"]:
         args, kwargs = _with(names, args, kwargs, "context", context)
@@ -279,6 +282,26 @@ def _planned(
 # Outside of any graph: under torch.compile, everything after it is one graph without a break.
 _uncompiled: Any = torch.compiler.disable  # whose annotations fit its use as a decorator with arguments alone
 _begin: Callable[..., tuple[Call | None, tuple[Any, ...], Options]] = _uncompiled(_planned)
+
+
+def _call(transformer: Any, bounds: tuple[Bound, ...], vectors: Any, given: Options, base: Any = None) -> Call | None:
+    """The call of the methods that act now, from the model's arguments ``given``; None where none acts.
+
+    ``base``: the host's model, where the arguments are those of its own, still in another dtype than the transformer's
+    """
+    options = given.get("transformer_options") or {}
+    moments = options.get(MOMENTS_KEY, {})
+    acting = [
+        (bound, moment)
+        for bound in bounds
+        if (moment := moments.get(bound.method.name, bound.method.moment(bound.plan, bound.settings, None))) is not None
+    ]
+    if not acting:
+        return None
+    dtype = given["x"].dtype if base is None else base.manual_cast_dtype or base.get_dtype()
+    call: Call = begin(transformer, tuple(acting), vectors, options.get(MODULES_KEY, {}), given, dtype)
+    call.probe = options.get(PROBE_KEY)
+    return call
 
 
 def _with(

@@ -14,6 +14,7 @@ import comfy.model_detection
 import comfy.model_management
 import comfy.model_patcher
 import comfy.supported_models
+import comfy.utils
 import torch
 
 from ...contextgen_core.errors import InputError
@@ -73,3 +74,67 @@ def build_flux(config: dict[str, Any], state: dict[str, torch.Tensor], dtype: to
         )
     model.to(offload_device)
     return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+
+
+class _Depth(int):
+    """The host takes 64 times a Stable Diffusion 3's depth for its width; this depth gives any width."""
+
+    width: int
+
+    def __new__(cls, depth: int, width: int) -> _Depth:
+        self = super().__new__(cls, depth)
+        self.width = width
+        return self
+
+    def __mul__(self, other: int) -> int:
+        return self.width if other == 64 else int(self) * other
+
+    __rmul__ = __mul__
+
+
+def build_sd3(config: dict[str, Any], state: dict[str, torch.Tensor], dtype: torch.dtype) -> Any:
+    """A ComfyUI MODEL from a diffusers ``SD3Transformer2DModel`` configuration and state dict, all in ``dtype``."""
+    heads, blocks = config["num_attention_heads"], config["num_layers"]
+    width = heads * config["attention_head_dim"]
+    names = comfy.utils.mmdit_to_diffusers({"depth": _Depth(blocks, width), "num_blocks": blocks})
+    model_config = comfy.supported_models.SD3(
+        {
+            "in_channels": config["in_channels"],
+            "patch_size": config["patch_size"],
+            "depth": _Depth(heads, width),
+            "num_blocks": blocks,
+            "input_size": None,
+            "adm_in_channels": config["pooled_projection_dim"],
+            "context_embedder_config": {
+                "target": "torch.nn.Linear",
+                "params": {"in_features": config["joint_attention_dim"], "out_features": width},
+            },
+            "pos_embed_max_size": config["pos_embed_max_size"],
+            "num_patches": config["pos_embed_max_size"] ** 2,
+            "pos_embed_scaling_factor": None,
+            "qk_norm": None,
+        }
+    )
+    model_config.set_inference_dtype(dtype, None)
+    offload = comfy.model_management.unet_offload_device()
+    model = model_config.get_model({}, "", device=offload)
+    weights = dict(model.diffusion_model.state_dict())
+    for key, value in state.items():
+        target = names[key]
+        if isinstance(target, str):
+            weights[target] = value.to(dtype)
+            continue
+        name, rows, *change = target
+        changed = change[0](value) if change else value
+        weights[name] = changed.to(dtype) if rows is None else _into(weights[name], changed, rows)
+    model.diffusion_model.load_state_dict(weights)
+    return comfy.model_patcher.ModelPatcher(
+        model, load_device=comfy.model_management.get_torch_device(), offload_device=offload
+    )
+
+
+def _into(fused: torch.Tensor, part: torch.Tensor, rows: tuple[int, int, int]) -> torch.Tensor:
+    """``fused`` with ``part`` in its place: (dimension, first, count)."""
+    fused = fused.clone()
+    fused.narrow(*rows).copy_(part)
+    return fused

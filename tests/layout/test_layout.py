@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -451,6 +452,32 @@ def test_a_broken_request_file_is_refused_by_name(value: object, message: str) -
     with pytest.raises(InputError, match=message) as error:
         read_requests(value)
     one_sentence(error)
+
+
+def test_instance_assembles_request_file_opens_as_boxes_with_phrases() -> None:
+    record = {
+        "prompt": "a room",
+        "width": 500,
+        "height": 250,
+        "annos": [
+            {"bbox": [50, 25, 250, 125], "category_name": "cat", "caption": "sleepy, grey"},
+            {"bbox": [0, 0, 500, 250], "category_name": "floor"},
+        ],
+    }
+    saved_by_the_demo = {**{k: v for k, v in record.items() if k != "prompt"}, "caption": "a room"}
+    for value in (record, saved_by_the_demo, json.dumps(record)):
+        cat, floor = boxes_from_any(value, 1000, 1000)
+        assert (cat.box, cat.label) == (Box(100, 100, 500, 500), "cat, sleepy, grey")
+        assert (floor.box, floor.label) == (Box(0, 0, 1000, 1000), "floor")
+    for wrong, words in (
+        ({**record, "width": None}, "width = null"),
+        ({**record, "annos": [{"bbox": [9, 0, 3, 4]}]}, "box 1 reaches from"),
+        ({**record, "annos": [{"category_name": "x"}]}, "box 1 has bbox = null"),
+        ({**record, "annos": ["x"]}, "box 1 is 'x'"),
+        ({**record, "annos": [{}] * 100}, "there are 100 boxes, the limit is"),
+    ):
+        with pytest.raises(InputError, match=re.escape(words)):
+            boxes_from_any(wrong, 1000, 1000)
 
 
 # --- Layers ---------------------------------------------------------------------------------------

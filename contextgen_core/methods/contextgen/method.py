@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, cast
 
 from ...attention.groups import Group
+from ...errors import InputError
 from ..boundary import Block, Forward, ForwardCall, Method, Part, Prepared, RunPosition
 from .references import PreparedReference, prepare
 from .schedule import BlockPlan
@@ -14,6 +15,7 @@ from .settings import Settings, arrange, image_ids, references_read, windows
 from .visibility import query_groups
 
 if TYPE_CHECKING:
+    from ...backbones import Backbone
     from ...composite.compose import Scene
 
 
@@ -48,6 +50,14 @@ class ContextGen(Method):
 
     def default_settings(self) -> Settings:
         return Settings()
+
+    def check(self, plan: Plan, settings: Settings, backbone: Backbone) -> None:
+        if not backbone.references or not backbone.groups:
+            raise InputError(
+                f"{backbone.name} takes no pictures beside the noise, which {self.label} needs; load FLUX.1-Kontext.",
+                self.node,
+                "model",
+            )
 
     def timed(self, plan: Plan, settings: Settings) -> bool:
         return windows(plan, settings)

@@ -1,0 +1,231 @@
+"""The phrases of one picture on the token grid: plain numbers and bytes, hashable, free of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+
+from ...errors import InputError
+from ...input.checks import finite_number, shorten
+from ...layout.box import Box
+from ...layout.layout import box_name
+from ...layout.tokens import TOKEN, TokenBox
+from .cells import Corners, box_cells, cell_ends, corners_of, grid_points
+
+if TYPE_CHECKING:
+    from ...composite.compose import Scene
+
+_PLAN_TAG = "instance-assemble-plan-1"
+MAX_STRENGTH = 4.0
+WHITE = 128  # a mask value from here on belongs to the instance
+
+
+class PhraseBox(NamedTuple):
+    """One instance: a box with a phrase.
+
+    name      how sentences and reports call it
+    corners   left, top, right, bottom in shares of the canvas, float32 values: what the layout encoder reads
+    centre    (row, column) of its layout token
+    cells     its tokens on the grid
+    chosen    one byte (0 or 1) per token of ``cells``, row-major: which of them count; empty: all
+    strength  factor on what it adds to the picture (0..4, 1 = as trained), and its weight where boxes overlap
+    start, end  shares of the sampling run (0..1) between which it acts
+    """
+
+    name: str
+    corners: Corners
+    centre: tuple[float, float]
+    cells: TokenBox
+    chosen: bytes = b""
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    def indices(self, columns: int) -> np.ndarray:
+        """Its tokens as indices of the grid, ascending."""
+        rows = np.arange(self.cells.y1, self.cells.y2)[:, None] * columns
+        flat = (rows + np.arange(self.cells.x1, self.cells.x2)[None, :]).reshape(-1)
+        return flat[np.frombuffer(self.chosen, np.uint8).astype(bool)] if self.chosen else flat
+
+    @property
+    def size(self) -> int:
+        """How many tokens it has."""
+        if self.cells.empty:
+            return 0
+        if self.chosen:
+            return sum(self.chosen)
+        return (self.cells.x2 - self.cells.x1) * (self.cells.y2 - self.cells.y1)
+
+
+@dataclass(frozen=True)
+class PhrasePlan:
+    """A picture's grid of ``rows`` x ``columns`` tokens and its instances, in the layout's order: the last in front.
+
+    pooled  how many numbers its phrases were encoded to, 0 while they are not
+    """
+
+    rows: int
+    columns: int
+    boxes: tuple[PhraseBox, ...] = ()
+    pooled: int = 0
+
+    def as_tuple(self) -> tuple[object, ...]:
+        boxes = tuple((b.name, b.corners, b.centre, tuple(b.cells), *b[4:]) for b in self.boxes)
+        return (_PLAN_TAG, self.rows, self.columns, boxes, self.pooled)
+
+    @classmethod
+    def from_tuple(cls, value: object) -> PhrasePlan:
+        """Inverse of :meth:`as_tuple`. Raises InputError for anything that it cannot have given."""
+        try:
+            tag, rows, columns, entries, pooled = cast(tuple[Any, ...], value)
+            if tag != _PLAN_TAG:
+                raise ValueError(tag)
+            boxes = tuple(PhraseBox._make((*e[:3], TokenBox._make(e[3]), *e[4:])) for e in entries)
+        except (TypeError, ValueError, IndexError) as error:
+            raise InputError(
+                "The phrases in this conditioning come from another version of the pack; run the graph again from"
+                " InstanceAssembleConditioning."
+            ) from error
+        return cls(int(rows), int(columns), boxes, int(pooled))
+
+
+@dataclass(frozen=True)
+class BoxOptions:
+    """What one box may have besides its phrase; the defaults are the authors' method."""
+
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class PhraseOptions:
+    """How a scene becomes a plan.
+
+    boxes   options by 1-based number of the box in the layout
+    masks   masks by that number, uint8 (H, W) of any size, 255 = the instance: they take the place of the box
+    sliced  take cells as the authors' code does, also beyond the canvas (:func:`.cells.box_cells`)
+    """
+
+    boxes: Mapping[int, BoxOptions] = field(default_factory=dict)
+    masks: Mapping[int, np.ndarray] = field(default_factory=dict)
+    sliced: bool = False
+
+
+class BoundPhrases(NamedTuple):
+    """A plan with the phrase of each of its boxes, and sentences for the user."""
+
+    plan: PhrasePlan
+    phrases: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def bind(scene: Scene, options: PhraseOptions | None = None) -> BoundPhrases:
+    """The plan of a scene's boxes with words. A box with a reference and no words is left to other methods.
+
+    Raises InputError for a box with neither, for a layout without any words, and for options that name no such box or
+    are out of range.
+    """
+    options = options or PhraseOptions()
+    layout = scene.layout
+    instances = layout.instances
+    for what, numbers in (("options", options.boxes), ("masks", options.masks)):
+        wrong = [number for number in numbers if not 1 <= number <= len(instances)]
+        if wrong:
+            raise InputError(f"the {what} speak of box {wrong[0]}, but the layout has {len(instances)}; correct it.")
+    boxes: list[PhraseBox] = []
+    phrases: list[str] = []
+    warnings: list[str] = []
+    for number, instance in enumerate(instances, 1):
+        name = box_name(number, instance.id)
+        phrase = instance.label.strip()
+        if not phrase and instance.reference is None:
+            raise InputError(f"{name} has no words; type what it shows into its label, or delete it.")
+        if not phrase:
+            continue
+        own = _checked(options.boxes.get(number, BoxOptions()), name)
+        mask = options.masks.get(number)
+        box = phrase_box(name, instance.box, layout.width, layout.height, own, mask=mask, sliced=options.sliced)
+        boxes.append(box)
+        phrases.append(phrase)
+        warnings.extend(_warnings(box, instance.box, mask is not None))
+    if not boxes:
+        raise InputError("the layout has no words; type into the label of each box what it shows.")
+    return BoundPhrases(
+        PhrasePlan(layout.height // TOKEN, layout.width // TOKEN, tuple(boxes)), tuple(phrases), tuple(warnings)
+    )
+
+
+def phrase_box(
+    name: str,
+    box: Box,
+    width: int,
+    height: int,
+    options: BoxOptions | None = None,
+    *,
+    mask: np.ndarray | None = None,
+    sliced: bool = False,
+) -> PhraseBox:
+    """A box of a canvas of width x height pixels. The grid floors where these are no multiples of 16.
+
+    mask    uint8 (H, W) over the whole canvas; the box is then the mask's bounding box
+    sliced  see :func:`.cells.box_cells`
+    """
+    options = options or BoxOptions()
+    rows, columns = height // TOKEN, width // TOKEN
+    if mask is not None:
+        box = _mask_box(mask, width, height, name)
+    corners = corners_of(box, width, height)
+    points = grid_points(corners)
+    centre = cell_ends(points, rows, columns).centre
+    cells = box_cells(points, rows, columns, sliced=sliced)
+    chosen = b"" if mask is None else _chosen(mask, rows, columns, cells)
+    return PhraseBox(name, corners, centre, cells, chosen, options.strength, options.start, options.end)
+
+
+def _mask_box(mask: np.ndarray, width: int, height: int, name: str) -> Box:
+    if mask.ndim != 2:
+        raise InputError(f"{name} has a mask of shape {mask.shape}; give one of height x width.")
+    inside = mask >= WHITE
+    ys, xs = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    if not len(ys):
+        raise InputError(f"{name} has an empty mask; paint the part of the picture that it takes.")
+    sy, sx = height / mask.shape[0], width / mask.shape[1]
+    return Box(xs[0] * sx, ys[0] * sy, (xs[-1] + 1) * sx, (ys[-1] + 1) * sy)
+
+
+def _chosen(mask: np.ndarray, rows: int, columns: int, cells: TokenBox) -> bytes:
+    """Which tokens of a box the mask touches."""
+    inside = mask >= WHITE
+    # The rows of the mask that lie in each row of tokens; at least one where the mask is coarser than the grid.
+    tops, lefts = (np.arange(n) * side // n for n, side in ((rows, mask.shape[0]), (columns, mask.shape[1])))
+    touched = np.maximum.reduceat(np.maximum.reduceat(inside, tops, axis=0), lefts, axis=1)
+    return touched[cells.y1 : cells.y2, cells.x1 : cells.x2].astype(np.uint8).tobytes()
+
+
+def _checked(options: BoxOptions, name: str) -> BoxOptions:
+    for what, value, high in (
+        ("strength", options.strength, MAX_STRENGTH),
+        ("start", options.start, 1.0),
+        ("end", options.end, 1.0),
+    ):
+        number = finite_number(value, name, what)
+        if not 0 <= number <= high:
+            raise InputError(f"{name} has {what} = {shorten(value)}; give a number from 0 to {high:g}.")
+    if options.start > options.end:
+        raise InputError(f"{name} starts at {options.start:g} and ends at {options.end:g}; start it before it ends.")
+    return options
+
+
+def _warnings(box: PhraseBox, drawn: Box, masked: bool) -> Sequence[str]:
+    if not box.size:
+        return [f"{box.name} covers no token of the canvas and has no effect; move it inside or enlarge it."]
+    if not masked and (drawn.x1 <= -TOKEN or drawn.y1 <= -TOKEN):
+        return [
+            f"{box.name} begins beyond the left or upper border; its part inside the canvas counts, where the authors'"
+            " code would lose it."
+        ]
+    return []

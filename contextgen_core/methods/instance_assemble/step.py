@@ -1,0 +1,273 @@
+"""The layout step: what happens after a block for all instances at once.
+
+Each instance attends jointly over ``layout token | tokens of its box`` with the block's weights and the adapter's
+low-rank terms; the result is averaged over the boxes that cover a token, projected and added to the picture; in double
+blocks the image MLP then acts a second time on the whole picture, also outside the boxes. Layout tokens go on to the
+next step (paper, section 3, and the authors' transformer classes).
+
+Everything after the attention is affine and the same for all instances, so the attention is averaged before it is
+projected: queries, keys, values and projections are computed once for each covered token, however many boxes cover it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ...backbones.block import Additions, DoubleBlock, Modulation, SingleBlock, Stream, rotate
+from ..boundary import BlockWork
+from .cells import grid_points
+from .cover import Cover, make_cover
+from .encoder import AssembleWeights, BlockExtras
+from .plan import PhrasePlan
+
+PHRASES = "instance_assemble_phrases"  # name of the pooled phrases (B, instances, P) among a conditioning's vectors
+
+
+@dataclass(frozen=True)
+class AssembleSettings:
+    """How the step acts on a model; the defaults are the authors'.
+
+    scale   of what the boxes add (0..3); 0 switches everything off, the second MLP too
+    ratio   the step acts before sampling step ``int(ratio * steps)``
+    mlp     of what the second MLP adds to the whole picture (0..1); the weights were trained with 1
+    front   a token belongs to the front-most box alone instead of to the mean of all that cover it
+    rounded compute a box's sines and cosines in bfloat16, as the authors' pipeline does
+    """
+
+    scale: float = 1.0
+    ratio: float = 0.3
+    mlp: float = 1.0
+    front: bool = False
+    rounded: bool = False
+
+
+class LayoutStep:
+    """The steps of a forward pass with the boxes ``active``: their index sets, ready on a device.
+
+    doubles  double blocks of the model; last: the last block with a step, after which nobody reads layout tokens
+
+    Serves many forward passes; what belongs to one of them is in the work's ``state``.
+    """
+
+    def __init__(
+        self,
+        plan: PhrasePlan,
+        settings: AssembleSettings,
+        active: tuple[int, ...],
+        doubles: int,
+        last: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.settings, self.doubles, self.last = settings, doubles, last
+        points = np.stack([grid_points(plan.boxes[number].corners) for number in active])
+        self.cover = make_cover(plan, active, points, front=settings.front, device=device, dtype=dtype)
+        self._encoded: tuple[Any, int, Tensor, Tensor] | None = None
+
+    def after(self, work: BlockWork) -> None:
+        """The step after one block, as :class:`contextgen_core.methods.boundary.Block` wants it."""
+        if not work.ran:
+            return
+        index = work.number if work.double else work.number - self.doubles
+        extras = work.modules.block(work.double, index)
+        before = work.image[:, slice(*work.noise)]
+        image = before
+        rows = _rows(work.positive)
+        cover = self.cover
+        stream = work.block.image if work.double else work.block
+        modulations = stream.modulation(work.vec, extras.additions())
+        if cover is not None and rows is not None:
+            # Written over in place, unless the old values are wanted for gradients.
+            image = before.clone() if torch.is_grad_enabled() else before
+            attention = modulations[0] if work.double else modulations
+            self._boxes(work, extras, cover, image, rows, Modulation(*(part[rows] for part in attention)))
+        if work.double and self.settings.mlp:
+            image = self._second_mlp(stream, image, modulations[1], extras.additions())
+        _put_back(work, image, before)
+
+    # --- what the boxes add -----------------------------------------------------------------------------------------
+
+    def _boxes(
+        self,
+        work: BlockWork,
+        extras: BlockExtras,
+        cover: Cover,
+        image: Tensor,
+        rows: slice | Tensor,
+        modulation: Modulation,
+    ) -> None:
+        """Adds the instances' results to ``image`` in place, and moves the layout tokens on.
+
+        rows  of the batch that have boxes; modulation: theirs, of the image before the attention
+        """
+        layout = work.state.get("layout")
+        if layout is None:
+            layout = self._layout_tokens(work, cover)[rows]
+            work.state["rope"] = (
+                [None, None] if work.rope is None else [work.rope_of(i) for i in (cover.ids, cover.covered)]
+            )
+        old = image[rows].index_select(1, cover.tokens)
+        if work.double:
+            added, layout = self._double(work, extras, cover, old, layout, modulation, work.vec[rows])
+        else:
+            added, layout = self._single(work, extras, cover, old, layout, modulation)
+        if self.settings.scale != 1:
+            added = added * self.settings.scale
+        if cover.factor is not None:
+            added = added * cover.factor
+        new = old + added
+        if isinstance(rows, slice):
+            image[rows].index_copy_(1, cover.tokens, new)
+        else:
+            image[rows] = image[rows].index_copy(1, cover.tokens, new)
+        work.state["layout"] = layout
+
+    def _double(
+        self,
+        work: BlockWork,
+        extras: BlockExtras,
+        cover: Cover,
+        image: Tensor,
+        layout: Tensor,
+        to_image: Modulation,
+        vec: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        block: DoubleBlock = work.block
+        additions = extras.additions()
+        to_layout = block.text.modulation(vec, additions)
+        ropes = work.state["rope"]
+        read = [
+            _turned(stream.qkv(stream.modulate(stream.norm1(x), modulation), additions), rope)
+            for stream, x, modulation, rope in zip(
+                (block.text, block.image), (layout, image), (to_layout[0], to_image), ropes, strict=True
+            )
+        ]
+        q, k, v = (torch.cat(pair, dim=2) for pair in zip(*read, strict=True))
+        mean, attended = attend_instances(cover, q, k, v)
+        added = _gate(to_image) * extras.layout_forward(block.image.out(mean, additions))
+        if work.number != self.last and not block.text.ends and block.text.norm2 is not None:
+            layout = layout + _gate(to_layout[0]) * block.text.out(attended, additions)
+            normed = block.text.modulate(block.text.norm2(layout), to_layout[1])
+            layout = block.text.clamp(layout + _gate(to_layout[1]) * block.text.mlp(normed, additions))
+        return added, layout
+
+    def _single(
+        self,
+        work: BlockWork,
+        extras: BlockExtras,
+        cover: Cover,
+        image: Tensor,
+        layout: Tensor,
+        modulation: Modulation,
+    ) -> tuple[Tensor, Tensor]:
+        block: SingleBlock = work.block
+        additions = extras.additions()
+        tokens = torch.cat([layout, image], dim=1)
+        normed = block.modulate(block.norm1(tokens), modulation)
+        q, k, v, hidden = block.qkv_mlp(normed, additions)
+        count, ropes = layout.shape[1], work.state["rope"]
+        q, k = (
+            torch.cat([rotate(x[:, :, :count], ropes[0]), rotate(x[:, :, count:], ropes[1])], dim=2) for x in (q, k)
+        )
+        mean, attended = attend_instances(cover, q, k, v)
+        hidden = block.act(hidden)
+        added = extras.layout_forward(_gate(modulation) * block.out(mean, hidden[:, count:], additions))
+        if work.number != self.last:
+            layout = layout + _gate(modulation) * block.out(attended, hidden[:, :count], additions)
+        return added, layout
+
+    def _second_mlp(self, stream: Stream, image: Tensor, modulation: Modulation, additions: Additions) -> Tensor:
+        if stream.norm2 is None:
+            raise RuntimeError("the image stream goes on to the end")
+        added = _gate(modulation) * stream.mlp(stream.modulate(stream.norm2(image), modulation), additions)
+        return stream.clamp(image + (added if self.settings.mlp == 1 else added * self.settings.mlp))
+
+    # --- once a run -------------------------------------------------------------------------------------------------
+
+    def _layout_tokens(self, work: BlockWork, cover: Cover) -> Tensor:
+        """The encoder's tokens (B, instances, D), remembered as long as phrases and weights stay the same."""
+        phrases = work.vectors[PHRASES]
+        if cover.select is not None:
+            phrases = phrases.index_select(1, cover.select)
+        weights: AssembleWeights = work.modules
+        remember = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        version = _version(weights) if remember else 0
+        if remember and self._encoded is not None:
+            whose, before, given, tokens = self._encoded
+            same = whose() is weights and before == version and given.shape == phrases.shape
+            if same and torch.equal(given, phrases):
+                return tokens
+        tokens = weights.layout_net(cover.points, phrases, self.settings.rounded).to(work.image.dtype)
+        if remember:
+            self._encoded = weakref.ref(weights), version, phrases, tokens
+        return tokens
+
+
+def attend_instances(cover: Cover, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """All instances' joint attention.
+
+    q, k, v  (B, H, N + C, D) of ``layout tokens | covered tokens``, with rope
+
+    Gives the mean over the boxes for each covered token, (B, C, H * D), and each layout token's, (B, N, H * D).
+    """
+    q, k, v = (x.index_select(2, cover.gather) for x in (q, k, v))
+    out = _attend_buckets(cover, q, k, v)
+    first, *others = cover.ranks  # each covered token has a first box
+    mean = out.index_select(1, first.sources) * first.weights
+    for rank in others:
+        mean = mean.index_add(1, rank.tokens, out.index_select(1, rank.sources) * rank.weights)
+    return mean, out.index_select(1, cover.layout)
+
+
+def _attend_buckets(cover: Cover, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    batch, parts = q.shape[0], []
+    sizes = [bucket.sequences * bucket.length for bucket in cover.buckets]
+    for bucket, *chunk in zip(cover.buckets, *(x.split(sizes, dim=2) for x in (q, k, v)), strict=True):
+        one = [x.unflatten(2, (bucket.sequences, bucket.length)).transpose(1, 2).flatten(0, 1) for x in chunk]
+        mask = bucket.mask if bucket.mask is None or batch == 1 else bucket.mask.repeat(batch, 1, 1, 1)
+        done = functional.scaled_dot_product_attention(*one, attn_mask=mask)  # (B n) H L D
+        parts.append(done.transpose(1, 2).flatten(2).unflatten(0, (batch, -1)).flatten(1, 2))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _rows(positive: Any) -> slice | Tensor | None:
+    """The rows of the batch that have boxes, as a slice where they stand together; None: no row has."""
+    chosen = [row for row, is_positive in enumerate(positive) if is_positive]
+    if not chosen:
+        return None
+    if chosen[-1] - chosen[0] + 1 == len(chosen):
+        return slice(chosen[0], chosen[-1] + 1)
+    return torch.tensor(chosen)
+
+
+def _turned(read: tuple[Tensor, Tensor, Tensor], rope: Any) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = read
+    return rotate(q, rope), rotate(k, rope), v
+
+
+def _gate(modulation: Modulation) -> Tensor:
+    if modulation.gate is None:
+        raise RuntimeError("a stream that goes on has a gate")
+    return modulation.gate
+
+
+def _version(weights: AssembleWeights) -> int:
+    """Changes when the encoder's weights are written to, where torch counts that."""
+    return sum(p._version for p in weights.layout_net.parameters() if not p.is_inference())
+
+
+def _put_back(work: BlockWork, image: Tensor, before: Tensor) -> None:
+    if image is before:
+        return
+    if not torch.is_grad_enabled():
+        before.copy_(image)
+        return
+    start, stop = work.noise
+    work.image = torch.cat([work.image[:, :start], image, work.image[:, stop:]], dim=1)

@@ -1,0 +1,184 @@
+"""InstanceAssembleConditioning: puts the boxes' phrases into the conditioning."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..contextgen_core import prepare
+from ..contextgen_core.composite.compose import Scene
+from ..contextgen_core.errors import InputError
+from ..contextgen_core.input.checks import shorten
+from ..contextgen_core.methods.instance_assemble.method import INSTANCE_ASSEMBLE
+from ..contextgen_core.methods.instance_assemble.plan import BoxOptions, PhraseOptions
+from ..contextgen_core.methods.instance_assemble.report import BoundPhrase
+from ..contextgen_core.methods.instance_assemble.step import PHRASES
+from . import host
+from .phrases import pool_phrases
+from .pictures import empty_latent
+from .sockets import LayoutType, naming, schema, to_bytes
+
+NODE = INSTANCE_ASSEMBLE.source
+PHRASES_KEY = "instance_assemble_phrases"  # in the conditioning's values, for the report
+MAX_LINES = 1000
+
+
+class InstanceAssembleConditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id=NODE,
+            display_name="InstanceAssemble Conditioning",
+            description=(
+                "Encodes the words on each box of the layout and puts them, with the boxes, into the conditioning. The "
+                "model must go through InstanceAssemble Patch Model, or they have no effect."
+            ),
+            search_aliases=["layout", "grounding", "regional prompt", "phrase boxes", "instanceassemble", "bbox"],
+            inputs=[
+                io.Conditioning.Input(
+                    "conditioning",
+                    display_name="conditioning",
+                    tooltip="The prompt of the whole picture, from any text encode node.",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    display_name="clip",
+                    tooltip="The model's text encoders. CLIP alone reads the phrases, 77 tokens of each.",
+                ),
+                LayoutType.Input(
+                    "layout",
+                    display_name="layout",
+                    tooltip="From Layout Composer. The label of a box is its phrase: what it is, then a comma and how "
+                    "it looks.",
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    display_name="negative",
+                    optional=True,
+                    tooltip="The negative prompt. Where cfg is above 1 it must come through here, as in training.",
+                ),
+                io.Mask.Input(
+                    "masks",
+                    display_name="masks",
+                    optional=True,
+                    tooltip="One for each box, in the layout's order: the white part takes the place of the box. A "
+                    "black one leaves the box as it is.",
+                ),
+                io.String.Input(
+                    "box_options",
+                    display_name="box options",
+                    optional=True,
+                    multiline=True,
+                    default="",
+                    tooltip="One line for a box: its number, a colon, its strength, and if you like the part of the "
+                    "run in which it acts, as in 3: 0.8 0 0.2.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    display_name="batch size",
+                    optional=True,
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="How many pictures to make at once, all with these boxes.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    "conditioning_out", display_name="conditioning", tooltip="For the sampler's positive input."
+                ),
+                io.Conditioning.Output(
+                    "negative_out",
+                    display_name="negative",
+                    tooltip="For the sampler's negative input. Empty where no negative is connected.",
+                ),
+                io.Latent.Output(
+                    "latent", display_name="latent", tooltip="Empty latent of the layout's size, for the sampler."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        conditioning: list[Any],
+        clip: Any,
+        layout: Scene,
+        negative: list[Any] | None = None,
+        masks: torch.Tensor | None = None,
+        box_options: str = "",
+        batch_size: int = 1,
+    ) -> io.NodeOutput:
+        latent = {"samples": empty_latent(layout, batch_size)}
+        negative = _emptied(conditioning) if negative is None else negative
+        if not layout.layout.instances:
+            return io.NodeOutput(conditioning, negative, latent)
+        with naming(NODE, "box_options"):
+            options = PhraseOptions(_options(box_options), _masks(masks, len(layout.layout.instances)))
+        with naming(NODE, "layout"):
+            prepared = prepare(layout, INSTANCE_ASSEMBLE.name, options)
+        pooled = pool_phrases(NODE, clip, prepared.phrases)
+        plan = replace(prepared.plan, pooled=pooled.vectors.shape[-1])
+        vectors = {PHRASES: pooled.vectors}
+        phrases = tuple(BoundPhrase(text, cut) for text, cut in zip(prepared.phrases, pooled.cut, strict=True))
+        positive, negative = (
+            [
+                [embedding, {**values, PHRASES_KEY: phrases}]
+                for embedding, values in host.attach(given, INSTANCE_ASSEMBLE, plan, [], vectors)
+            ]
+            for given in (conditioning, negative)
+        )
+        lines = [*prepared.warnings, *(f"CLIP reads only the start of: {p.text[:60]}" for p in phrases if p.cut)]
+        return io.NodeOutput(positive, negative, latent, ui={"text": lines} if lines else None)
+
+
+def _emptied(conditioning: list[Any]) -> list[Any]:
+    """A conditioning of zeros in the form of another, for samplers without guidance, which do not read it."""
+    return [
+        [
+            torch.zeros_like(embedding),
+            {
+                k: torch.zeros_like(v) if k == "pooled_output" and isinstance(v, torch.Tensor) else v
+                for k, v in values.items()
+            },
+        ]
+        for embedding, values in conditioning
+    ]
+
+
+def _options(text: str) -> dict[int, BoxOptions]:
+    """The options of each box from its line. Raises InputError, naming the line."""
+    lines = text.splitlines()
+    if len(lines) > MAX_LINES:
+        raise InputError(f"there are {len(lines)} lines, the limit is {MAX_LINES}; remove some.")
+    options: dict[int, BoxOptions] = {}
+    for position, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        number, colon, rest = line.partition(":")
+        try:
+            box, values = int(number), [float(word) for word in rest.replace(",", " ").split()]
+        except ValueError:
+            box, values = 0, []
+        if not colon or box < 1 or len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+            raise InputError(
+                f"line {position} is {shorten(line)}; give the box's number, a colon and its strength, as in 3: 0.8, or"
+                " its strength, start and end, as in 3: 0.8 0 0.2."
+            )
+        options[box] = BoxOptions(*values)
+    return options
+
+
+def _masks(masks: torch.Tensor | None, boxes: int) -> dict[int, Any]:
+    if masks is None:
+        return {}
+    masks = masks.reshape(-1, *masks.shape[-2:])
+    if len(masks) > boxes:
+        raise InputError(
+            f"there are {len(masks)} masks for {boxes} boxes; give at most one for each box.", NODE, "masks"
+        )
+    return {number: to_bytes(mask) for number, mask in enumerate(masks, 1) if bool((mask > 0.5).any())}

@@ -1,0 +1,82 @@
+"""InstanceAssembleLoader: reads the weights of InstanceAssemble and says what it found."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..contextgen_core.errors import InputError
+from ..contextgen_core.methods.instance_assemble.files import read_files
+from .sockets import AssembleType, naming, schema
+
+log = logging.getLogger("contextgen")
+
+NODE = "InstanceAssembleLoader"
+NONE = "none"
+FORMS = (".pth", ".pt", ".safetensors", ".sft")
+
+
+class InstanceAssembleLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = [name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(FORMS)]
+        return schema(
+            node_id=NODE,
+            display_name="InstanceAssemble Loader",
+            description=(
+                "Reads the weights that bind a phrase to each box: the authors' two files, or one converted file. They "
+                "are for FLUX.1 (dev and schnell) or for Stable Diffusion 3 medium."
+            ),
+            search_aliases=["layout.pth", "layout weights", "grounding", "phrase boxes", "instanceassemble", "bbox"],
+            inputs=[
+                io.Combo.Input(
+                    "layout_weights",
+                    options=files,
+                    display_name="layout weights",
+                    tooltip="The authors' layout.pth, or one file with everything, in models/loras. Nothing in it is "
+                    "run.",
+                ),
+                io.Combo.Input(
+                    "lora",
+                    options=[NONE, *files],
+                    default=NONE,
+                    display_name="lora",
+                    optional=True,
+                    tooltip="The authors' pytorch_lora_weights.safetensors, in models/loras. none: it is in the first "
+                    "file.",
+                ),
+            ],
+            outputs=[
+                AssembleType.Output("weights", display_name="weights", tooltip="For InstanceAssemble Patch Model."),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Family, blocks, ranks, layers without effect."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, layout_weights: str, lora: str = NONE) -> io.NodeOutput:
+        first = _path(layout_weights, "layout_weights")
+        second = None if lora == NONE else _path(lora, "lora")
+        with naming(NODE, "layout_weights" if second is None else "lora"):
+            file = read_files(first, second)
+        lines = [
+            f"{file.name}: {file.family}, width {file.width}, pooled text {file.pooled},"
+            f" {len(file.blocks)} layout blocks, rank {', '.join(map(str, file.ranks))}"
+        ]
+        if file.ignored:
+            shown = ", ".join(file.ignored[:8]) + (", ..." if len(file.ignored) > 8 else "")
+            lines.append(f"{len(file.ignored)} names without effect, as in the authors' code: {shown}")
+        report = "\n".join(lines)
+        log.info("%s: %s", NODE, report.replace("\n", "; "))
+        return io.NodeOutput(file, report, ui={"text": [report]})
+
+
+def _path(name: str, input: str) -> Path:
+    path = folder_paths.get_full_path("loras", name)
+    if path is None:
+        raise InputError(f"there is no file '{name[:100]}' in the loras folder; choose one from the list.", NODE, input)
+    return Path(path)

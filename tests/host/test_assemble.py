@@ -1,0 +1,295 @@
+"""InstanceAssemble in the real host: what it leaves alone, rows and batches, memory, other patches, both families."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.lora
+import comfy.model_management
+import comfy.ops
+import folder_paths
+import pytest
+import tiny_assemble
+import tiny_flux
+import tiny_sd3
+import torch
+from contextgen_pack.contextgen_core.composite.compose import compose
+from contextgen_pack.contextgen_core.errors import InputError
+from contextgen_pack.contextgen_core.layout.box import Box
+from contextgen_pack.contextgen_core.layout.layout import Instance, Layout
+from contextgen_pack.contextgen_core.methods.contextgen.method import CONTEXTGEN
+from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
+from contextgen_pack.contextgen_core.methods.instance_assemble.method import INSTANCE_ASSEMBLE
+from contextgen_pack.contextgen_core.methods.instance_assemble.plan import PhrasePlan
+from contextgen_pack.contextgen_core.methods.instance_assemble.step import AssembleSettings
+from contextgen_pack.nodes import host
+
+ALWAYS = AssembleSettings(ratio=1.0)
+FLUX, SD3 = tiny_flux.POOLED, tiny_sd3.POOLED
+
+
+@pytest.fixture(scope="module")
+def flux() -> Any:
+    return tiny_flux.build()
+
+
+@pytest.fixture(scope="module")
+def sd3() -> Any:
+    return tiny_sd3.build()
+
+
+@pytest.fixture
+def run_node(pack_nodes: dict[str, Any]) -> Any:
+    return lambda name, **inputs: pack_nodes[name].execute(**inputs)
+
+
+def installed(model: Any, settings: AssembleSettings = ALWAYS) -> Any:
+    file = tiny_assemble.weights(host.family_of(model).backbone)
+    return host.install(model, INSTANCE_ASSEMBLE, settings, file.build(comfy.ops.manual_cast.Linear))
+
+
+def positive(**options: Any) -> list[Any]:
+    return tiny_assemble.attach(tiny_flux.text(), tiny_assemble.plan(**options), FLUX)
+
+
+def sd3_text(seed: int = 0) -> list[Any]:
+    generator = torch.Generator().manual_seed(seed)
+    pooled = torch.randn((1, SD3), generator=generator)
+    return [[torch.randn((1, 20, tiny_sd3.TEXT), generator=generator), {"pooled_output": pooled}]]
+
+
+# --- what it leaves alone -------------------------------------------------------------------------------------------
+
+
+def test_without_phrases_or_with_scale_0_it_is_the_stock_model(flux: Any, sd3: Any) -> None:
+    vanilla = tiny_flux.sample(flux, tiny_flux.text())
+    assert torch.equal(tiny_flux.sample(installed(flux), tiny_flux.text()), vanilla)
+    assert torch.equal(tiny_flux.sample(installed(flux, AssembleSettings(scale=0.0)), positive()), vanilla)
+    assert torch.equal(tiny_flux.sample(installed(flux, AssembleSettings(ratio=0.0)), positive()), vanilla)
+    acting = tiny_flux.sample(installed(flux), positive())
+    assert (acting - vanilla).abs().max() > 1e-2
+    assert torch.equal(tiny_flux.sample(flux, tiny_flux.text()), vanilla)
+    vanilla = tiny_flux.sample(sd3, sd3_text())
+    assert torch.equal(tiny_flux.sample(installed(sd3), sd3_text()), vanilla)
+    tagged = tiny_assemble.attach(sd3_text(), tiny_assemble.plan(), SD3)
+    assert torch.equal(tiny_flux.sample(installed(sd3, AssembleSettings(scale=0.0)), tagged), vanilla)
+    assert (tiny_flux.sample(installed(sd3), tagged) - vanilla).abs().max() > 1e-2
+    assert torch.equal(tiny_flux.sample(sd3, sd3_text()), vanilla)
+
+
+def style_lora(model: Any) -> Any:
+    """A clone with a LoRA on layers that InstanceAssemble's adapter changes, too."""
+    width = tiny_flux.CONFIG["num_attention_heads"] * tiny_flux.CONFIG["attention_head_dim"]
+    generator, state = torch.Generator().manual_seed(5), {}
+    for layer, outputs, inputs in (("attn.to_q", 1, 1), ("norm1.linear", 6, 1), ("ff.net.2", 1, 4)):
+        name = f"transformer.transformer_blocks.0.{layer}"
+        state[f"{name}.lora_A.weight"] = torch.randn((4, inputs * width), generator=generator) * 0.2
+        state[f"{name}.lora_B.weight"] = torch.randn((outputs * width, 4), generator=generator) * 0.2
+    patches = comfy.lora.load_lora(state, comfy.lora.model_lora_keys_unet(model.model, {}))
+    clone = model.clone()
+    assert len(clone.add_patches(patches, 1.0)) == 3
+    return clone
+
+
+def test_a_style_lora_stays_as_it_is(flux: Any) -> None:
+    styled = style_lora(flux)
+    alone = tiny_flux.sample(styled, tiny_flux.text())
+    assert (alone - tiny_flux.sample(flux, tiny_flux.text())).abs().max() > 1e-2
+    off = AssembleSettings(scale=0.0)
+    assert torch.equal(tiny_flux.sample(installed(styled, off), positive()), alone)
+    before, after = installed(styled), style_lora(installed(flux))
+    both = tiny_flux.sample(before, positive())
+    assert torch.equal(both, tiny_flux.sample(after, positive()))
+    assert (both - tiny_flux.sample(installed(flux), positive())).abs().max() > 1e-2  # it acts under the phrases, too
+    assert torch.equal(tiny_flux.sample(styled, tiny_flux.text()), alone)
+
+
+# --- when and where it acts -----------------------------------------------------------------------------------------
+
+
+def test_the_grounding_ratio_counts_the_samplers_own_steps(flux: Any) -> None:
+    sigmas = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
+    seen: list[int] = []
+    step = 0
+
+    def stepped(*_: Any) -> None:
+        nonlocal step
+        step += 1
+
+    model = installed(flux, AssembleSettings(ratio=0.5))
+    modules = model.get_additional_models_with_key("contextgen_instance_assemble")[0].model
+    forward = modules.block(True, 0).layout_forward.register_forward_hook(lambda *_: seen.append(step))
+    tiny_flux.sample(model, positive(), sigmas=sigmas, callback=stepped)
+    forward.remove()
+    assert seen == [0, 1]  # int(0.5 * 5) steps
+
+
+def test_pictures_of_a_batch_get_their_boxes_each(flux: Any, sd3: Any) -> None:
+    for model, tagged in ((flux, positive()), (sd3, tiny_assemble.attach(sd3_text(), tiny_assemble.plan(), SD3))):
+        patched, start = installed(model), tiny_flux.noise(batch=2)
+        both = tiny_flux.sample(patched, tagged, start=start)
+        for row in range(2):
+            alone = tiny_flux.sample(patched, tagged, start=start[row : row + 1])
+            assert (both[row : row + 1] - alone).abs().max() < 1e-4
+
+
+def test_the_negative_gets_no_boxes_but_the_second_mlp(sd3: Any) -> None:
+    tagged = tiny_assemble.attach(sd3_text(), tiny_assemble.plan(), SD3)
+    negative = tiny_assemble.attach(sd3_text(9), tiny_assemble.plan(), SD3)
+    patched = installed(sd3)
+    guided = tiny_flux.sample(patched, tagged, negative, cfg=3.0)
+    # The same by hand: each conditioning by itself, the negative one without any box.
+    nothing = PhrasePlan(6, 8, tuple(box._replace(strength=1e-6) for box in tiny_assemble.plan().boxes))
+    x = tiny_flux.noise()
+    parts = {}
+
+    def keep(args: dict[str, Any]) -> torch.Tensor:
+        parts[round(float(args["sigma"][0]), 3)] = args["cond_denoised"], args["uncond_denoised"], args["input"]
+        return args["denoised"]
+
+    watched = patched.clone()
+    watched.set_model_sampler_post_cfg_function(keep)
+    assert torch.equal(tiny_flux.sample(watched, tagged, negative, cfg=3.0), guided)
+    cond, uncond, given = parts[1.0]
+    assert torch.allclose(given, x * 1.0, atol=1e-6)
+    empty = tiny_assemble.attach(sd3_text(9), nothing, SD3)
+    alone: list[torch.Tensor] = []
+    tiny_flux.sample(patched, empty, sigmas=(1.0, 0.0), callback=lambda _s, denoised, *_: alone.append(denoised))
+    assert (alone[0] - uncond).abs().max() < 1e-4
+    stock: list[torch.Tensor] = []
+    tiny_flux.sample(sd3, sd3_text(9), sigmas=(1.0, 0.0), callback=lambda _s, denoised, *_: stock.append(denoised))
+    assert (stock[0] - uncond).abs().max() > 1e-2  # left out, the negative would be the stock model's
+
+
+def test_with_contextgen_in_both_orders(flux: Any) -> None:
+    layout = tiny_flux.plan()
+    pictures = tiny_flux.attach(tiny_flux.text(), layout, tiny_flux.latents(layout))
+    both = tiny_assemble.attach(pictures, tiny_assemble.plan(), FLUX)
+    first = tiny_flux.install(installed(flux), Settings())
+    second = installed(tiny_flux.install(flux, Settings()))
+    together = tiny_flux.sample(first, both)
+    assert torch.equal(together, tiny_flux.sample(second, both))
+    # Pruning what nobody reads stays exact with the layout steps among the blocks.
+    unpruned = tiny_flux.sample(host.install(second, CONTEXTGEN, Settings(prune=False)), both)
+    assert (together - unpruned).abs().max() < 1e-4
+    assert (together - tiny_flux.sample(tiny_flux.install(flux, Settings()), pictures)).abs().max() > 1e-2
+    assert (together - tiny_flux.sample(installed(flux), positive())).abs().max() > 1e-2
+
+
+# --- memory and dtypes ----------------------------------------------------------------------------------------------
+
+
+def test_the_extra_weights_are_memory_the_host_knows(flux: Any) -> None:
+    patched = installed(flux)
+    (patcher,) = patched.get_additional_models_with_key("contextgen_instance_assemble")
+    wanted = sum(p.numel() * p.element_size() for p in patcher.model.parameters())
+    assert patcher.model_size() == wanted
+    loaded: list[bool] = []
+
+    def look(*_: Any) -> None:
+        loaded.append(any(known.model is patcher for known in comfy.model_management.current_loaded_models))
+
+    tiny_flux.sample(patched, positive(), callback=look)
+    assert loaded and all(loaded)
+
+
+def test_half_precision_is_no_farther_off_than_the_model(flux: Any) -> None:
+    exact = tiny_flux.sample(installed(flux), positive())
+    half = tiny_flux.build(torch.bfloat16)
+    assert torch.isfinite(tiny_flux.sample(installed(half), positive())).all()
+    stored = tiny_flux.build(torch.bfloat16, torch.float32)
+    off = (tiny_flux.sample(stored, tiny_flux.text()) - tiny_flux.sample(flux, tiny_flux.text())).abs().max()
+    assert (tiny_flux.sample(installed(stored), positive()) - exact).abs().max() < 3 * off + 1e-3
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_work_is_refused_before_sampling(flux: Any, sd3: Any) -> None:
+    def said(model: Any, conditioning: list[Any]) -> str:
+        steps: list[int] = []
+        with pytest.raises(InputError) as caught:
+            tiny_flux.sample(model, conditioning, callback=lambda *_: steps.append(1))
+        assert not steps
+        return str(caught.value)
+
+    wrong = tiny_assemble.attach(tiny_flux.text(), tiny_assemble.plan(pooled=2048), 2048)
+    assert "InstanceAssembleConditioning, clip: the phrases were encoded to 2048" in said(installed(flux), wrong)
+    only = tiny_flux.install(flux, Settings())
+    assert "put the model through InstanceAssemblePatchModel" in said(only, positive())
+    other = tiny_assemble.attach(tiny_flux.text(), tiny_assemble.plan(width=256), FLUX)
+    assert "the layout is 256x96" in said(installed(flux), other)
+    layout = tiny_flux.plan()
+    pictures = tiny_flux.attach(sd3_text(), layout, tiny_flux.latents(layout))
+    assert "ContextGen" in said(host.install(sd3, CONTEXTGEN, Settings()), pictures)
+
+
+# --- nodes ----------------------------------------------------------------------------------------------------------
+
+
+def scene(*labels: str) -> Any:
+    boxes = [Instance(f"b{n}", Box(16 * n, 0, 16 * n + 64, 64), label=label) for n, label in enumerate(labels)]
+    return compose(Layout(128, 128, tuple(boxes)), ())
+
+
+def test_from_files_to_a_picture_through_the_nodes(tmp_path: Path, run_node: Any) -> None:
+    model, clip, _vae = run_node("ContextGenTinyModel").args
+    folder = Path(folder_paths.get_folder_paths("loras")[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    tiny_assemble.write(folder / "assemble.safetensors", host.family_of(model).backbone)
+    weights, report = run_node("InstanceAssembleLoader", layout_weights="assemble.safetensors").args
+    assert "FLUX.1, width 128" in report
+    patched = run_node("InstanceAssemblePatchModel", model=model, weights=weights, grounding_ratio=1.0).args[0]
+    prompt = clip.encode_from_tokens_scheduled(clip.tokenize("a meadow at noon"))
+    words = {"conditioning": prompt, "clip": clip, "layout": scene("desert at night", "snow, misty")}
+    given, negative, latent = run_node("InstanceAssembleConditioning", **words, batch_size=2).args
+    assert latent["samples"].shape == (2, 16, 16, 16)
+    assert not negative[0][0].any()
+    start = torch.randn((2, 16, 16, 16), generator=torch.Generator().manual_seed(1))
+    drawn = tiny_flux.sample(patched, given, start=start)
+    others = {**words, "layout": scene("snow, misty", "desert at night")}
+    swapped = run_node("InstanceAssembleConditioning", **others).args[0]
+    assert (drawn - tiny_flux.sample(patched, swapped, start=start)).abs().max() > 1e-3
+    assert (drawn - tiny_flux.sample(model, prompt, start=start)).abs().max() > 1e-3
+    told = run_node("ContextGenReport", layout=words["layout"], model=patched, conditioning=given).args[1]
+    assert "InstanceAssemble: 2 instances" in told and "16 tokens  desert at night" in told
+    assert "of a step" in told and "warning" not in told
+
+
+@pytest.mark.parametrize(
+    ("node", "words", "sentence"),
+    [
+        ("InstanceAssembleConditioning", {"layout": ("cat", "")}, "box 2 ('b1') has no words"),
+        ("InstanceAssembleConditioning", {"box_options": "1 0.5"}, "line 1 is '1 0.5'"),
+        ("InstanceAssembleConditioning", {"box_options": "7: 0.5"}, "options speak of box 7"),
+        ("InstanceAssembleConditioning", {"box_options": "1: nan"}, "line 1 is '1: nan'"),
+        ("InstanceAssembleConditioning", {"masks": torch.ones(3, 8, 8)}, "there are 3 masks for 1 boxes"),
+        ("InstanceAssembleConditioning", {"clip": None}, "there is no CLIP"),
+        ("InstanceAssemblePatchModel", {"scale": 7.0}, "it is 7; give a number from 0 to 3"),
+        ("InstanceAssemblePatchModel", {"scale": float("nan")}, "NaN"),
+        ("InstanceAssembleLoader", {"layout_weights": "nowhere.pth"}, "there is no file 'nowhere.pth'"),
+    ],
+)
+def test_bad_input_gives_one_sentence_that_names_the_node(
+    node: str, words: dict[str, Any], sentence: str, run_node: Any, flux: Any
+) -> None:
+    _model, clip, _vae = run_node("ContextGenTinyModel").args
+    good = {
+        "InstanceAssembleConditioning": {"conditioning": tiny_flux.text(), "clip": clip, "layout": ("cat",)},
+        "InstanceAssemblePatchModel": {"model": flux, "weights": tiny_assemble.weights(host.family_of(flux).backbone)},
+        "InstanceAssembleLoader": {},
+    }[node]
+    given = {**good, **words}
+    if "layout" in given and node == "InstanceAssembleConditioning":
+        given["layout"] = scene(*given["layout"])
+    with pytest.raises(InputError) as caught:
+        run_node(node, **given)
+    assert str(caught.value).startswith(f"{node}, ") and sentence in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+def test_weights_of_another_model_are_refused(flux: Any, sd3: Any, run_node: Any) -> None:
+    file = tiny_assemble.weights(host.family_of(sd3).backbone)
+    with pytest.raises(InputError, match="is for Stable Diffusion 3, the model is FLUX"):
+        run_node("InstanceAssemblePatchModel", model=flux, weights=file)

@@ -1,0 +1,345 @@
+"""The layout step: all instances at once equal one after the other; rows, strengths, order, what is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.attention import JointTransformerBlock
+from diffusers.models.transformers.transformer_flux import (
+    FluxPosEmbed,
+    FluxSingleTransformerBlock,
+    FluxTransformerBlock,
+)
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from contextgen_core.attention.groups import Span
+from contextgen_core.backbones.block import rotate
+from contextgen_core.backbones.families import view
+from contextgen_core.layout.box import Box
+from contextgen_core.methods.boundary import BlockCounts, BlockWork, ForwardCall
+from contextgen_core.methods.instance_assemble.cells import grid_points
+from contextgen_core.methods.instance_assemble.cover import box_tokens
+from contextgen_core.methods.instance_assemble.encoder import AssembleWeights, PairSize
+from contextgen_core.methods.instance_assemble.method import InstanceAssemble, layout_blocks
+from contextgen_core.methods.instance_assemble.plan import BoxOptions, PhrasePlan, phrase_box
+from contextgen_core.methods.instance_assemble.step import PHRASES, AssembleSettings
+
+WIDTH, POOLED, GRID, TEXT = 32, 12, 16, 5
+KINDS = ("double", "single", "joint", "joint last")
+METHOD = InstanceAssemble()
+positions = FluxPosEmbed(10000, [4, 6, 6])
+
+DOUBLE = [
+    *((f"norm1{side}.linear", 1, 6) for side in ("", "_context")),
+    *((f"attn.{name}", 1, 1) for name in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj")),
+    *((f"attn.{name}", 1, 1) for name in ("to_out.0", "to_add_out")),
+    *((f"{name}.net.2", 4, 1) for name in ("ff", "ff_context")),
+]
+SINGLE = [
+    ("norm.linear", 1, 3),
+    *((f"attn.{name}", 1, 1) for name in ("to_q", "to_k", "to_v")),
+    ("proj_mlp", 1, 4),
+    ("proj_out", 5, 1),
+]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def block_of(kind: str) -> Any:
+    if kind == "double":
+        return FluxTransformerBlock(WIDTH, 2, WIDTH // 2)
+    if kind == "single":
+        return FluxSingleTransformerBlock(WIDTH, 2, WIDTH // 2)
+    return JointTransformerBlock(WIDTH, 2, WIDTH // 2, context_pre_only=kind == "joint last")
+
+
+def weights_of(kind: str) -> AssembleWeights:
+    pairs = SINGLE if kind == "single" else DOUBLE
+    if kind == "joint last":
+        pairs = [(n, i, 2 if n == "norm1_context.linear" else o) for n, i, o in pairs if "add_out" not in n]
+        pairs = [pair for pair in pairs if "ff_context" not in pair[0]]
+    name = "single_transformer_blocks.0" if kind == "single" else "transformer_blocks.0"
+    sizes = [PairSize(layer, i * WIDTH, 3, o * WIDTH, 0.5) for layer, i, o in pairs]
+    return AssembleWeights(WIDTH, POOLED, {name: sizes}).requires_grad_(False)
+
+
+def plan_of(boxes: Sequence[Sequence[float]], strengths: Sequence[float] | None = None) -> PhrasePlan:
+    made = [
+        phrase_box(f"box {n}", Box(*(16.0 * v for v in box)), 256, 256, BoxOptions(strength=strength))
+        for n, (box, strength) in enumerate(zip(boxes, strengths or [1.0] * len(boxes), strict=True))
+    ]
+    return PhrasePlan(GRID, GRID, tuple(made))
+
+
+BOXES = ((0, 0, 4, 4), (3, 2, 10, 9), (2, 2, 5, 5), (12, 12, 16, 16), (0, 0, 16, 16), (8, 8, 9, 9), (3, 3, 10, 9))
+
+
+class Setting:
+    """A block with its extra weights and a picture on which it works."""
+
+    def __init__(self, kind: str, plan: PhrasePlan, batch: int = 1, positive: Sequence[bool] | None = None) -> None:
+        self.kind, self.plan = kind, plan
+        self.block, self.weights = block_of(kind).requires_grad_(False), weights_of(kind)
+        self.single = kind == "single"
+        self.tokens = GRID * GRID
+        self.image = torch.randn(batch, self.tokens + (TEXT if self.single else 0), WIDTH)
+        self.text = torch.randn(batch, TEXT, WIDTH)
+        self.vec = torch.randn(batch, WIDTH)
+        self.phrases = torch.randn(1, len(plan.boxes), POOLED).expand(batch, -1, -1).clone()
+        self.positive = positive or [True] * batch
+
+    @property
+    def noise(self) -> Span:
+        start = TEXT if self.single else 0
+        return Span(start, start + self.tokens)
+
+    def rope_of(self, ids: Tensor) -> Any:
+        return positions(ids)
+
+    def step(self, settings: AssembleSettings) -> Any:
+        counts = BlockCounts(0, 1) if self.single else BlockCounts(1, 0)
+        moment = METHOD.moment(self.plan, settings, None)
+        return METHOD.forward(self.plan, settings, ForwardCall(moment, TEXT, counts, (GRID, GRID))).blocks[0].after
+
+    def work(self, **changes: Any) -> BlockWork:
+        work = BlockWork(
+            number=0,
+            double=not self.single,
+            image=self.image.clone(),
+            text=None if self.single else self.text,
+            noise=self.noise,
+            vec=self.vec,
+            rope=None if "joint" in self.kind else (),
+            rope_of=self.rope_of,
+            block=view(self.block),
+            modules=self.weights,
+            vectors={PHRASES: self.phrases},
+            positive=self.positive,
+        )
+        return replace(work, **changes)
+
+    def run(self, settings: AssembleSettings | None = None, **changes: Any) -> Tensor:
+        work = self.work(**changes)
+        with torch.no_grad():
+            self.step(settings or AssembleSettings())(work)
+        return work.image
+
+
+def one_at_a_time(setting: Setting, settings: AssembleSettings) -> Tensor:
+    """The step as the paper tells it: a loop over rows and over instances, each projected by itself."""
+    functions: Any = view(setting.block)
+    extras = setting.weights.block(not setting.single, 0)
+    additions, plan = extras.additions(), setting.plan
+    out = setting.image.clone()
+    cells = box_tokens(plan, tuple(range(len(plan.boxes))), settings.front)
+    for row, positive in enumerate(setting.positive):
+        image = out[row : row + 1, slice(*setting.noise)]
+        vec = setting.vec[row : row + 1]
+        total, weight = torch.zeros_like(image), torch.zeros(1, setting.tokens, 1)
+        stream = functions if setting.single else functions.image
+        modulation = stream.modulation(vec, additions)
+        points = [torch.from_numpy(_points(plan, n)) for n in range(len(plan.boxes))]
+        for number in cells if positive else ():
+            index = torch.from_numpy(cells[number])
+            box = plan.boxes[number]
+            token = setting.weights.layout_net(
+                points[number][None], setting.phrases[row : row + 1, number : number + 1]
+            )
+            ids = torch.tensor([[0, *box.centre], *((0, c // GRID, c % GRID) for c in index.tolist())])
+            rope = None if "joint" in setting.kind else positions(ids.float())
+            if setting.single:
+                joint = torch.cat([token, image[:, index]], dim=1)
+                q, k, v, hidden = functions.qkv_mlp(functions.modulate(functions.norm1(joint), modulation), additions)
+                attended = scaled_dot_product_attention(rotate(q, rope), rotate(k, rope), v)
+                added = modulation.gate * functions.out(
+                    attended.transpose(1, 2).flatten(2), functions.act(hidden), additions
+                )
+                added = extras.layout_forward(added[:, 1:])
+            else:
+                to_text = functions.text.modulation(vec, additions)[0]
+                first = functions.text.qkv(functions.text.modulate(functions.text.norm1(token), to_text), additions)
+                rest = stream.qkv(stream.modulate(stream.norm1(image[:, index]), modulation[0]), additions)
+                q, k, v = (torch.cat(pair, dim=2) for pair in zip(first, rest, strict=True))
+                attended = scaled_dot_product_attention(rotate(q, rope), rotate(k, rope), v).transpose(1, 2).flatten(2)
+                added = modulation[0].gate * extras.layout_forward(stream.out(attended[:, 1:], additions))
+            total[:, index] += box.strength**2 * added
+            weight[:, index] += box.strength
+        image += settings.scale * total / weight.clamp_min(1e-9)
+        if not setting.single:
+            normed = stream.modulate(stream.norm2(image), modulation[1])
+            image += settings.mlp * modulation[1].gate * stream.mlp(normed, additions)
+    return out
+
+
+def _points(plan: PhrasePlan, number: int) -> np.ndarray:
+    return grid_points(plan.boxes[number].corners)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "settings",
+    [AssembleSettings(), AssembleSettings(scale=0.5), AssembleSettings(mlp=0.3), AssembleSettings(front=True)],
+    ids=["official", "half", "mlp", "front"],
+)
+def test_all_at_once_equals_one_at_a_time(kind: str, settings: AssembleSettings) -> None:
+    setting = Setting(kind, plan_of(BOXES))
+    with torch.no_grad():
+        wanted = one_at_a_time(setting, settings)
+    got = setting.run(settings)
+    assert (got - wanted).abs().max() < 1e-6 * max(1.0, float(wanted.abs().max()))
+    assert (got - setting.image).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_strength_scales_what_a_box_adds_and_weighs_it_against_others(kind: str) -> None:
+    strengths = (0.5, 1.0, 2.0, 0.25, 0.1, 3.0, 1e-9)
+    setting = Setting(kind, plan_of(BOXES, strengths))
+    with torch.no_grad():
+        wanted = one_at_a_time(setting, AssembleSettings())
+    assert (setting.run() - wanted).abs().max() < 2e-6 * max(1.0, float(wanted.abs().max()))
+    without = Setting(kind, plan_of(BOXES[:-1], strengths[:-1]))
+    without.block, without.weights = setting.block, setting.weights
+    without.image, without.vec, without.phrases = setting.image, setting.vec, setting.phrases[:, :-1]
+    assert (setting.run() - without.run()).abs().max() < 1e-5  # a strength of nearly 0 is nearly no box
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("positive", [(True, True, True), (False, True, True), (True, False, True), (False,) * 3])
+def test_each_row_of_a_batch_is_what_it_is_alone(kind: str, positive: tuple[bool, ...]) -> None:
+    setting = Setting(kind, plan_of(BOXES[:4]), batch=3, positive=positive)
+    together = setting.run()
+    for row, is_positive in enumerate(positive):
+        alone = setting.run(
+            image=setting.image[row : row + 1].clone(),
+            vec=setting.vec[row : row + 1],
+            vectors={PHRASES: setting.phrases[row : row + 1]},
+            positive=[is_positive],
+        )
+        assert (together[row : row + 1] - alone).abs().max() < 2e-6
+    no_boxes = [row for row, is_positive in enumerate(positive) if not is_positive]
+    if setting.single:
+        assert torch.equal(together[no_boxes], setting.image[no_boxes])
+
+
+def test_only_noise_tokens_change() -> None:
+    setting = Setting("single", plan_of(BOXES))
+    assert torch.equal(setting.run()[:, :TEXT], setting.image[:, :TEXT])
+    double = Setting("double", plan_of(BOXES))
+    double.image = torch.randn(1, 300, WIDTH)  # condition pictures behind the noise
+    assert torch.equal(double.run()[:, 256:], double.image[:, 256:])
+
+
+def test_a_skipped_block_gets_no_step() -> None:
+    setting = Setting("double", plan_of(BOXES))
+    assert torch.equal(setting.run(ran=False), setting.image)
+
+
+def test_layout_tokens_go_on_to_the_next_block() -> None:
+    setting = Setting("double", plan_of(BOXES))
+    call = ForwardCall(tuple(range(7)), TEXT, BlockCounts(2, 0), (GRID, GRID))
+    step: Any = METHOD.forward(setting.plan, AssembleSettings(), call).blocks[0].after
+    work = setting.work()
+    with torch.no_grad():
+        step(work)
+        first = work.state["layout"].clone()
+        step(work)
+    assert (work.state["layout"] - first).abs().max() > 1e-3
+
+
+def test_encoded_phrases_are_remembered_only_as_long_as_they_are_the_same() -> None:
+    setting = Setting("double", plan_of(BOXES))
+    step, encoded = setting.step(AssembleSettings()), []
+    encoder: Any = setting.weights.layout_net
+    encoder.register_forward_hook(lambda *_: encoded.append(1))
+
+    def run(**changes: Any) -> Tensor:
+        work = setting.work(**changes)
+        with torch.no_grad():
+            step(work)
+        return work.image
+
+    first = run()
+    assert torch.equal(run(vectors={PHRASES: setting.phrases.clone()}), first) and len(encoded) == 1
+    assert not torch.equal(run(vectors={PHRASES: setting.phrases + 1}), first) and len(encoded) == 2
+    with torch.no_grad():
+        encoder.linears.linear_2.weight.mul_(2)
+    assert not torch.equal(run(), first) and len(encoded) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_the_extra_weights(kind: str) -> None:
+    setting = Setting(kind, plan_of(BOXES))
+    setting.weights.requires_grad_(True)
+    work = setting.work()
+    setting.step(AssembleSettings())(work)
+    assert torch.allclose(work.image, setting.run(), atol=1e-6)
+    work.image.square().sum().backward()
+    unused = {n for n, p in setting.weights.named_parameters() if p.grad is None or not p.grad.any()}
+    # The layout token asks for nothing after the last block, and its way out of it leads nowhere.
+    assert not [n for n in unused if not any(part in n for part in ("to_add_out", "ff_context", "add_q_proj"))]
+
+
+def test_the_count_of_operations_does_not_grow_with_the_boxes() -> None:
+    class Count(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.calls += 1
+            return func(*args, **(kwargs or {}))
+
+    counts = []
+    for boxes in (4, 16):
+        grid = [(4 * (n % 4), 4 * (n // 4), 4 * (n % 4) + 4, 4 * (n // 4) + 4) for n in range(boxes)]
+        setting = Setting("double", plan_of(grid))
+        setting.run()
+        with Count() as count:
+            setting.run()
+        counts.append(count.calls)
+    assert counts[0] == counts[1]
+
+
+# --- the method -----------------------------------------------------------------------------------------------------
+
+
+class Position:
+    def __init__(self, step: int, steps: int) -> None:
+        self.step, self.steps = step, steps
+
+    def within(self, start: float, end: float) -> bool:
+        return start <= self.step / self.steps <= end
+
+    def before_step(self, ratio: float) -> bool:
+        return self.step < int(ratio * self.steps)
+
+
+def test_blocks_of_the_released_weights() -> None:
+    assert layout_blocks(BlockCounts(19, 38)) == (0, 3, 6, 9, 12, 15, 18, 19)
+    assert layout_blocks(BlockCounts(24, 0)) == tuple(range(24))
+
+
+def test_when_the_method_acts() -> None:
+    plan = plan_of(BOXES[:2])
+    windowed = replace(plan, boxes=(plan.boxes[0]._replace(end=0.1), plan.boxes[1]._replace(strength=0.0)))
+    run = [METHOD.moment(plan, AssembleSettings(), Position(step, 28)) for step in range(28)]
+    assert run == [(0, 1)] * 8 + [None] * 20
+    run = [METHOD.moment(windowed, AssembleSettings(), Position(step, 28)) for step in range(28)]
+    assert run == [(0,)] * 3 + [None] * 25
+    assert METHOD.moment(plan, AssembleSettings(scale=0), None) is None
+    assert METHOD.moment(plan, AssembleSettings(ratio=0), None) is None
+    assert METHOD.moment(PhrasePlan(GRID, GRID), AssembleSettings(), None) is None
+    assert METHOD.timed(plan, AssembleSettings()) and not METHOD.timed(plan, AssembleSettings(ratio=1))
+    assert METHOD.timed(windowed, AssembleSettings(ratio=1))
