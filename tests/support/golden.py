@@ -8,3 +8,6 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 CONTEXTGEN = GOLDEN / "contextgen"
 CONTEXTGEN_CASES = [CONTEXTGEN / "nonsquare.npz", CONTEXTGEN / "single_ref.npz"]
 CONTEXTGEN_ADAPTER = CONTEXTGEN / "transformer_00007.safetensors"
+SIGMA = GOLDEN / "sigma"
+SIGMA_CASE = SIGMA / "sigma_two_subjects.npz"
+SIGMA_ADAPTER = SIGMA / "sigma_lora.safetensors"
