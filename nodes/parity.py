@@ -31,7 +31,7 @@ def run_case(words: dict[str, Any]) -> None:
     case = load(arguments)
     method, plan, settings = case.bound
     model = build_flux(transformer_config(arguments.config), load_file(arguments.weights), torch.float32)
-    if arguments.adapter:
+    if arguments.adapter and not case.switched:
         model, _report = apply_adapter(model, load_adapter(arguments.adapter), Path(arguments.adapter).name, 1.0)
     model = install(model, method, settings, case.modules() if case.modules else None)
     [[_, values]] = attach([[case.text, {}]], method, plan, list(case.pictures), case.vectors)

@@ -2,11 +2,12 @@
 
     python -m contextgen_core.parity CASE.npz --weights FILE --config FILE [--adapter FILE] --host diffusers|comfy
         [--method contextgen] [--attention auto|grouped|merge|dense] [--prune on|off] [--ids float32|bfloat16]
-        [--rule official|paper|cla]
+        [--rule official|paper|cla] [--timestep current|zero] [--scope all|conditions] [--cross on|off]
 
 Pixel boxes, mask pictures, sizes and latents of the case go in; tokens, ids, masks and the velocity come out of the
 same code that a user runs and are compared with the case's arrays. One JSON line; exit status 0 when all is equal and
-the velocity within the method's tolerance (ContextGen: 1e-5, 2e-5 with an adapter), absolute, in float32.
+the velocity within the method's tolerance (ContextGen: 1e-5, 2e-5 with an adapter; SIGMA-GEN: 2e-5), absolute, in
+float32.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def diffusers_velocity(case: Golden, arguments: argparse.Namespace) -> torch.Ten
     from ..hosts.diffusers import FluxHost, load_transformer, merge_adapter  # only here is diffusers needed
 
     transformer = load_transformer(transformer_config(arguments.config), load_file(arguments.weights))
-    if arguments.adapter:
+    if arguments.adapter and not case.switched:
         merge_adapter(transformer, load_adapter(arguments.adapter))
     method = case.bound.method
     with torch.no_grad(), FluxHost(transformer) as host:

@@ -27,6 +27,7 @@ class Golden:
     tolerance  of the velocity, absolute, in float32
     family     the model family of the case
     modules    makes the method's extra weights, None where it has none
+    switched   whether the adapter is among them, so that it is not added to the model's weights
     """
 
     bound: Bound
@@ -42,6 +43,7 @@ class Golden:
     tolerance: float = 2e-5
     family: str = "flux"
     modules: Callable[[], Any] | None = None
+    switched: bool = False
 
 
 class GoldenModule(Protocol):

@@ -11,7 +11,10 @@ from ..errors import InputError
 from .boundary import Method
 from .golden import GoldenModule
 
-MODULES = {"contextgen": ("contextgen.method", "CONTEXTGEN")}  # where each lies
+MODULES = {  # where each lies
+    "contextgen": ("contextgen.method", "CONTEXTGEN"),
+    "sigma_gen": ("sigma_gen.method", "SIGMA_GEN"),
+}
 
 _registered: dict[str, Method] = {}
 

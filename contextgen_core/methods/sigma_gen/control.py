@@ -144,7 +144,7 @@ def order_that_shows_all(masks: np.ndarray) -> tuple[int, ...] | None:
 
 
 def check_routing(picture: np.ndarray) -> None:
-    """Raises InputError, with their number, for grey levels that no subject has: traces of smoothing or of a lossy file.
+    """Raises InputError, with their number, for grey levels of no subject: traces of smoothing or of a lossy file.
 
     picture  uint8 (H, W, 3), a control picture from elsewhere
     """
