@@ -16,6 +16,7 @@ from ..contextgen_core.commands.parity import load, transformer_config
 from ..contextgen_core.lora.adapter import load_adapter
 from .adapter import apply_adapter
 from .host import attach, build_flux, install
+from .host.install import MODULES_KEY
 
 
 def host_options(model: Any) -> dict[str, Any]:
@@ -33,7 +34,8 @@ def run_case(words: dict[str, Any]) -> None:
     model = build_flux(transformer_config(arguments.config), load_file(arguments.weights), torch.float32)
     if arguments.adapter and not case.switched:
         model, _report = apply_adapter(model, load_adapter(arguments.adapter), Path(arguments.adapter).name, 1.0)
-    model = install(model, method, settings, case.modules() if case.modules else None)
+    modules = case.modules() if case.modules else None
+    model = install(model, method, settings, modules)
     [[_, values]] = attach([[case.text, {}]], method, plan, list(case.pictures), case.vectors)
     model.patch_model(device_to=torch.device("cpu"))
     try:
@@ -45,7 +47,7 @@ def run_case(words: dict[str, Any]) -> None:
                 y=case.pooled,
                 guidance=case.guidance,
                 ref_latents=values.get("reference_latents"),
-                transformer_options=host_options(model),
+                transformer_options={**host_options(model), MODULES_KEY: {method.name: modules} if modules else {}},
                 **{key: cond.cond for key, cond in values["model_conds"].items()},
             )
     finally:
