@@ -18,6 +18,7 @@ from .pick_best import ContextGenPickBest
 from .references import ReferenceBundle
 from .report import ContextGenReport
 from .score import ContextGenScore
+from .sigma_gen import SigmaGenConditioning, SigmaGenControlPictures, SigmaGenPatchModel
 from .text import ContextGenTextEncode
 from .tiny import ContextGenTinyModel
 
@@ -37,6 +38,9 @@ NODES: list[type[io.ComfyNode]] = [
     ContextGenScore,
     ContextGenPickBest,
     ContextGenAttentionMap,
+    SigmaGenControlPictures,
+    SigmaGenConditioning,
+    SigmaGenPatchModel,
 ]
 
 
