@@ -157,7 +157,7 @@ def test_an_identity_stands_in_the_middle_of_its_white_cell_with_its_aspect() ->
     tall = reference(40, 80, pixels=np.zeros((80, 40, 3), np.uint8), mask=square_mask(40, 80, 5, 5, 15, 45))
     stack = control.identity_stack([wide, tall], Cell(160, 80))
     assert stack.shape == (160, 160, 3) and stack.dtype == np.uint8
-    dark = (stack < 128).all(axis=2)
+    dark: np.ndarray = np.all(stack < 128, axis=2)
     assert np.flatnonzero(dark[:80].any(0)).tolist() == list(range(16, 144))
     assert np.flatnonzero(dark[:80].any(1)).tolist() == list(range(24, 56))
     assert np.flatnonzero(dark[80:].any(0)).tolist() == list(range(72, 88))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_without_cross_attention_only_the_two_pictures_are_blind_to_each_other()
 @pytest.mark.parametrize("name", ["timestep", "guidance", "scope"])
 def test_an_unknown_switch_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} is 'x'"):
-        Settings(**{name: "x"})
+        replace(Settings(), **{name: "x"})
 
 
 def test_a_scene_becomes_the_stack_and_the_control_picture() -> None:
