@@ -23,6 +23,7 @@ from .pick_best import ContextGenPickBest
 from .references import ReferenceBundle
 from .report import ContextGenReport
 from .score import ContextGenScore
+from .sigma_gen import SigmaGenConditioning, SigmaGenControlPictures, SigmaGenPatchModel
 from .text import ContextGenTextEncode
 from .tiny import ContextGenTinyModel
 
@@ -47,6 +48,9 @@ NODES: list[type[io.ComfyNode]] = [
     InstanceAssembleLoader,
     InstanceAssembleConditioning,
     InstanceAssemblePatchModel,
+    SigmaGenControlPictures,
+    SigmaGenConditioning,
+    SigmaGenPatchModel,
 ]
 
 

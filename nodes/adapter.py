@@ -14,6 +14,7 @@ from comfy_api.latest import io
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.lora.adapter import (
     Adapter,
+    MatchReport,
     flux_shapes,
     host_state_dict,
     interpolate,
@@ -35,7 +36,7 @@ SHIPPED = "ContextGen small model: "  # the adapters of the small model, which l
 class ContextGenDPOLoRALoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = _files()
+        files = adapter_files()
         return schema(
             node_id=NODE,
             search_aliases=["lora", "adapter", "contextgen", "dpo", "sft", "kontext lora"],
@@ -56,13 +57,14 @@ class ContextGenDPOLoRALoader(io.ComfyNode):
         if strength == 0:
             return _output(model, f"{adapter}: strength 0, the model is unchanged")
         with naming(NODE, "adapter"):
-            loaded = load_adapter(_path(adapter))
+            loaded = load_adapter(adapter_file(adapter))
         if sft_adapter != NONE:
             with naming(NODE, "sft_adapter"):
-                loaded = interpolate(load_adapter(_path(sft_adapter)), loaded, flexibility)
+                loaded = interpolate(load_adapter(adapter_file(sft_adapter)), loaded, flexibility)
         with naming(NODE, "model"):
             host.family_of(model)
-        patched, lines = apply_adapter(model, loaded, adapter, strength)
+        with naming(NODE, "adapter"):
+            patched, lines = apply_adapter(model, loaded, adapter, strength)
         if sft_adapter != NONE:
             lines.append(f"flexibility {flexibility:g} between {sft_adapter} (0) and {adapter} (1)")
         return _output(patched, "\n".join(lines))
@@ -73,13 +75,15 @@ def _output(model: Any, report: str) -> io.NodeOutput:
     return io.NodeOutput(model, report, ui={"text": [report]})
 
 
-def _files() -> list[str]:
+def adapter_files() -> list[str]:
+    """The choices of an adapter input: what lies in the loras folder, then the small model's."""
     shipped = [SHIPPED + name for name in ADAPTERS if (FOLDER / ADAPTERS[name]).is_file()]
     listed = folder_paths.get_filename_list("loras")
     return [*(name for name in listed if name.lower().endswith((".safetensors", ".sft"))), *shipped]
 
 
-def _path(name: str) -> Path:
+def adapter_file(name: str) -> Path:
+    """Where a choice of :func:`adapter_files` lies."""
     if name.startswith(SHIPPED):
         return adapter_path(name.removeprefix(SHIPPED))
     path = folder_paths.get_full_path("loras", name)
@@ -90,6 +94,17 @@ def _path(name: str) -> Path:
 
 def apply_adapter(model: Any, adapter: Adapter, name: str, strength: float) -> tuple[Any, list[str]]:
     """A clone of the model with the adapter's patches, and the report's lines."""
+    taken, found = fitting(model, adapter, name)
+    patches = comfy.lora.load_lora(host_state_dict(taken), comfy.lora.model_lora_keys_unet(model.model, {}))
+    patched = model.clone()
+    applied = patched.add_patches(patches, strength)
+    if len(applied) != len(taken.pairs):
+        raise InputError(f"ComfyUI took {len(applied)} of the {len(taken.pairs)} modules of {name}; update ComfyUI.")
+    return patched, described(name, found, strength, f"{len(applied)} patch entries")
+
+
+def fitting(model: Any, adapter: Adapter, name: str) -> tuple[Adapter, MatchReport]:
+    """What of an adapter fits a model, in diffusers' names. Raises InputError if nothing does."""
     params = model.model.diffusion_model.params
     shapes = flux_shapes(
         params.hidden_size,
@@ -104,25 +119,21 @@ def apply_adapter(model: Any, adapter: Adapter, name: str, strength: float) -> t
     if not found.matched:
         raise InputError(
             f"none of the {len(found.unmatched)} modules of {name} fits this model (for example "
-            f"{found.unmatched[0]}); choose an adapter that was trained for it.",
-            NODE,
-            "adapter",
+            f"{found.unmatched[0]}); choose an adapter that was trained for it."
         )
     wanted = set(found.matched)
-    fitting = replace(adapter, pairs=tuple(pair for pair in to_diffusers(adapter).pairs if pair.module in wanted))
-    patches = comfy.lora.load_lora(host_state_dict(fitting), comfy.lora.model_lora_keys_unet(model.model, {}))
-    patched = model.clone()
-    applied = patched.add_patches(patches, strength)
-    if len(applied) != len(wanted):
-        raise InputError(
-            f"ComfyUI took {len(applied)} of the {len(wanted)} modules of {name}; update ComfyUI.", NODE, "adapter"
-        )
+    taken = replace(adapter, pairs=tuple(pair for pair in to_diffusers(adapter).pairs if pair.module in wanted))
+    return taken, found
+
+
+def described(name: str, found: MatchReport, strength: float, how: str) -> list[str]:
+    """The report's lines; ``how`` says in a few words how the matched modules act."""
     lines = [
         f"{name}: strength {strength:g}, rank {found.rank}, alpha {found.alpha:g}",
-        f"matched {len(found.matched)} modules ({len(applied)} patch entries), unmatched {len(found.unmatched)}",
+        f"matched {len(found.matched)} modules ({how}), unmatched {len(found.unmatched)}",
     ]
     if found.unmatched:
         listed = ", ".join(found.unmatched[:8]) + (", ..." if len(found.unmatched) > 8 else "")
         lines.append(f"unmatched: {listed}")
-        log.warning("%s: %d modules of %s do not fit this model: %s", NODE, len(found.unmatched), name, listed)
-    return patched, lines
+        log.warning("%d modules of %s do not fit this model: %s", len(found.unmatched), name, listed)
+    return lines

@@ -4,10 +4,12 @@
         [--method contextgen] [--attention auto|grouped|merge|dense] [--prune on|off] [--ids float32|bfloat16]
         [--rule official|paper|cla]
         [--method instance_assemble --layout-weights FILE [--scale 1|0.5|0]]
+        [--method sigma_gen --timestep current|zero --scope all|conditions --cross on|off]
 
 Pixel boxes, mask pictures, sizes and latents of the case go in; tokens, ids, masks and the velocity come out of the
 same code that a user runs and are compared with the case's arrays. One JSON line; exit status 0 when all is equal and
-the velocity within the method's tolerance (ContextGen: 1e-5, 2e-5 with an adapter), absolute, in float32.
+the velocity within the method's tolerance (ContextGen: 1e-5, 2e-5 with an adapter; SIGMA-GEN: 2e-5), absolute, in
+float32.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ MODULES = {  # where each lies
     "contextgen": ("contextgen.method", "CONTEXTGEN"),
     "lamic": ("lamic.method", "LAMIC"),
     "instance_assemble": ("instance_assemble.method", "INSTANCE_ASSEMBLE"),
+    "sigma_gen": ("sigma_gen.method", "SIGMA_GEN"),
 }
 
 _registered: dict[str, Method] = {}

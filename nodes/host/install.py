@@ -62,7 +62,7 @@ def install(model: Any, method: Method, settings: Any, modules: torch.nn.Module 
         clone.add_wrapper_with_key(kind, KEY, partial(wrapper, installed))
     clone.remove_callbacks_with_key(CallbacksMP.ON_CLEANUP, KEY)
     clone.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, _forget)
-    if modules is not None:
+    if modules is not None or method.name in dict(before.entries):
         set_modules(clone, method, modules)
     return clone
 

@@ -16,8 +16,12 @@ def _key(method: Method) -> str:
     return f"contextgen_{method.name}"
 
 
-def set_modules(model: Any, method: Method, modules: torch.nn.Module) -> None:
-    """Lets a model carry a method's modules. Layers must be the host's casting ones (``comfy.ops.manual_cast``)."""
+def set_modules(model: Any, method: Method, modules: torch.nn.Module | None) -> None:
+    """Lets a model carry a method's modules, in the place of those it has had. Layers must be the host's casting ones
+    (``comfy.ops.manual_cast``), or cast by themselves."""
+    if modules is None:
+        model.set_additional_models(_key(method), [])
+        return
     management = comfy.model_management
     kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     patcher = kind(modules, load_device=management.get_torch_device(), offload_device=management.unet_offload_device())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden import CONTEXTGEN, CONTEXTGEN_ADAPTER, CONTEXTGEN_CASES
+from golden import CONTEXTGEN, CONTEXTGEN_ADAPTER, CONTEXTGEN_CASES, SIGMA_ADAPTER, SIGMA_CASE
 
 from contextgen_core.commands import parity
 from contextgen_core.hosts.comfy_process import find_comfy
@@ -96,3 +96,42 @@ def test_a_case_is_planned_from_pixels_alone(tmp_path: Path) -> None:
     assert (case.plan.width, case.plan.height) == (4, 2)
     assert tuple(reference.box) == (0, 0, 3, 2)
     assert (reference.width, reference.height) == (3, 2) and any(reference.valid)
+
+
+@pytest.mark.parametrize("timestep", ["current", "zero"])
+@pytest.mark.parametrize("scope", ["all", "conditions"])
+@pytest.mark.parametrize("cross", ["on", "off"])
+def test_sigma_gen(timestep: str, scope: str, cross: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--timestep", timestep, "--scope", scope, "--cross", cross, "--adapter", str(SIGMA_ADAPTER)]
+    result = run(SIGMA_CASE, capsys, "--host", "diffusers", "--method", "sigma_gen", *words)
+    assert result["ok"], result
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [
+            "--timestep",
+            "zero",
+            "--scope",
+            "conditions",
+            "--condition-guidance",
+            "user",
+            "--adapter",
+            str(SIGMA_ADAPTER),
+        ],
+        ["--condition-guidance", "one", "--adapter", str(SIGMA_ADAPTER)],
+        ["--timestep", "zero"],
+        [],
+    ],
+)
+def test_guidance_of_sigma_gen_s_conditions_and_no_adapter(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(SIGMA_CASE, capsys, "--host", "diffusers", "--method", "sigma_gen", *words)["ok"]
+
+
+def test_an_answer_that_no_case_holds_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(SIGMA_CASE), *FILES, "--host", "diffusers", "--method", "sigma_gen", "--cross", "off"]
+    assert parity.main(words) == 2
+    assert "velocity__tcur__loranone__nocross" in capsys.readouterr().err

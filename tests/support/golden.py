@@ -9,3 +9,6 @@ CONTEXTGEN = GOLDEN / "contextgen"
 CONTEXTGEN_CASES = [CONTEXTGEN / "nonsquare.npz", CONTEXTGEN / "single_ref.npz"]
 CONTEXTGEN_ADAPTER = CONTEXTGEN / "transformer_00007.safetensors"
 LAMIC_CASE = GOLDEN / "lamic" / "lamic_two_refs.npz"
+SIGMA = GOLDEN / "sigma"
+SIGMA_CASE = SIGMA / "sigma_two_subjects.npz"
+SIGMA_ADAPTER = SIGMA / "sigma_lora.safetensors"

@@ -394,7 +394,7 @@ def render_pasted(scene: Scene) -> np.ndarray:
     canvas = (background(scene.place, scene.light, scene.size) * 255 + 0.5).astype(np.uint8)
     covered = np.zeros(canvas.shape[:2], bool)
     for instance, reference in zip(layout.instances, references, strict=True):
-        cut = placement.placed(instance, reference, layout, "instance", False)
+        cut = placement.placed(instance, reference, layout, "instance")
         x1, y1 = max(cut.x, 0), max(cut.y, 0)
         x2, y2 = min(cut.x + cut.mask.shape[1], scene.size), min(cut.y + cut.mask.shape[0], scene.size)
         covered[y1:y2, x1:x2] |= cut.mask[y1 - cut.y : y2 - cut.y, x1 - cut.x : x2 - cut.x]

@@ -1,0 +1,265 @@
+"""SIGMA-GEN behind the boundary: what it prepares, and the forward pass of a call.
+
+The sequence is ``text | noise | identity stack | control picture``. The stack has the first position id 1 and rows that
+run down all of it; the control picture has the noise's own ids, so that it lies on the picture pixel by pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from ...attention.groups import Group, KeyPart, Span
+from ...errors import InputError
+from ...input.checks import shorten
+from ...layout.layout import box_name
+from ...layout.tokens import TOKEN
+from ..boundary import Block, Forward, ForwardCall, Method, Prepared, Segment
+from .control import (
+    TRAINED,
+    Cell,
+    areas,
+    box_region,
+    check_routing,
+    control_picture,
+    ellipse_region,
+    identity_stack,
+    nearest,
+    order_that_shows_all,
+)
+
+if TYPE_CHECKING:
+    from ...backbones import Backbone
+    from ...composite.compose import Scene
+
+_PLAN_TAG = "sigma-gen-plan-1"
+SHAPES = {"box": box_region, "ellipse": ellipse_region}
+ORDERS = ("layout", "all visible")
+TIMESTEPS = ("current", "zero")
+GUIDANCES = ("automatic", "user", "one")
+SCOPES = ("all", "conditions")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes in tokens: of the picture, which are those of the control picture too, and of the identity stack."""
+
+    width: int
+    height: int
+    stack_width: int
+    stack_height: int
+
+    @property
+    def noise_tokens(self) -> int:
+        return self.width * self.height
+
+    @property
+    def stack_tokens(self) -> int:
+        return self.stack_width * self.stack_height
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the condition tokens are computed. The published text does not say; the defaults are FLUX.1 Kontext's.
+
+    timestep  of the condition tokens: the current one, or zero
+    guidance  embedded with them: the user's; one; or automatic, which is the user's at the current timestep and one at
+              zero, as in OminiControl
+    scope     tokens on which the adapter acts: all (it is loaded as any other), or the condition tokens alone
+    cross     whether identity stack and control picture see each other
+    """
+
+    timestep: str = "current"
+    guidance: str = "automatic"
+    scope: str = "all"
+    cross: bool = True
+
+    def __post_init__(self) -> None:
+        for name, options in (("timestep", TIMESTEPS), ("guidance", GUIDANCES), ("scope", SCOPES)):
+            if getattr(self, name) not in options:
+                raise InputError(f"{name} is {shorten(getattr(self, name))}; choose one of {', '.join(options)}.")
+
+    @property
+    def own_timestep(self) -> float | None:
+        return 0.0 if self.timestep == "zero" else None
+
+    @property
+    def own_guidance(self) -> float | None:
+        one = self.guidance == "one" or (self.guidance == "automatic" and self.timestep == "zero")
+        return 1.0 if one else None
+
+
+@dataclass(frozen=True, eq=False)
+class ControlOptions:
+    """How the two pictures are drawn; regions are those of the boxes with a reference, in the layout's order.
+
+    cell    of one identity, in pixels
+    shape   of a region without a mask: box or ellipse
+    masks   regions drawn exactly, bool (N, h, w), one for each box with a reference; an empty one leaves it to the
+            shape. Another size than the canvas' is scaled to it
+    depth   uint8 (h, w), near bright, 0 = nothing
+    whole   keep the depth outside of the regions
+    order   of the subjects: the layout's, or one in which all of them are visible in a plane, if there is one
+    """
+
+    cell: Cell = Cell()
+    shape: str = "box"
+    masks: np.ndarray | None = None
+    depth: np.ndarray | None = None
+    whole: bool = False
+    order: str = "layout"
+
+
+class SigmaGen(Method):
+    """Identities routed by a picture (ICLR 2026)."""
+
+    name = "sigma_gen"
+    label = "SIGMA-GEN"
+    node = "SigmaGenPatchModel"
+    source = "SigmaGenConditioning"
+
+    def prepare(self, scene: Scene, options: ControlOptions | None = None) -> Prepared:
+        """Pictures are the identity stack and the control picture. Warnings name hidden subjects and empty regions."""
+        options = options or ControlOptions()
+        if options.shape not in SHAPES:
+            raise InputError(f"the shape is {shorten(options.shape)}; choose one of {', '.join(SHAPES)}.")
+        if options.order not in ORDERS:
+            raise InputError(f"the order is {shorten(options.order)}; choose one of {', '.join(ORDERS)}.")
+        layout = scene.layout
+        width, height = layout.width, layout.height
+        bound = [number for number, reference in enumerate(scene.references) if reference is not None]
+        if not bound:
+            raise InputError(
+                "the layout has boxes but none is bound to a reference; bind a reference to at least one box."
+            )
+        drawn = [SHAPES[options.shape](layout.instances[number].box, width, height) for number in bound]
+        masks = _with_masks(np.stack(drawn), options.masks)
+        warnings, order = [], tuple(range(len(bound)))
+        if options.order == "all visible":
+            better = order_that_shows_all(masks)
+            if better is None:
+                warnings.append(
+                    "no order of the subjects leaves each of them visible in a plane; the layout's is kept."
+                )
+            order = better or order
+        masks, subjects = masks[list(order)], [bound[number] for number in order]
+        seen = areas(masks)
+        for subject, (whole, _, _, visible) in zip(subjects, seen.tolist(), strict=True):
+            where = box_name(subject + 1, layout.instances[subject].id)
+            if not whole:
+                warnings.append(f"{where} has no pixel inside the picture, so its subject is nowhere; move it inside.")
+            elif not visible:
+                warnings.append(
+                    f"{where} is covered in both routing planes, so its subject is hidden; move it, or choose the order"
+                    " in which all are visible."
+                )
+        if not seen[:, 0].any():
+            raise InputError("no box with a reference has a pixel inside the picture; move one inside.")
+        if len(subjects) > TRAINED:
+            warnings.append(f"there are {len(subjects)} subjects; SIGMA-GEN was trained with at most {TRAINED}.")
+        depth = None if options.depth is None else nearest(options.depth, width, height)
+        if depth is not None and depth.min() == depth.max():
+            warnings.append(f"the depth is {int(depth.min())} everywhere and says nothing about pose.")
+        references = [reference for number in subjects if (reference := scene.references[number]) is not None]
+        stack = identity_stack(references, options.cell)
+        control = control_picture(masks, depth, whole=options.whole)
+        return Prepared(self.name, plan_of(stack, control), (stack, control), warnings=tuple(warnings))
+
+    def plan_tuple(self, plan: Plan) -> tuple[object, ...]:
+        return (_PLAN_TAG, plan.width, plan.height, plan.stack_width, plan.stack_height)
+
+    def plan_from(self, value: object) -> Plan:
+        try:
+            tag, *sides = cast("tuple[Any, ...]", value)
+            if tag != _PLAN_TAG:
+                raise ValueError(tag)
+            return Plan(*(int(side) for side in sides))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"The pictures in this conditioning come from another version of the pack; run the graph again from"
+                f" {self.source}."
+            ) from error
+
+    def sizes(self, plan: Plan) -> tuple[tuple[int, int], tuple[tuple[int, int], ...]]:
+        noise = (plan.height, plan.width)
+        return noise, ((plan.stack_height, plan.stack_width), noise)
+
+    def default_settings(self) -> Settings:
+        return Settings()
+
+    def check(self, plan: Plan, settings: Settings, backbone: Backbone) -> None:
+        if not backbone.references or backbone.axes != 3:
+            raise InputError(f"SIGMA-GEN needs FLUX.1 Kontext, this is {backbone.name}; load it.", self.node, "model")
+
+    def forward(self, plan: Plan, settings: Settings, call: ForwardCall) -> Forward:
+        stack = call.text + plan.noise_tokens
+        control = stack + plan.stack_tokens
+        end = control + plan.noise_tokens
+        groups = None if settings.cross else _apart(stack, control, end)
+        return Forward(
+            blocks=(Block(groups),) * call.blocks.all,
+            conditions=end - stack,
+            ids=position_ids(plan),
+            segments=_segments(settings, stack, end),
+        )
+
+
+def plan_of(stack: np.ndarray, control: np.ndarray) -> Plan:
+    """The plan of an identity stack and a control picture, uint8 (H, W, 3) each, whoever drew them.
+
+    Raises InputError for sides that are no multiples of 16, and for grey levels that no subject has.
+    """
+    for name, picture in (("identity stack", stack), ("control picture", control)):
+        height, width = picture.shape[:2]
+        if height % TOKEN or width % TOKEN:
+            raise InputError(f"the {name} is {width} x {height} pixels; give sides that are multiples of {TOKEN}.")
+    check_routing(control)
+    (height, width), (stack_height, stack_width) = control.shape[:2], stack.shape[:2]
+    return Plan(width // TOKEN, height // TOKEN, stack_width // TOKEN, stack_height // TOKEN)
+
+
+def position_ids(plan: Plan) -> torch.Tensor:
+    """Of noise, stack and control picture, float32 (n, 3): first id, row, column. Rows of a tall stack exceed what
+    bfloat16 can tell apart, so they stay float32."""
+
+    def grid(first: int, height: int, width: int) -> torch.Tensor:
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        return torch.stack([torch.full_like(rows, first), rows, columns], dim=-1).reshape(-1, 3).float()
+
+    noise = grid(0, plan.height, plan.width)
+    return torch.cat([noise, grid(1, plan.stack_height, plan.stack_width), noise])
+
+
+def _with_masks(regions: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
+    if masks is None:
+        return regions
+    if len(masks) != len(regions):
+        raise InputError(f"there are {len(masks)} masks for {len(regions)} boxes with a reference; give one for each.")
+    height, width = regions.shape[1:]
+    scaled = [nearest(mask, width, height) for mask in masks]
+    return np.stack([mask if mask.any() else region for mask, region in zip(scaled, regions, strict=True)])
+
+
+def _apart(stack: int, control: int, end: int) -> tuple[Group, ...]:
+    """Everyone sees everyone, but the stack and the control picture not each other."""
+    base, first, second = Span(0, stack), Span(stack, control), Span(control, end)
+    return (
+        Group(base, (KeyPart(Span(0, end)),)),
+        Group(first, (KeyPart(Span(0, control)),)),
+        Group(second, (KeyPart(base), KeyPart(second))),
+    )
+
+
+def _segments(settings: Settings, stack: int, end: int) -> tuple[Segment, ...]:
+    """None with the defaults: then the model's own blocks do all the work."""
+    timestep, guidance, all_tokens = settings.own_timestep, settings.own_guidance, settings.scope == "all"
+    if timestep is None and guidance is None and all_tokens:
+        return ()
+    base = () if all_tokens else (Segment(Span(0, stack), adapter=False),)
+    return (*base, Segment(Span(stack, end), timestep, guidance))
+
+
+SIGMA_GEN = SigmaGen()
