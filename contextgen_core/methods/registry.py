@@ -14,6 +14,7 @@ from .golden import GoldenModule
 MODULES = {  # where each lies
     "contextgen": ("contextgen.method", "CONTEXTGEN"),
     "lamic": ("lamic.method", "LAMIC"),
+    "eligen": ("eligen.method", "ELIGEN"),
 }
 
 _registered: dict[str, Method] = {}

@@ -9,3 +9,7 @@ CONTEXTGEN = GOLDEN / "contextgen"
 CONTEXTGEN_CASES = [CONTEXTGEN / "nonsquare.npz", CONTEXTGEN / "single_ref.npz"]
 CONTEXTGEN_ADAPTER = CONTEXTGEN / "transformer_00007.safetensors"
 LAMIC_CASE = GOLDEN / "lamic" / "lamic_two_refs.npz"
+ELIGEN = GOLDEN / "eligen"
+ELIGEN_CASE = ELIGEN / "eligen_two_boxes.npz"
+ELIGEN_QWEN_CASE = ELIGEN / "eligen_qwen_two.npz"
+ELIGEN_ADAPTER = ELIGEN / "eligen_flux_lora.safetensors"
