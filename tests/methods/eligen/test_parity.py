@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from golden import CONTEXTGEN, ELIGEN_ADAPTER, ELIGEN_CASE, ELIGEN_QWEN_CASE
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from contextgen_core.backbones.flux import pack
 from contextgen_core.commands import parity
 from contextgen_core.hosts.comfy_process import find_comfy
 from contextgen_core.hosts.diffusers import FluxHost, load_transformer
+from contextgen_core.lora.adapter import load_adapter
 from contextgen_core.methods.boundary import Bound
 from contextgen_core.methods.eligen.method import ELIGEN, EliGenSettings
 from contextgen_core.methods.eligen.parity import plan_of
@@ -144,9 +146,30 @@ def test_a_phrase_that_holds_no_token_may_be_left_out(host: FluxHost, arrays: di
     assert not torch.allclose(with_it, velocity(host, arrays, plan_of(arrays), phrases), atol=1e-2)
 
 
-def test_the_adapter_acts_and_its_files_name_every_layer(tmp_path: Path) -> None:
-    from contextgen_core.lora.adapter import load_adapter
+DIFFSYNTH = {
+    "img_attn_qkv": "attn.a_to_qkv", "txt_attn_qkv": "attn.b_to_qkv",
+    "img_attn_proj": "attn.a_to_out", "txt_attn_proj": "attn.b_to_out",
+    "img_mod_lin": "norm1_a.linear", "txt_mod_lin": "norm1_b.linear",
+    "img_mlp_0": "ff_a.0", "img_mlp_2": "ff_a.2", "txt_mlp_0": "ff_b.0", "txt_mlp_2": "ff_b.2",
+    "linear1": "to_qkv_mlp", "linear2": "proj_out", "modulation_lin": "norm.linear",
+}  # fmt: skip
 
+
+def test_the_trainers_own_names_are_the_same_adapter(tmp_path: Path) -> None:
+    state, named = load_file(ELIGEN_ADAPTER), {}
+    for key, value in state.items():
+        stem, part = key.removeprefix("lora_unet_").split(".", 1)
+        kind, number, layer = re.fullmatch(r"(double|single)_blocks_(\d+)_(.+)", stem).groups()  # type: ignore[union-attr]
+        factor = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}.get(part)
+        if factor:  # the alpha is the rank, which is what a file without one means
+            named[f"{'single_' * (kind == 'single')}blocks.{number}.{DIFFSYNTH[layer]}.{factor}"] = value
+    save_file(named, tmp_path / "own.safetensors")
+    ours, theirs = load_adapter(tmp_path / "own.safetensors"), load_adapter(ELIGEN_ADAPTER)
+    assert ours.modules == theirs.modules and not ours.ignored
+    assert all(torch.equal(a.delta(), b.delta()) for a, b in zip(ours.pairs, theirs.pairs, strict=True))
+
+
+def test_the_adapter_names_every_layer_of_the_official_list() -> None:
     adapter = load_adapter(ELIGEN_ADAPTER)
     assert adapter.rank == 4 and adapter.alpha == 4.0 and not adapter.ignored
     assert len(adapter.pairs) == 3 * 10 + 6 * 3  # as the official targets: ten layers a double block, three a single
