@@ -11,6 +11,9 @@ from .adapter import ContextGenDPOLoRALoader
 from .attention_map import ContextGenAttentionMap
 from .conditioning import ContextGenConditioning
 from .cutout import ContextGenCutout
+from .eligen_conditioning import EliGenConditioning
+from .eligen_patch import EliGenPatchModel
+from .eligen_regions import EliGenRegions
 from .lamic_conditioning import LAMICConditioning
 from .lamic_patch import LAMICPatchModel
 from .layout import LayoutComposer
@@ -41,6 +44,9 @@ NODES: list[type[io.ComfyNode]] = [
     ContextGenAttentionMap,
     LAMICConditioning,
     LAMICPatchModel,
+    EliGenConditioning,
+    EliGenPatchModel,
+    EliGenRegions,
 ]
 
 

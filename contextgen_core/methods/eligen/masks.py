@@ -37,7 +37,7 @@ def mask_cells(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
         raise InputError(f"a mask has the shape {tuple(mask.shape)}; give rows and columns of pixels.")
     picked = mask[np.ix_(nearest(mask.shape[0], CELLS * rows), nearest(mask.shape[1], CELLS * columns))]
     levels = picked if picked.ndim == 2 else picked.mean(axis=2, dtype=np.float64)
-    return levels > 127.5
+    return np.asarray(levels > 127.5)
 
 
 def box_cells(box: Box, width: int, height: int, rows: int, columns: int) -> np.ndarray:
