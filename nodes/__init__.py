@@ -14,6 +14,9 @@ from .assemble_patch import InstanceAssemblePatchModel
 from .attention_map import ContextGenAttentionMap
 from .conditioning import ContextGenConditioning
 from .cutout import ContextGenCutout
+from .eligen_conditioning import EliGenConditioning
+from .eligen_patch import EliGenPatchModel
+from .eligen_regions import EliGenRegions
 from .lamic_conditioning import LAMICConditioning
 from .lamic_patch import LAMICPatchModel
 from .layout import LayoutComposer
@@ -51,6 +54,9 @@ NODES: list[type[io.ComfyNode]] = [
     SigmaGenControlPictures,
     SigmaGenConditioning,
     SigmaGenPatchModel,
+    EliGenConditioning,
+    EliGenPatchModel,
+    EliGenRegions,
 ]
 
 

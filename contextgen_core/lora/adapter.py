@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import InputError
-from .header import FLOAT_DTYPES, Header, TensorInfo, read_header
+from .header import FLOAT_DTYPES, INT_DTYPES, Header, TensorInfo, read_header
 from .keys import (
     DOUBLE_BLOCKS,
     SINGLE_BLOCKS,
@@ -185,8 +185,9 @@ def _check_model(name: str, entries: Mapping[str, Mapping[str, TensorInfo]]) -> 
 def _check_pair(name: str, module: str, parts: Mapping[str, TensorInfo]) -> tuple[int, int]:
     """Checks one pair's shapes and dtypes; returns the layer's (out, in)."""
     down, up, alpha = parts["down"], parts["up"], parts.get("alpha")
-    for info in parts.values():
-        if info.dtype not in FLOAT_DTYPES:
+    for part, info in parts.items():
+        whole = part == "alpha" and info.dtype in INT_DTYPES  # EliGen's export writes the rank as it is
+        if info.dtype not in FLOAT_DTYPES and not whole:
             raise InputError(f"{name} stores {info.name} as {info.dtype}; an adapter's tensors must be floating.")
     if len(down.shape) != 2 or len(up.shape) != 2 or 0 in (*down.shape, *up.shape):
         raise InputError(f"{name} has factors of shape {down.shape} and {up.shape} for {module}, not two matrices.")

@@ -17,6 +17,7 @@ from ..errors import InputError
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 MAX_TENSORS = 20_000
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+INT_DTYPES = frozenset({"I64", "I32", "I16", "I8", "U8"})
 
 # First bytes of what people load by mistake; a safetensors file has "{" at byte 8.
 _MISTAKEN = (

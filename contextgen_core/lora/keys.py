@@ -63,6 +63,16 @@ _BFL_DOUBLE: dict[str, str | None] = {
 _BFL_SINGLE: dict[str, str | None] = {
     "linear1": None, "linear1_qkv": None, "linear2": "proj_out", "modulation.lin": "norm.linear",
 }  # fmt: skip
+# DiffSynth's names for the same layers (EliGen was trained there); its double blocks are called blocks.
+_DIFFSYNTH_DOUBLE: dict[str, str | None] = {
+    "attn.a_to_qkv": "img_attn.qkv", "attn.b_to_qkv": "txt_attn.qkv",
+    "attn.a_to_out": "attn.to_out.0", "attn.b_to_out": "attn.to_add_out",
+    "norm1_a.linear": "norm1.linear", "norm1_b.linear": "norm1_context.linear",
+    "ff_a.0": "ff.net.0.proj", "ff_a.2": "ff.net.2", "ff_b.0": "ff_context.net.0.proj", "ff_b.2": "ff_context.net.2",
+}  # fmt: skip
+_DIFFSYNTH_SINGLE: dict[str, str | None] = {
+    "to_qkv_mlp": "linear1", "proj_out": "proj_out", "norm.linear": "norm.linear",
+}  # fmt: skip
 _BFL_EMBEDDERS = {"time_in": _EMBEDDERS[0], "guidance_in": _EMBEDDERS[1], "vector_in": _EMBEDDERS[2]}
 _BFL_ROOT: dict[str, str | None] = {
     "img_in": "x_embedder",
@@ -74,7 +84,7 @@ _BFL_ROOT: dict[str, str | None] = {
 }
 
 _BLOCK = re.compile(
-    r"(?P<kind>transformer_blocks|single_transformer_blocks|double_blocks|single_blocks)"
+    r"(?P<kind>transformer_blocks|single_transformer_blocks|double_blocks|single_blocks|blocks)"
     r"[._](?P<index>0|[1-9]\d{0,3})[._](?P<layer>.+)"
 )
 _DOWN = re.compile(r"(?P<stem>.+?)\.(?:lora_A|lora_down|lora\.down|lora_linear_layer\.down)(?:\.[\w-]+)?\.weight")
@@ -120,7 +130,8 @@ def _canonical(layer: str, kind: str, dotted: bool) -> str | None:
         "transformer_blocks": {name: name for name in _DOUBLE},
         "single_transformer_blocks": {name: name for name in _SINGLE},
         "double_blocks": _BFL_DOUBLE,
-        "single_blocks": _BFL_SINGLE,
+        "single_blocks": {**_BFL_SINGLE, **_DIFFSYNTH_SINGLE},
+        "blocks": _DIFFSYNTH_DOUBLE,
         "": {**{name: name for name in _ROOT}, **_BFL_ROOT},
     }
     for name, target in tables[kind].items():
@@ -151,6 +162,7 @@ def module_path(stem: str) -> str | None:
     layer = _canonical(block["layer"], kind, dotted)
     if layer is None:
         return None
+    kind = "double_blocks" if kind == "blocks" else kind
     family = kind if layer in _FUSED else {"double_blocks": "transformer_blocks"}.get(kind, kind)
     if family == "single_blocks" and layer not in _FUSED:
         family = "single_transformer_blocks"

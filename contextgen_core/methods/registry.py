@@ -16,6 +16,7 @@ MODULES = {  # where each lies
     "lamic": ("lamic.method", "LAMIC"),
     "instance_assemble": ("instance_assemble.method", "INSTANCE_ASSEMBLE"),
     "sigma_gen": ("sigma_gen.method", "SIGMA_GEN"),
+    "eligen": ("eligen.method", "ELIGEN"),
 }
 
 _registered: dict[str, Method] = {}

@@ -306,6 +306,11 @@ def test_damaged_pairs_are_refused(tmp_path: Path, state: dict[str, torch.Tensor
     refused(save(tmp_path / "bad.safetensors", state), reason)
 
 
+def test_an_alpha_may_be_a_whole_number(tmp_path: Path) -> None:
+    loaded = adapters.load_adapter(save(tmp_path / "a.safetensors", _with(alpha=torch.tensor(4))))
+    assert loaded.alpha == 4.0
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
 def test_stored_precisions(tmp_path: Path, dtype: torch.dtype) -> None:
     state = {key: value.to(dtype) for key, value in _with().items()}

@@ -1,0 +1,145 @@
+"""EliGen behind the boundary of methods: the phrases of a scene, and the forward pass of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from ...errors import InputError
+from ...layout.layout import box_name
+from ...layout.tokens import TOKEN
+from ..boundary import Block, Forward, ForwardCall, Method, Prepared, RunPosition
+from .masks import box_cells, cells_to_tokens, mask_cells
+from .plan import MAX_PHRASES, EliGenPlan, PhraseTokens, phrase_tokens
+from .visibility import PhraseSequence, query_groups, readable
+
+if TYPE_CHECKING:
+    from ...backbones.record import Backbone
+    from ...composite.compose import Scene
+
+TEXT_TOKENS = 512  # to which the authors pad each phrase for FLUX.1
+
+
+@dataclass(frozen=True)
+class EliGenOptions:
+    """What a scene does not say.
+
+    masks   region of an instance (by its number from 0) as a picture, uint8 (h, w), 255 = inside, stretched to the
+            canvas; it wins over the box
+    tokens  of each encoded phrase, padding included
+    """
+
+    masks: Mapping[int, np.ndarray] = field(default_factory=dict)
+    tokens: int = TEXT_TOKENS
+
+
+@dataclass(frozen=True)
+class EliGenSettings:
+    """How the method runs on a model; the defaults are the authors'.
+
+    strength  multiplies the attention weight of all phrases in the picture's rows; 0 = they are not there
+    start     share of the sampling run (0..1) from which on phrases are read; end: until which
+    kernel    of the attention (:mod:`contextgen_core.attention`)
+    """
+
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    kernel: str = "auto"
+
+
+class EliGen(Method):
+    """Phrases as further text that sees, and is seen by, its own part of the picture (arXiv 2501.01097)."""
+
+    name = "eligen"
+    label = "EliGen"
+    node = "EliGenPatchModel"
+    source = "EliGenConditioning"
+
+    def prepare(self, scene: Scene, options: EliGenOptions | None = None) -> Prepared:
+        """Each box's label is a phrase, bound to the box or its mask; boxes with only a picture are passed over.
+
+        A phrase whose region holds no token is left out, which changes nothing, and a warning says so.
+
+        Raises InputError where no box has a label, or one has neither label nor picture.
+        """
+        options = options or EliGenOptions()
+        layout = scene.layout
+        rows, columns = layout.height // TOKEN, layout.width // TOKEN
+        phrases: list[str] = []
+        bound: list[PhraseTokens] = []
+        warnings: list[str] = []
+        labelled = 0
+        for number, (instance, reference) in enumerate(zip(layout.instances, scene.references, strict=True)):
+            name, label = box_name(number + 1, instance.id), instance.label.strip()
+            if not label:
+                if reference is None:
+                    raise InputError(f"{name} has an empty label; write what it shows, like a red hat, or delete it.")
+                continue
+            labelled += 1
+            mask = options.masks.get(number)
+            cells = (
+                box_cells(instance.box, layout.width, layout.height, rows, columns)
+                if mask is None
+                else mask_cells(mask, rows, columns)
+            )
+            inside = cells_to_tokens(cells)
+            if not inside.any():
+                what = "box" if mask is None else "mask"
+                warnings.append(
+                    f"{name} has no effect: its {what} meets the middle of no cell of 8 pixels; enlarge it."
+                )
+                continue
+            phrases.append(label)
+            bound.append(phrase_tokens(options.tokens, inside))
+        if not labelled:
+            raise InputError("no box of the layout has a label; write into at least one box what it shows.")
+        plan = EliGenPlan(columns, rows, tuple(bound))
+        _check_count(len(bound))
+        return Prepared(self.name, plan, phrases=tuple(phrases), warnings=tuple(warnings))
+
+    def plan_tuple(self, plan: EliGenPlan) -> tuple[object, ...]:
+        return plan.as_tuple()
+
+    def plan_from(self, value: object) -> EliGenPlan:
+        return EliGenPlan.from_tuple(value)
+
+    def sizes(self, plan: EliGenPlan) -> tuple[tuple[int, int], tuple[tuple[int, int], ...]]:
+        return (plan.height, plan.width), ()
+
+    def default_settings(self) -> EliGenSettings:
+        return EliGenSettings()
+
+    def check(self, plan: EliGenPlan, settings: EliGenSettings, backbone: Backbone) -> None:
+        _check_count(len(plan.phrases))
+        if not backbone.groups:
+            raise InputError(
+                f"{self.label} cannot part the attention of {backbone.name}; load FLUX.1.", self.node, "model"
+            )
+
+    def timed(self, plan: EliGenPlan, settings: EliGenSettings) -> bool:
+        return any((one.start, one.end) != (0.0, 1.0) for one in (settings, *plan.phrases))
+
+    def moment(self, plan: EliGenPlan, settings: EliGenSettings, run: RunPosition | None) -> Hashable:
+        """The numbers of the phrases that are read; None where there are none: then their tokens are not there."""
+        windows = (settings, *plan.phrases)
+        inside = [settings.end > settings.start if run is None else run.within(one.start, one.end) for one in windows]
+        read = tuple(n for n in readable(plan, settings.strength) if inside[0] and inside[n + 1])
+        return read or None
+
+    def forward(self, plan: EliGenPlan, settings: EliGenSettings, call: ForwardCall) -> Forward:
+        read = cast("tuple[int, ...]", call.moment)
+        sequence = PhraseSequence(plan, call.text, read, settings.strength)
+        block = Block(query_groups(sequence))
+        return Forward((block,) * call.blocks.all, phrases=plan.phrase_tokens, private=sequence)
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_PHRASES:
+        raise InputError(f"there are {count} phrases, the limit is {MAX_PHRASES}; remove {count - MAX_PHRASES}.")
+
+
+ELIGEN = EliGen()

@@ -1,0 +1,121 @@
+"""Who sees whom in EliGen: one rule for all blocks, heads and steps (paper, section 3.2; authors' code).
+
+==============  ==========  =============  ==========================
+reads           phrase i    scene's text   picture
+==============  ==========  =============  ==========================
+phrase i        itself      no             the tokens of its mask
+scene's text    no          itself         all of it
+picture token   those       yes            all of it
+                that hold
+                it
+==============  ==========  =============  ==========================
+
+Texts never read each other and meet in the picture alone. A token that several phrases hold reads all of them. Joint
+tokens stand in the order ``phrases | text | picture``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ...attention.groups import Group, KeyPart, Span
+from .plan import EliGenPlan
+
+
+@dataclass(frozen=True)
+class PhraseSequence:
+    """The joint sequence of one call: phrases, then ``text`` tokens of the scene's text, then the noise.
+
+    read      numbers of the phrases that the picture reads; the others stand there and see themselves alone
+    strength  of all phrases, on top of each one's own
+    """
+
+    plan: EliGenPlan
+    text: int
+    read: tuple[int, ...]
+    strength: float = 1.0
+
+    @cached_property
+    def phrase_spans(self) -> tuple[Span, ...]:
+        ends = np.cumsum([0, *(phrase.tokens for phrase in self.plan.phrases)]).tolist()
+        return tuple(Span(start, stop) for start, stop in zip(ends, ends[1:], strict=False))
+
+    @property
+    def text_span(self) -> Span:
+        return Span(self.plan.phrase_tokens, self.plan.phrase_tokens + self.text)
+
+    @property
+    def noise_span(self) -> Span:
+        return Span(self.text_span.stop, self.text_span.stop + self.plan.noise_tokens)
+
+    @property
+    def length(self) -> int:
+        return self.noise_span.stop
+
+    def rows(self, number: int) -> np.ndarray:
+        """Joint indices of the noise tokens that a phrase holds, ascending."""
+        return self.noise_span.start + np.flatnonzero(self.plan.inside[number])
+
+    def log_strength(self, number: int) -> float:
+        """What is added to the logits of a phrase's tokens where the picture reads them."""
+        return math.log(self.strength * self.plan.phrases[number].strength)
+
+
+def query_groups(sequence: PhraseSequence) -> tuple[Group, ...]:
+    """The rule as groups: one for each phrase, and one for each set of phrases that hold the same picture tokens."""
+    scene = Span(sequence.text_span.start, sequence.length)  # what every row but a phrase's reads
+    held = sequence.plan.inside[list(sequence.read)].T  # (noise tokens, phrases that are read)
+    groups = []
+    for number, span in enumerate(sequence.phrase_spans):
+        bound = sequence.rows(number) if number in sequence.read else np.arange(0)
+        groups.append(Group(span, (KeyPart(span), KeyPart(bound))))
+    sets, which = np.unique(held, axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    alone = np.flatnonzero(~held.any(axis=1))
+    # The scene's text reads what the tokens of no phrase read: they are one group.
+    groups.append(
+        Group(np.concatenate([sequence.text_span.indices(), sequence.noise_span.start + alone]), (KeyPart(scene),))
+    )
+    for at, members in enumerate(sets):
+        if members.any():
+            numbers = [number for number, member in zip(sequence.read, members, strict=True) if member]
+            parts = (KeyPart(sequence.phrase_spans[n], sequence.log_strength(n)) for n in numbers)
+            rows = sequence.noise_span.start + np.flatnonzero(which == at)
+            groups.append(Group(rows, (KeyPart(scene), *parts)))
+    return tuple(groups)
+
+
+def dense_mask(sequence: PhraseSequence) -> np.ndarray:
+    """The rule as bool (S, S), True = the row may read the column. The specification, for tests and small cases."""
+    mask = np.zeros((sequence.length, sequence.length), bool)
+    text, noise = slice(*sequence.text_span), slice(*sequence.noise_span)
+    for number, span in enumerate(sequence.phrase_spans):
+        phrase = slice(*span)
+        mask[phrase, phrase] = True
+        if number in sequence.read:
+            mask[phrase, sequence.rows(number)] = True
+            mask[sequence.rows(number), phrase] = True
+    mask[text, text] = mask[text, noise] = mask[noise, text] = mask[noise, noise] = True
+    return mask
+
+
+def key_weights(sequence: PhraseSequence) -> np.ndarray:
+    """What is added to the logits of each token as a key of the picture, float32 (S,)."""
+    weights = np.zeros(sequence.length, np.float32)
+    for number in sequence.read:
+        weights[slice(*sequence.phrase_spans[number])] = sequence.log_strength(number)
+    return weights
+
+
+def readable(plan: EliGenPlan, strength: float = 1.0) -> Sequence[int]:
+    """Numbers of the phrases that any picture token ever reads."""
+    return [
+        number
+        for number, phrase in enumerate(plan.phrases)
+        if strength * phrase.strength > 0 and phrase.end > phrase.start and any(phrase.inside)
+    ]
