@@ -57,6 +57,23 @@ def test_a_cuboid_equals_the_golden_one() -> None:
     assert np.array_equal(control.control_picture(np.isfinite(z), cuboids.grey_of(nearest)), golden["i_c"])
 
 
+def test_a_box_is_rolled_first_then_pitched_then_turned() -> None:
+    turned = Cuboid((0, 0, 5), (1, 1, 1), 90, 90).rotation
+    assert np.allclose(turned @ [1, 0, 0], [0, 0, -1]) and np.allclose(turned @ [0, 0, 1], [0, -1, 0])
+    assert np.allclose(Cuboid((0, 0, 5), (1, 1, 1), 90, 0, 90).rotation @ [1, 0, 0], [0, 1, 0])
+    assert np.allclose(Cuboid((0, 0, 5), (1, 1, 1), 0, 90, 90).rotation @ [1, 0, 0], [0, 0, 1])
+
+
+def test_a_turned_silhouette_reaches_as_far_as_its_projected_corners() -> None:
+    box = Cuboid((0.2, -0.1, 4), (1.5, 0.8, 1.1), 35, 20, -50)
+    mask = np.isfinite(cuboids.depths([box], 200, 160, 120)[0])
+    corners = box.corners()
+    x, y = (200 * corners[:, axis] / corners[:, 2] + half for axis, half in ((0, 80), (1, 60)))
+    for pixels, at in ((mask.any(0), x), (mask.any(1), y)):
+        where = np.flatnonzero(pixels)
+        assert abs(where[0] - at.min()) < 2 and abs(where[-1] + 1 - at.max()) < 2
+
+
 def test_a_cuboid_behind_the_camera_is_not_seen_and_one_around_it_fills_the_picture() -> None:
     behind, around = Cuboid((0, 0, -3), (1, 1, 1)), Cuboid((0, 0, 0), (4, 4, 4), 20, 10, 5)
     z = cuboids.depths([behind, around], 20, 16, 8)
