@@ -33,121 +33,25 @@ class LAMICConditioning(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="LAMIC Conditioning",
-            description=(
-                "Places references without any adapter, by attention masks alone: each box's reference and phrase see "
-                "their box only. Encodes phrases, prompt and references. The model must go through LAMIC Patch Model. "
-                "Far behind ContextGen in ContextGen's own table; for comparison, and where no adapter is at hand."
-            ),
             search_aliases=["layout", "regional", "training-free", "multi reference", "kontext", "lamic", "contextgen"],
             inputs=[
-                io.Clip.Input(
-                    "clip",
-                    display_name="clip",
-                    tooltip="FLUX's text encoders (CLIP-L and T5-XXL). They are not changed.",
-                ),
-                io.Vae.Input(
-                    "vae",
-                    display_name="vae",
-                    tooltip="FLUX.1's VAE (ae.safetensors): 16 channels, an eighth of the size.",
-                ),
-                LayoutType.Input(
-                    "layout",
-                    display_name="layout",
-                    tooltip="From Layout Composer. The phrase of a box is its reference's name and its label: "
-                    '"a red bird" with the label "sitting on a branch".',
-                ),
-                io.String.Input(
-                    "prompt",
-                    display_name="prompt",
-                    multiline=True,
-                    dynamic_prompts=True,
-                    default="",
-                    tooltip="What the whole picture shows. It is joined behind the phrases of the boxes.",
-                ),
-                io.Combo.Input(
-                    "overlap",
-                    options=list(OVERLAPS),
-                    default=SHARED,
-                    display_name="overlap",
-                    optional=True,
-                    tooltip="Where boxes overlap in the first stage. shared: each reference is read there. front: only "
-                    "the one in front. listed: as 'gives way' says.",
-                ),
-                io.String.Input(
-                    "gives_way",
-                    display_name="gives way",
-                    optional=True,
-                    multiline=True,
-                    default="",
-                    tooltip='For overlap = listed, a line for each box that gives way to others: "cat: dog, 3". Boxes '
-                    "are called by their reference's name or their number.",
-                ),
-                io.Mask.Input(
-                    "region_masks",
-                    display_name="region masks",
-                    optional=True,
-                    tooltip="One mask for each box in order, 1 (white) = inside; it replaces the box's rectangle. An "
-                    "empty mask leaves the rectangle.",
-                ),
-                io.Combo.Input(
-                    "background",
-                    options=list(BACKGROUNDS),
-                    default=GREY,
-                    display_name="background",
-                    optional=True,
-                    tooltip="What of a reference's picture lies outside its mask. grey: painted grey, so that it is "
-                    "not copied. as given: the whole picture is read, as the authors do.",
-                ),
-                io.String.Input(
-                    "enhance",
-                    display_name="enhance",
-                    optional=True,
-                    default="1",
-                    tooltip="Factor on the references' latents: one number for all, or one for each box with a "
-                    'reference, like "1, 1.3, 1". Above 1 a weak reference shows more.',
-                ),
-                io.Combo.Input(
-                    "text_spans",
-                    options=list(SPANS),
-                    default=OFFICIAL,
-                    display_name="text spans",
-                    optional=True,
-                    tooltip="Which tokens count as whose phrase. official: as in the authors' program, in which each "
-                    "phrase begins one token later than the one before. corrected: where it really lies.",
-                ),
-                io.Int.Input(
-                    "text_tokens",
-                    display_name="text tokens",
-                    optional=True,
-                    default=T5_TOKENS,
-                    min=16,
-                    max=4096,
-                    tooltip="Length to which the text is padded. The padding is read by everyone, so another length "
-                    "gives another picture. The authors use 512.",
-                ),
-                io.Int.Input(
-                    "batch_size",
-                    display_name="batch size",
-                    optional=True,
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="How many pictures to make at once, all with this layout.",
-                ),
+                io.Clip.Input("clip"),
+                io.Vae.Input("vae"),
+                LayoutType.Input("layout"),
+                io.String.Input("prompt", multiline=True, dynamic_prompts=True, default=""),
+                io.Combo.Input("overlap", options=list(OVERLAPS), default=SHARED, optional=True),
+                io.String.Input("gives_way", optional=True, multiline=True, default=""),
+                io.Mask.Input("region_masks", optional=True),
+                io.Combo.Input("background", options=list(BACKGROUNDS), default=GREY, optional=True),
+                io.String.Input("enhance", optional=True, default="1"),
+                io.Combo.Input("text_spans", options=list(SPANS), default=OFFICIAL, optional=True),
+                io.Int.Input("text_tokens", optional=True, default=T5_TOKENS, min=16, max=4096),
+                io.Int.Input("batch_size", optional=True, default=1, min=1, max=64),
             ],
             outputs=[
-                io.Conditioning.Output(
-                    "conditioning_out",
-                    display_name="conditioning",
-                    tooltip="For FluxGuidance, then the sampler's positive input.",
-                ),
-                io.Latent.Output(
-                    "latent", display_name="latent", tooltip="Empty latent of the layout's size, for the sampler."
-                ),
-                io.String.Output(
-                    "final_text", display_name="final text", tooltip="The phrases and the prompt as they were encoded."
-                ),
+                io.Conditioning.Output("conditioning_out"),
+                io.Latent.Output("latent"),
+                io.String.Output("final_text"),
             ],
         )
 

@@ -19,47 +19,14 @@ class LAMICPatchModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="LAMIC Patch Model",
-            description=(
-                "A FLUX.1-Kontext model that follows the layout of LAMIC Conditioning, without any adapter. Without "
-                "such a layout it is exactly the model that came in."
-            ),
             search_aliases=["layout", "attention", "regional", "training-free", "kontext", "lamic", "contextgen"],
             inputs=[
-                io.Model.Input(
-                    "model",
-                    display_name="model",
-                    tooltip="FLUX.1-Kontext-dev in bf16, fp16, fp8 or GGUF, without the ContextGen adapter.",
-                ),
-                io.Float.Input(
-                    "first_ratio",
-                    display_name="first stage",
-                    optional=True,
-                    default=FIRST_RATIO,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the steps, rounded down, in which each box sees its reference and itself alone. "
-                    "0.05 of 20 steps is one step; with fewer steps it is none.",
-                ),
-                io.Boolean.Input(
-                    "masked",
-                    display_name="masks",
-                    optional=True,
-                    default=True,
-                    tooltip="Off: everything sees everything, the authors' baseline for comparison.",
-                ),
-                io.Combo.Input(
-                    "kernel",
-                    options=list(KERNELS),
-                    default="auto",
-                    display_name="kernel",
-                    optional=True,
-                    tooltip="How attention is computed; all give the same picture. auto is the fast choice, dense the "
-                    "slow one for comparison.",
-                ),
+                io.Model.Input("model"),
+                io.Float.Input("first_ratio", optional=True, default=FIRST_RATIO, min=0.0, max=1.0, step=0.01),
+                io.Boolean.Input("masked", optional=True, default=True),
+                io.Combo.Input("kernel", options=list(KERNELS), default="auto", optional=True),
             ],
-            outputs=[io.Model.Output("model_out", display_name="model", tooltip="For the sampler.")],
+            outputs=[io.Model.Output("model_out")],
         )
 
     @classmethod

@@ -28,7 +28,7 @@ for (const comfy of found) describe(path.basename(comfy), () => suite(comfy));
 function compare(prompt, twin, known) {
   const kinds = (nodes) => Object.entries(nodes).map(([id, node]) => `${id} ${known[node.class_type] ? node.class_type : undefined}`).sort();
   assert.deepEqual(kinds(prompt), kinds(twin));
-  for (const node of Object.values(twin)) assert.ok(known[node.class_type] || !/^ContextGen|^ReferenceBundle|^LayoutComposer/.test(node.class_type));
+  for (const node of Object.values(twin)) assert.ok(known[node.class_type] || !/^ContextGen|^LAMIC|^ReferenceBundle|^LayoutComposer/.test(node.class_type));
   for (const [id, node] of Object.entries(twin).filter(([, each]) => known[each.class_type])) {
     for (const [key, value] of Object.entries(node.inputs)) assert.deepEqual(prompt[id].inputs[key], value, `${id}.${key}`);
   }

@@ -71,7 +71,7 @@ def test_a_run_can_be_repeated_and_the_layout_matters(stocked: live_server.Serve
     assert first != other
 
 
-@pytest.mark.parametrize("name", ["two_subjects", "four_subjects_overlap"])
+@pytest.mark.parametrize("name", ["two_subjects", "four_subjects_overlap", "lamic_two_subjects"])
 def test_real_workflow_lacks_nothing_but_the_weights(stocked: live_server.Server, name: str) -> None:
     with pytest.raises(live_server.PromptError) as refused:
         stocked.submit(load(name))
