@@ -147,6 +147,7 @@ def run_one(config: Config, counts: Counts, minutes: float) -> Outcome:
     if run.go() < config.steps:
         raise InputError("The comparison was stopped; start the same command again to go on.")
     with run.average.applied(task.model), precise(config):
+        task.model.to("cpu")  # pictures are made and judged there
         outcome = judge(task.network, autoencoder(config), counts)
     outcome = replace(
         outcome,
