@@ -52,4 +52,4 @@ def box_cells(box: Box, width: int, height: int, rows: int, columns: int) -> np.
 def cells_to_tokens(cells: np.ndarray) -> np.ndarray:
     """bool (2 rows, 2 columns) -> bool (rows, columns): a token is in where any of its cells is."""
     rows, columns = (side // CELLS for side in cells.shape)
-    return cells.reshape(rows, CELLS, columns, CELLS).any(axis=(1, 3))
+    return np.asarray(cells.reshape(rows, CELLS, columns, CELLS).any(axis=(1, 3)))
