@@ -20,7 +20,7 @@ const LAYOUT = JSON.stringify({
   boxes: [
     { id: "b1", x: 600, y: 40, w: 300, h: 560, ref: "Shuttle" },
     { id: "b2", x: 60, y: 170, w: 520, h: 790, ref: "Astronaut" },
-    { id: "b3", x: 480, y: 560, w: 360, h: 400, ref: "Cat" },
+    { id: "b3", x: 480, y: 560, w: 360, h: 400, ref: "Cat", rot: -12 },
     { id: "b4", x: 40, y: 40, w: 300, h: 110, ref: null, label: "a bright moon" },
   ],
 });

@@ -621,13 +621,13 @@ function suite(comfy, vue) {
     const id = await addScene(page, { files, layout: THREE.replace('"Gone"', '"Robot"') });
     const nodes = await count(page);
     await page.waitForTimeout(800);
-    const steps = () => page.evaluate(() => {
+    const top = () => page.evaluate(() => {
       const tracker = window.app.extensionManager.workflow.activeWorkflow.changeTracker;
       if (tracker.captureCanvasState) tracker.captureCanvasState();
       else tracker.checkState();
-      return tracker.undoQueue.length;
+      return tracker.undoQueue.at(-1)?.nodes.length;
     });
-    const before = await steps();
+    await top();
     await dropPicture(page, "tree", "my tree.png", [75, 15]); // one: drop
     await page.locator(".contextgen-editor .naming input").waitFor();
     await page.keyboard.type("Tree"); // two: name
@@ -639,7 +639,7 @@ function suite(comfy, vue) {
     assert.equal(boxes.length, 4);
     assert.equal(boxes[3].ref, "Tree");
     assert.ok(Math.abs(boxes[3].x + boxes[3].w / 2 - 768) < 20, JSON.stringify(boxes[3]));
-    assert.equal(await steps(), before + 1);
+    assert.equal(await top(), nodes, "one step back is the graph as it was");
     await page.keyboard.press("Control+z");
     await settled(page);
     assert.equal(await count(page), nodes);

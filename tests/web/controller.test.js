@@ -16,7 +16,7 @@ async function openController(facts = {}) {
   const node = { text: "", size: { w: 1000, h: 1000 }, fit: "instance", order: "drawn", sizeLinked: false, policy: "seed once", boxesLinked: false, layoutLinked: false, picture: null, sources: [], readers: { words: null, names: false }, ...facts };
   const written = [];
   const travelled = [];
-  const steps = { count: 5 };
+  const marks = { undo: {}, present: {}, redo: null };
   const host = {
     read: () => ({ ...node }),
     write: (text) => {
@@ -27,13 +27,13 @@ async function openController(facts = {}) {
     changed: () => {},
     setPolicy: (policy) => (node.policy = policy),
     travel: (direction) => travelled.push(direction),
-    steps: () => steps.count,
+    marks: () => ({ ...marks }),
     addReference: async ({ then }) => then(),
     viewUrl: ({ filename }) => `/view/${filename}`,
   };
   const controller = new Controller(host, translator("en"));
   document.body.append(controller.element);
-  return { controller, node, written, travelled, steps, boxes: () => controller.store.state.layout.boxes };
+  return { controller, node, written, travelled, marks, boxes: () => controller.store.state.layout.boxes };
 }
 
 const ran = (text, extra = {}) => ({ text, pictures: [{ filename: "c.png", subfolder: "", type: "temp" }], references: [], warnings: [], ...extra });
@@ -146,13 +146,13 @@ describe("the node's other fields", () => {
   });
 
   it("a picture that was added is taken back by the graph, with its nodes, unless the graph has gone on since", async () => {
-    const { controller, steps, travelled, boxes } = await openController({ text: ONE });
+    const { controller, marks, travelled, boxes } = await openController({ text: ONE });
     const place = () => controller.store.dispatch({ type: "add", rect: { x: 5, y: 5, w: 50, h: 50 }, ref: "Ben" });
     await controller.callbacks.onPicture({ file: null, name: "Ben", cut: "none", then: place });
     press(controller.view.stage.element, "z", { ctrlKey: true });
     expect(travelled).toEqual(["undo"]);
     expect(boxes()).toHaveLength(2);
-    steps.count = 6;
+    marks.undo = {};
     press(controller.view.stage.element, "z", { ctrlKey: true });
     expect(travelled).toHaveLength(1);
     expect(boxes()).toHaveLength(1);

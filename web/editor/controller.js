@@ -9,16 +9,17 @@
  *   readers: which node's method reads words, and whether any reads labels; shown: the node's graph is on the screen
  * @typedef {"alpha" | "plain" | "none"} Cut  where a new picture's subject is told from its ground
  * @typedef {{read: () => NodeFacts, write: (text: string) => void, resize: (size: Size) => void, changed: () => void,
- *   setPolicy: (policy: string) => void, travel: (direction: "undo" | "redo") => void, steps: () => number,
+ *   setPolicy: (policy: string) => void, travel: (direction: "undo" | "redo") => void, marks: () => GraphMarks,
  *   addReference: (picture: {file: Blob, name: string, cut: Cut, then: () => void}) => Promise<void>,
  *   viewUrl: (file: {filename: string, subfolder: string, type: string}) => string}} Host
- *   travel: one step of the graph's own history; steps: how many it can go back; addReference: puts a picture into the graph and into the chain of
+ *   travel: one step of the graph's own history; marks: where it stands; addReference: puts a picture into the graph and into the chain of
  *   references, with what `then` does in the same step
  * @typedef {{text: string, pictures: {filename: string, subfolder: string, type: string}[],
  *   references: {name: string, width: number, height: number, image: {filename: string, subfolder: string, type: string}}[],
  *   warnings: readonly string[]}} RunResult
- * @typedef {{before: string, after: string, steps: number}} GraphStep  the layout's text before and after a change that made
- *   nodes, too, and where the graph's history stood then
+ * @typedef {{undo: unknown, redo: unknown}} GraphMarks  states of the graph's history, compared by identity
+ * @typedef {{before: string, after: string, undo: unknown, redo: unknown}} GraphStep  the layout's text before and after a
+ *   change that made nodes, too, and the states by which the graph's history takes it back and brings it again
  * @typedef {{history: import("../kit/history.js").History<import("../scene/actions.js").State>, large: boolean,
  *   graphStep: GraphStep | null}} Session
  */
@@ -96,6 +97,8 @@ export class Controller {
     this.graphStep = session?.graphStep ?? null;
     this.known = null;
     this.sync();
+    if (this.graphStep && this.known === this.graphStep.before) this.graphStep = { ...this.graphStep, redo: this.host.marks().redo };
+    if (this.graphStep && this.known === this.graphStep.after) this.graphStep = { ...this.graphStep, undo: this.host.marks().undo };
     // Another layout altogether has begun a history of its own.
     const same = session !== null && this.store.history !== own && (this.store.canUndo || this.store.canRedo);
     if (same && session.large) this.openLarge();
@@ -227,14 +230,15 @@ export class Controller {
     const before = this.known ?? "";
     await this.host.addReference(picture);
     this.sync();
-    this.graphStep = { before, after: this.known ?? "", steps: this.host.steps() };
+    this.graphStep = { before, after: this.known ?? "", undo: this.host.marks().undo, redo: null };
   }
 
   /** A step that made nodes is taken back by the graph's history, which ours follows; so long as nothing came after it. @param {"undo" | "redo"} direction */
   #travelTogether(direction) {
     const { graphStep: step, known } = this;
     if (!step || step.before === step.after) return false;
-    const here = direction === "undo" ? known === step.after && this.host.steps() === step.steps : known === step.before && this.host.steps() === step.steps - 1;
+    const { undo, redo } = this.host.marks();
+    const here = direction === "undo" ? known === step.after && undo === step.undo : known === step.before && redo !== null && redo === step.redo;
     if (here) this.host.travel(direction);
     return here;
   }

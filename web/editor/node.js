@@ -2,7 +2,7 @@
 
 import { attachEditor } from "../host/attach.js";
 import {
-  annotatedUrl, graphChanged, graphSteps, locale, rendersElements, rootGraph, shownGraph, transaction, travelGraph, upload, viewUrl,
+  annotatedUrl, graphChanged, graphMarks, locale, rendersElements, rootGraph, shownGraph, transaction, travelGraph, upload, viewUrl,
 } from "../host/comfy.js";
 import { readersIn } from "../host/downstream.js";
 import { addBundle } from "../host/references.js";
@@ -91,7 +91,7 @@ function hostOf(node, input) {
     changed: () => graphChanged(node),
     setPolicy: (policy) => set("boxes_policy", policy),
     travel: travelGraph,
-    steps: graphSteps,
+    marks: graphMarks,
     addReference: async ({ file, name, cut, then }) => {
       const stored = await upload(file, name);
       transaction(() => {

@@ -61,9 +61,10 @@ export function graphChanged(node) {
   else tracker?.checkState?.();
 }
 
-/** How many steps the graph's own history can go back; -1 where it does not say. */
-export function graphSteps() {
-  return changeTracker()?.undoQueue?.length ?? -1;
+/** Where the graph's own history stands: the states that undo and redo would bring, to be compared by identity. @returns {{undo: unknown, redo: unknown}} */
+export function graphMarks() {
+  const tracker = changeTracker();
+  return { undo: tracker?.undoQueue?.at?.(-1) ?? null, redo: tracker?.redoQueue?.at?.(-1) ?? null };
 }
 
 /** One step of the graph's own history. @param {"undo" | "redo"} direction */
