@@ -57,6 +57,67 @@ def test_the_engine_knows_no_method(path: Path) -> None:
     assert reached <= {"attention", "errors"} and "contextgen." not in path.read_text().replace('"contextgen"', "")
 
 
+def inner_imports(path: Path, types: bool = True) -> set[str]:
+    """Dotted names inside the core, like "methods.lamic.plan", of what a file imports from it.
+
+    ``types``: also what is imported for annotations alone, under ``if TYPE_CHECKING``
+    """
+    core = ROOT / "contextgen_core"
+    tree = ast.parse(path.read_text())
+    checking = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    left_out = set() if types else {id(inner) for node in checking for inner in ast.walk(node)}
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or not node.level or id(node) in left_out:
+            continue
+        base = path.parents[node.level - 1].relative_to(core).parts + tuple((node.module or "").split("."))
+        for alias in node.names:
+            whole = [part for part in (*base, alias.name) if part]
+            while whole and not (core.joinpath(*whole).with_suffix(".py").exists() or core.joinpath(*whole).is_dir()):
+                whole.pop()
+            names.add(".".join(whole))
+    return names - {""}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / "contextgen_core").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_methods_and_hosts_do_not_know_each_other(path: Path) -> None:
+    """A method imports no host and no other method; hosts, backbones and reports name no method."""
+    room, *rest = name_of(path).split(".")
+    methods = {name.split(".")[1] for name in inner_imports(path) if name.count(".") and name.startswith("methods.")}
+    general = {"boundary", "golden", "registry"}
+    if room == "methods":
+        assert not any(
+            name.split(".")[0] in ("hosts", "commands", "training", "report") for name in inner_imports(path)
+        )
+        assert methods <= general | {rest[0] if rest else ""}
+    elif room in ("hosts", "backbones", "report", "verbs", "layout", "composite", "attention", "lora"):
+        assert methods <= general
+
+
+def test_no_import_circle() -> None:
+    """At run time; what is imported for annotations alone ties nothing."""
+    files = {name_of(path): path for path in CORE if path.name != "__main__.py"}
+    graph = {name: inner_imports(path, types=False) & set(files) - {name} for name, path in files.items()}
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join((*above[above.index(name) :], name))
+        if name not in done:
+            for target in sorted(graph[name]):
+                visit(target, (*above, name))
+            done.add(name)
+
+    for name in sorted(files):
+        visit(name, ())
+
+
 @pytest.mark.parametrize("path", NODES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nodes_never_import_themselves_by_name(path: Path) -> None:
     assert not imported(path) & {"nodes", "contextgen_core", *TRAINING_ONLY}

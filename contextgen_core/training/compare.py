@@ -38,12 +38,13 @@ from ..tiny.autoencoder import Taesd
 from .ablate import insert
 from .config import Config, from_dict
 from .latents import LatentSet, encode_scenes
+from .parts import autoencoder
 from .recipes import RECIPES, Network
 from .run import Run
 from .sampling import sample_set
 from .small_world import evaluate, pictures, world
 from .small_world.evaluate import Judgement, Somewhere
-from .stages import autoencoder, open_data
+from .stages import open_data
 from .tasks import TransformerTask
 
 logger = logging.getLogger("contextgen")

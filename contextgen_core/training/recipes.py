@@ -22,7 +22,7 @@ from .batch import Batch
 from .config import Config, MethodConfig
 from .latents import LatentSet
 from .model import Adapter, FlowNetwork, adapter_state, add_adapter, load_adapter_state
-from .stages import words_form
+from .parts import words_form
 
 
 class Network(Protocol):

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
 from ..errors import InputError
-from ..tiny import model as tiny
-from ..tiny.autoencoder import Taesd, compact
-from ..tiny.text import Form, form_of
 from .config import Config
 from .latents import LatentMix, LatentSet, encode_scenes, training_scenes
+from .parts import autoencoder, words_form
+from .recipes import recipe_of
 from .run import Run
 from .small_world import world
+from .small_world.autoencoder import AutoencoderTask
+from .small_world.pixels import PixelSet
+from .tasks import TransformerTask
 
 logger = logging.getLogger("contextgen")
 _PORTION = 500  # scenes that a worker renders at a time
@@ -34,11 +34,7 @@ def train(config: Config) -> int:
     if config.stage == "scenes":
         return make_scenes(config)
     if config.stage == "autoencoder":
-        from .small_world.autoencoder import AutoencoderTask
-
         return Run(config, AutoencoderTask(config)).go()
-    from .tasks import TransformerTask
-
     return Run(config, TransformerTask(config, open_data(config))).go()
 
 
@@ -49,41 +45,9 @@ def open_data(config: Config) -> Any:
     if config.data.kind == "world":
         folders = {Path(config.data.path) / name: share for name, share in config.data.folders.items()}
         folders = folders or {Path(config.data.path): 1.0}
-        from .recipes import recipe_of
-
         sets, shares = tuple(map(LatentSet.load, folders)), tuple(folders.values())
         return LatentMix(sets, shares, words_form(config), recipe_of(config).collate)
-    from .small_world.pixels import PixelSet
-
     return PixelSet(config)
-
-
-def words_form(config: Config) -> Form:
-    """The edition of the words that the transformer of a run reads: the newest for a base, else that of its weights."""
-    if config.model.kind != "tiny" or not config.model.weights or config.stage == "base":
-        return Form.CREATURES
-    if config.model.weights == "shipped":
-        return tiny.text_form()
-    try:
-        with safe_open(config.model.weights, "pt") as file:
-            return form_of(file.metadata())
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"model.weights {config.model.weights!r} cannot be read; train the stage before it or correct the path."
-        ) from error
-
-
-def autoencoder(config: Config) -> Taesd:
-    """The small autoencoder of a run: a trained file, or the pack's own."""
-    if not config.model.autoencoder:
-        return tiny.tiny_autoencoder()
-    try:
-        state = load_file(config.model.autoencoder)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(
-            f"model.autoencoder {config.model.autoencoder!r} cannot be read; run configs/tiny_autoencoder.yaml first."
-        ) from error
-    return compact({k: v.float() for k, v in state.items() if not k.startswith("vae_")})
 
 
 def make_scenes(config: Config) -> int:

@@ -24,10 +24,10 @@ from .batch import Batch
 from .config import Config
 from .latents import LatentSet
 from .model import FlowNetwork, adapter_state, cut_rank, load_adapter_state
+from .parts import autoencoder
 from .recipes import recipe_of
 from .shard import alike, whole_state
 from .small_world.pictures import sample_sheet
-from .stages import autoencoder
 
 logger = logging.getLogger("contextgen")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...tiny.autoencoder import LATENT_CHANNELS, NARROW, Block, Taesd, TaesdShape, full_state, grown
 from ..config import Config
-from ..stages import autoencoder
+from ..parts import autoencoder
 from . import world
 
 CROP = 64  # pixels

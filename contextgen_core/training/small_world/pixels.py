@@ -37,7 +37,7 @@ class TinyEncoders:
     """The small world's own."""
 
     def __init__(self, config: Config) -> None:
-        from ..stages import autoencoder, words_form
+        from ..parts import autoencoder, words_form
 
         self.vae, self.form = autoencoder(config), words_form(config)
 
