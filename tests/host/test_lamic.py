@@ -15,7 +15,7 @@ import pytest
 import tiny_flux
 import torch
 from contextgen_pack.contextgen_core.backbones.flux import pack
-from contextgen_pack.contextgen_core.commands.parity import transformer_config
+from contextgen_pack.contextgen_core.commands.parity import transformer
 from contextgen_pack.contextgen_core.composite.compose import Scene, compose
 from contextgen_pack.contextgen_core.composite.references import Reference
 from contextgen_pack.contextgen_core.errors import InputError
@@ -25,7 +25,6 @@ from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
 from contextgen_pack.contextgen_core.methods.lamic import parity
 from contextgen_pack.contextgen_core.methods.lamic.method import LAMIC, LamicSettings
 from contextgen_pack.nodes import host
-from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 Nodes = dict[str, Any]
@@ -39,8 +38,8 @@ def test_a_run_through_the_hosts_sampler_is_the_authors() -> None:
     with np.load(GOLDEN / "lamic" / "lamic_two_refs.npz") as file:
         arrays = dict(file)
     case = parity.golden(arrays, argparse.Namespace(stage="2", overlap="removed", attention="auto"))
-    config = transformer_config(GOLDEN / "contextgen" / "config.json")
-    weights = load_file(GOLDEN / "contextgen" / "transformer.safetensors")
+    files = (GOLDEN / "contextgen" / "config.json", GOLDEN / "contextgen" / "transformer.safetensors")
+    config, weights = transformer(*files, case.config)
     model = host.install(host.build_flux(config, weights, torch.float32), LAMIC, LamicSettings(first_ratio=0.25))
     form = comfy.latent_formats.Flux()
     values = {"pooled_output": case.pooled, "guidance": float(arrays["guidance"][0])}

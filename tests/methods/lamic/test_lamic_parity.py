@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from golden import CONTEXTGEN, LAMIC_CASE
-from safetensors.torch import load_file
 
 from contextgen_core.backbones.flux import pack
 from contextgen_core.commands import parity
@@ -62,7 +61,7 @@ def test_the_stages_of_a_run_are_the_authors() -> None:
     bound = Bound(LAMIC, case.bound.plan, LamicSettings(first_ratio=0.25))
     sigmas = [float(sigma) for sigma in arrays["trajectory_sigmas"]]
     x = pack(case.noise)
-    transformer = load_transformer(parity.transformer_config(CONFIG), load_file(WEIGHTS))
+    transformer = load_transformer(*parity.transformer(CONFIG, WEIGHTS, case.config))
     stages = []
     with torch.no_grad(), FluxHost(transformer) as host:
         for step, wanted in enumerate(arrays["trajectory"]):
