@@ -61,7 +61,7 @@ def test_an_adapter_of_the_official_format_changes_the_velocity(capsys: pytest.C
 def test_an_adapter_gives_the_same_velocity_on_both_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The host fuses query, key and value and patches weights; diffusers adds the same change to its own layers."""
     kept: dict[str, torch.Tensor] = {}
-    for host, name in (("diffusers", "_diffusers_velocity"), ("comfy", "_comfy_velocity")):
+    for host, name in (("diffusers", "diffusers_velocity"), ("comfy", "comfy_velocity")):
         real = getattr(parity, name)
 
         def keep(*given: object, real: Any = real, host: str = host) -> torch.Tensor:
@@ -91,9 +91,10 @@ def test_a_case_is_planned_from_pixels_alone(tmp_path: Path) -> None:
     mask = np.zeros((32, 48), np.uint8)
     mask[:16, 16:48] = 255
     np.savez(tmp_path / "case.npz", target_wh=[64, 32], boxes_px=[[10, 0, 33, 90]], ref0_mask=mask)
-    case = parity.load_case(tmp_path / "case.npz")
-    (reference,) = case.plan.references
-    assert (case.plan.width, case.plan.height) == (4, 2)
+    with np.load(tmp_path / "case.npz") as arrays:
+        plan = contextgen_parity.plan_of(arrays)
+    (reference,) = plan.references
+    assert (plan.width, plan.height) == (4, 2)
     assert tuple(reference.box) == (0, 0, 3, 2)
     assert (reference.width, reference.height) == (3, 2) and any(reference.valid)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_flux
 import torch
-from contextgen_pack.contextgen_core.commands.parity import transformer_config
+from contextgen_pack.contextgen_core.commands.parity import transformer
 from contextgen_pack.contextgen_core.composite.compose import compose
 from contextgen_pack.contextgen_core.errors import InputError
 from contextgen_pack.contextgen_core.layout.box import Box
@@ -21,7 +21,6 @@ from contextgen_pack.contextgen_core.methods.eligen.plan import EliGenPlan, phra
 from contextgen_pack.nodes import host
 from contextgen_pack.nodes.host import models
 from contextgen_pack.nodes.host.conditioning import plan_of as plan_in
-from safetensors.torch import load_file
 from tiny_flux import noise, sample, text
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -66,8 +65,8 @@ def near(a: torch.Tensor, b: torch.Tensor, tolerance: float = 2e-5) -> bool:
 def test_the_authors_run_through_the_hosts_own_sampler() -> None:
     with np.load(GOLDEN / "eligen" / "eligen_two_boxes.npz", allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
-    weights = load_file(GOLDEN / "contextgen" / "transformer.safetensors")
-    golden = models.build_flux(transformer_config(GOLDEN / "contextgen" / "config.json"), weights, torch.float32)
+    files = (GOLDEN / "contextgen" / name for name in ("config.json", "transformer.safetensors"))
+    golden = models.build_flux(*transformer(*files, "transformer"), torch.float32)
     plan = plan_of(arrays)
     phrases = torch.from_numpy(arrays["entity_embeds"]).reshape(1, plan.phrase_tokens, -1)
     pooled = {"pooled_output": torch.from_numpy(arrays["pooled"]), "guidance": float(arrays["guidance"].reshape(-1)[0])}

@@ -66,8 +66,8 @@ def arrays() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[FluxHost]:
-    config = parity.transformer_config(CONTEXTGEN / "config.json")
-    with FluxHost(load_transformer(config, load_file(CONTEXTGEN / "transformer.safetensors"))) as made:
+    files = (CONTEXTGEN / name for name in ("config.json", "transformer.safetensors"))
+    with FluxHost(load_transformer(*parity.transformer(*files, "transformer"))) as made:
         yield made
 
 
