@@ -29,9 +29,20 @@ class Shape(NamedTuple):
 
 
 class Step(NamedTuple):
-    """``run(kernel, prune)`` computes one velocity."""
+    """``run(kernel, prune)`` computes one velocity; ``plain()`` one of the same model with the same pictures by its own
+    several-reference path, without any layout."""
 
     run: Callable[[str, bool], Tensor]
+    plain: Callable[[], Tensor]
+
+
+class Keep(dict[Any, Any]):
+    """A memory without bound, in the place of the hosts': the dense baseline must not pay for its mask in each step."""
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:  # type: ignore[override]
+        if key not in self:
+            self[key] = make()
+        return self[key]
 
 
 def diffusers_config(shape: Shape) -> dict[str, Any]:
@@ -65,6 +76,7 @@ def diffusers_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
     from contextgen_core.hosts.diffusers import FluxHost
     from contextgen_core.methods.boundary import Bound
     from contextgen_core.methods.contextgen.method import CONTEXTGEN
+    from contextgen_core.methods.contextgen.sequence import position_ids
     from contextgen_core.methods.contextgen.settings import Settings
 
     torch.set_default_dtype(dtype)
@@ -72,6 +84,7 @@ def diffusers_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
     torch.set_default_dtype(torch.float32)
     _randomise(model)
     flux = FluxHost(model)
+    flux._memo = Keep()  # type: ignore[assignment]
     noise = torch.randn(1, plan.noise_tokens, 64).to(dtype)
     conditions = torch.randn(1, plan.image_tokens - plan.noise_tokens, 64).to(dtype)
     inputs = {
@@ -85,7 +98,26 @@ def diffusers_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
     def run(kernel: str, prune: bool) -> Tensor:
         return flux.velocity(Bound(CONTEXTGEN, plan, Settings(kernel=kernel, prune=prune)), noise, conditions, **inputs)
 
-    return Step(run)
+    @torch.inference_mode()
+    def plain() -> Tensor:
+        flux.remove()
+        try:
+            return model(
+                hidden_states=torch.cat([noise, conditions], dim=1),
+                encoder_hidden_states=inputs["text"],
+                pooled_projections=inputs["pooled"],
+                timestep=inputs["timestep"],
+                guidance=inputs["guidance"],
+                img_ids=torch.from_numpy(position_ids(plan)),
+                txt_ids=torch.zeros(shape.text, 3),
+                return_dict=False,
+            )[0][:, : plan.noise_tokens]
+        finally:
+            flux.__init__(model)
+            flux._memo = kept  # type: ignore[assignment]
+
+    kept = flux._memo
+    return Step(run, plain)
 
 
 def load_host(path: Path) -> ModuleType:
@@ -112,6 +144,7 @@ def comfy_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
     from contextgen_pack.contextgen_core.methods.contextgen.method import CONTEXTGEN
     from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
     from contextgen_pack.nodes import host
+    from contextgen_pack.nodes.host import call as host_call
     from contextgen_pack.nodes.host.conditioning import PLAN
     from contextgen_pack.nodes.host.models import flux_config
 
@@ -120,6 +153,7 @@ def comfy_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
     base = config.get_model({}, "")
     _randomise(base.diffusion_model)
     base.eval().requires_grad_(False)
+    host_call.MEMO = Keep()
     device = torch.device("cpu")
     patcher = comfy.model_patcher.ModelPatcher(base, load_device=device, offload_device=device)
     latents = [torch.randn(1, 16, 2 * h, 2 * w) for w, h in [(plan.width, plan.height)] * 2]
@@ -130,16 +164,21 @@ def comfy_step(plan: Any, shape: Shape, dtype: torch.dtype) -> Step:
         "y": torch.randn(1, POOLED),
         "guidance": torch.full((1,), 3.5),
         "ref_latents": pictures,
-        PLAN + CONTEXTGEN.name: plan.as_tuple(),
     }
 
     @torch.inference_mode()
     def run(kernel: str, prune: bool) -> Tensor:
         clone = host.install(patcher, CONTEXTGEN, Settings(kernel=kernel, prune=prune))
         options = {**clone.model_options["transformer_options"], "wrappers": clone.wrappers}  # as the sampler does
+        layout = {PLAN + CONTEXTGEN.name: plan.as_tuple()}
+        return base.apply_model(noise, torch.full((1,), 0.6), transformer_options=options, **inputs, **layout)
+
+    @torch.inference_mode()
+    def plain() -> Tensor:
+        options = {**patcher.model_options["transformer_options"]}
         return base.apply_model(noise, torch.full((1,), 0.6), transformer_options=options, **inputs)
 
-    return Step(run)
+    return Step(run, plain)
 
 
 def make_step(host: str, plan: Any, shape: Shape, dtype: torch.dtype) -> Step:

@@ -1,5 +1,8 @@
 """One whole denoising step: ours against the dense additive-mask form through the same model, and the ideal.
 
+``plain`` is the model's own way with several references: the same composite and references, no layout, no mask (another
+picture, so its figure is a price and not a form of the same result).
+
     python bench/step.py --size 768 --references 4 --cover 0.5 --json
     COMFYUI_PATH=~/comfy/ComfyUI python bench/step.py --host comfy --size 768 --references 4
 
@@ -68,15 +71,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         difference = float((outputs[0] - outputs[1]).abs().max() / outputs[1].abs().max())
         if difference == 0:
             sys.exit("both forms gave the same bits: the rule was not reached, nothing was measured")
-        mine, theirs = interleaved(
-            [lambda: step.run(*ours), lambda: step.run(*BASELINE)], options.repeats, warm=options.repeats > 1
-        )
+        forms = [lambda: step.run(*ours), lambda: step.run(*BASELINE), step.plain]
+        mine, theirs, plain = interleaved(forms, options.repeats, warm=options.repeats > 1)
         result |= {
             "ratio": round(theirs.cpu / mine.cpu, 3),
             "share_of_ideal": round(theirs.cpu / mine.cpu / (dense.step / least.step), 3),
             "wall_ratio": round(theirs.wall / mine.wall, 3),
             "seconds": round(mine.cpu, 3),
             "baseline_seconds": round(theirs.cpu, 3),
+            "plain_seconds": round(plain.cpu, 3),
+            "plain_ratio": round(plain.cpu / mine.cpu, 3),
             "difference": difference,
         }
     if not options.no_peak and sys.platform == "linux":
