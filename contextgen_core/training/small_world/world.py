@@ -32,8 +32,8 @@ from ...composite.references import Reference
 from ...errors import InputError
 from ...layout.box import Box
 from ...layout.layout import Instance, Layout
+from ...methods.sigma_gen.cuboids import Cuboid
 from . import solids
-from .solids import Cuboid
 
 SIZE = 128  # canvas, pixels
 DENSE_SIZE = 192
@@ -247,7 +247,7 @@ def background(place: int, light: int, size: int = SIZE) -> np.ndarray:
 def distance(member: Member, size: int) -> float:
     """How far away a creature is, in the camera's units: that of its cuboid, or the farther the larger its box."""
     if member.solid is not None:
-        return member.solid.centre[2]
+        return member.solid.center[2]
     x1, y1, x2, y2 = member.box
     return 2 + 8 * (x2 - x1) * (y2 - y1) / size**2
 
@@ -264,7 +264,7 @@ def _upright(member: Member, creature: Creature) -> tuple[np.ndarray, np.ndarray
     x1, y1, x2, y2 = member.box
     half, lean = ((x2 - x1) / 2, (y2 - y1) / 2), 0.0
     if member.solid is not None:
-        half, lean = member.solid.half_size(x2 - x1, y2 - y1), member.solid.roll
+        half, lean = solids.half_size(member.solid, x2 - x1, y2 - y1), member.solid.roll
     return draw(creature, x2 - x1, y2 - y1, *half, lean)
 
 
@@ -513,7 +513,7 @@ def _solid(rng: np.random.Generator, split: str) -> tuple[Member, ...]:
                 yaw=float(rng.uniform(-50, 50)),
                 roll=float(rng.uniform(-25, 25)),
             )
-            box = solid.middle_box(SIZE)
+            box = solids.middle_box(solid, SIZE)
             if min(box[:2]) < 0 or max(box[2:]) > SIZE or min(box[2] - box[0], box[3] - box[1]) < 24:
                 continue
             if any(overlap(box, m.box) > 0.5 for m in members):
