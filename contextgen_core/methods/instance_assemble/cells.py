@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...layout.box import Box
 from ...layout.tokens import TokenBox
 
 SIDE = 6  # points along one side of the grid over a box
@@ -34,11 +33,12 @@ class CellEnds(NamedTuple):
         return (self.y1 + self.y2) / 2, (self.x1 + self.x2) / 2
 
 
-def corners_of(box: Box, width: int, height: int) -> Corners:
-    """The box in shares of a canvas of so many pixels, rounded to float32."""
-    right, bottom = box.x1 + (box.x2 - box.x1), box.y1 + (box.y2 - box.y1)
+def corners_of(x1: float, y1: float, x2: float, y2: float, width: int, height: int) -> Corners:
+    """Pixel corners in shares of a canvas of width x height pixels, rounded to float32."""
+    # The authors carry a box as position and size, and add them again.
+    right, bottom = x1 + (x2 - x1), y1 + (y2 - y1)
     left, top, right, bottom = (
-        float(np.float32(value)) for value in (box.x1 / width, box.y1 / height, right / width, bottom / height)
+        float(np.float32(value)) for value in (x1 / width, y1 / height, right / width, bottom / height)
     )
     return left, top, right, bottom
 

@@ -17,10 +17,10 @@ from ...errors import InputError
 from ...layout.box import Box
 from ..boundary import Bound
 from ..golden import Arrays, Golden
-from .cells import cell_ends, grid_points
+from .cells import cell_ends, corners_of, grid_points
 from .files import AssembleFile, read_files
 from .method import INSTANCE_ASSEMBLE
-from .plan import PhraseBox, PhrasePlan, phrase_box
+from .plan import PhraseBox, PhrasePlan, at_corners, phrase_box
 from .step import PHRASES, AssembleSettings
 
 # A case's velocity for each scale that it was computed with.
@@ -56,7 +56,13 @@ def _row(arrays: Arrays, arguments: argparse.Namespace, file: AssembleFile, row:
     rows, columns = (int(side) for side in arrays["grid_hw"])
     slots = np.flatnonzero(arrays["valid"][row])
     boxes = tuple(
-        phrase_box(f"box {slot + 1}", Box(*map(float, arrays["boxes_px"][row, slot])), width, height, sliced=True)
+        at_corners(
+            f"box {slot + 1}",
+            corners_of(*(float(v) for v in arrays["boxes_px"][row, slot]), width=width, height=height),
+            rows,
+            columns,
+            sliced=True,
+        )
         for slot in slots
     )
     count = arrays["cell_count"].reshape(-1)

@@ -178,12 +178,16 @@ def phrase_box(
     rows, columns = height // TOKEN, width // TOKEN
     if mask is not None:
         box = _mask_box(mask, width, height, name)
-    corners = corners_of(box, width, height)
+    made = at_corners(name, corners_of(box.x1, box.y1, box.x2, box.y2, width, height), rows, columns, sliced=sliced)
+    chosen = b"" if mask is None else _chosen(mask, rows, columns, made.cells)
+    return made._replace(chosen=chosen, strength=options.strength, start=options.start, end=options.end)
+
+
+def at_corners(name: str, corners: Corners, rows: int, columns: int, *, sliced: bool = False) -> PhraseBox:
+    """A box from its corners in shares of the canvas, in any order: a reversed one has no tokens."""
     points = grid_points(corners)
     centre = cell_ends(points, rows, columns).centre
-    cells = box_cells(points, rows, columns, sliced=sliced)
-    chosen = b"" if mask is None else _chosen(mask, rows, columns, cells)
-    return PhraseBox(name, corners, centre, cells, chosen, options.strength, options.start, options.end)
+    return PhraseBox(name, corners, centre, box_cells(points, rows, columns, sliced=sliced))
 
 
 def _mask_box(mask: np.ndarray, width: int, height: int, name: str) -> Box:

@@ -107,9 +107,10 @@ class LayoutStep:
 
         rows  of the batch that have boxes; modulation: theirs, of the image before the attention
         """
-        layout = work.state.get("layout")
-        if layout is None:
-            layout = self._layout_tokens(work, cover)[rows]
+        # Kept by the block that left them: a block that is run again, as in checkpointing, starts from the same ones.
+        left = [number for number in work.state.setdefault("layout", {}) if number < work.number]
+        layout = work.state["layout"][max(left)] if left else self._layout_tokens(work, cover)[rows]
+        if "rope" not in work.state:
             work.state["rope"] = (
                 [None, None] if work.rope is None else [work.rope_of(i) for i in (cover.ids, cover.covered)]
             )
@@ -127,7 +128,7 @@ class LayoutStep:
             image[rows].index_copy_(1, cover.tokens, new)
         else:
             image[rows] = image[rows].index_copy(1, cover.tokens, new)
-        work.state["layout"] = layout
+        work.state["layout"][work.number] = layout
 
     def _double(
         self,

@@ -23,6 +23,7 @@ from contextgen_core.methods.instance_assemble.plan import (
     BoxOptions,
     PhraseOptions,
     PhrasePlan,
+    at_corners,
     bind,
     phrase_box,
 )
@@ -31,6 +32,10 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "instance_assemble"
 CASES = ("ia_two_boxes", "ia_overlap_nonsquare", "ia_sd3_two_boxes")
 
 coordinates = st.floats(-200, 700, width=32).map(lambda v: round(v, 2))
+
+
+def points_of(box: Box, width: int, height: int) -> np.ndarray:
+    return grid_points(corners_of(box.x1, box.y1, box.x2, box.y2, width, height))
 
 
 def golden(name: str) -> dict[str, np.ndarray]:
@@ -57,7 +62,7 @@ def test_golden_points_cells_positions_and_tokens(name: str) -> None:
     cells = []
     for slot in np.flatnonzero(case["valid"][0]):
         box = Box(*case["boxes_px"][0, slot])
-        points = grid_points(corners_of(box, *case["canvas_wh"].tolist()))
+        points = points_of(box, *case["canvas_wh"].tolist())
         assert np.array_equal(points, case["points72"][0, slot])
         cells.append(phrase_box("", box, *case["canvas_wh"].tolist()).indices(columns))
         assert len(cells[-1]) == case["cell_count"][0, slot]
@@ -79,7 +84,7 @@ def test_cells_lie_on_the_canvas_and_equal_the_authors_where_theirs_are_right(
 ) -> None:
     width, height = columns * 16, rows * 16
     box = Box(x, y, x + w, y + h)
-    points = grid_points(corners_of(box, width, height))
+    points = points_of(box, width, height)
     cells = box_cells(points, rows, columns)
     assert 0 <= cells.x1 <= cells.x2 <= columns and 0 <= cells.y1 <= cells.y2 <= rows
     if x > -16 * 0.99 and y > -16 * 0.99:
@@ -97,7 +102,7 @@ def test_a_far_edge_on_a_token_border_loses_a_column_as_in_the_training_of_the_w
     lost = 0
     for right in range(32, 769, 16):
         for left in range(0, right - 16, 16):
-            cells = box_cells(grid_points(corners_of(Box(left, 0, right, 768), 768, 768)), 48, 48)
+            cells = box_cells(points_of(Box(left, 0, right, 768), 768, 768), 48, 48)
             assert cells.x2 in (right // 16, right // 16 - 1)
             lost += cells.x2 != right // 16
     assert 0.02 < lost / (47 * 48 / 2) < 0.06
@@ -114,9 +119,14 @@ def test_a_far_edge_on_a_token_border_loses_a_column_as_in_the_training_of_the_w
     ],
 )
 def test_boxes_beyond_the_canvas(box: Box, ours: TokenBox, theirs: TokenBox) -> None:
-    points = grid_points(corners_of(box, 256, 256))
+    points = points_of(box, 256, 256)
     assert box_cells(points, 16, 16) == ours
     assert box_cells(points, 16, 16, sliced=True) == theirs
+
+
+def test_a_reversed_box_has_no_token() -> None:
+    corners = corners_of(100, 20, 40, 90, 256, 256)
+    assert not at_corners("", corners, 16, 16).size and not at_corners("", corners, 16, 16, sliced=True).size
 
 
 # --- from a scene ---------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def test_rows_of_a_batch_have_boxes_of_their_own_or_none(
     both["velocity"] = np.concatenate([arrays["velocity"], arrays["velocity_no_instance"]])
     both["valid"][1] = both["cell_count"][1] = 0
     path = tmp_path / f"{case}.npz"
-    np.savez(path, **both)
+    np.savez(path, allow_pickle=False, **both)
     result = run(path, capsys)
     assert result["ok"] and result["instances"] == int(arrays["valid"].sum()), result
 
