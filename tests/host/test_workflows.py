@@ -73,8 +73,7 @@ def test_a_run_can_be_repeated_and_the_layout_matters(stocked: live_server.Serve
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["two_subjects", "four_subjects_overlap", "lamic_two_subjects", "twelve_phrases_flux", "phrases_schnell"],
+    "name", ["two_subjects", "four_subjects_overlap", "lamic_two_subjects", "twelve_phrases_flux", "phrases_schnell"]
 )
 def test_real_workflow_lacks_nothing_but_the_weights(stocked: live_server.Server, name: str) -> None:
     with pytest.raises(live_server.PromptError) as refused:
