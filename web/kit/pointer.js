@@ -82,8 +82,11 @@ export class Pointer {
     const { active } = this;
     if (!active || event.pointerId !== active.pointer) return;
     event.stopPropagation();
+    const at = this.to.point(event);
+    // A busy page may have dropped the last movement before the release.
+    if (active.moved) this.to.move(active.data, at, event);
     this.active = null;
-    if (active.moved) this.to.end(active.data, this.to.point(event), event);
+    if (active.moved) this.to.end(active.data, at, event);
     else this.to.click(active.data, event);
   }
 }
