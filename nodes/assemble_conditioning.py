@@ -32,72 +32,48 @@ class InstanceAssembleConditioning(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            display_name="InstanceAssemble Conditioning",
-            description=(
-                "Encodes the words on each box of the layout and puts them, with the boxes, into the conditioning. The "
-                "model must go through InstanceAssemble Patch Model, or they have no effect."
-            ),
             search_aliases=["layout", "grounding", "regional prompt", "phrase boxes", "instanceassemble", "bbox"],
             inputs=[
                 io.Conditioning.Input(
                     "conditioning",
-                    display_name="conditioning",
-                    tooltip="The prompt of the whole picture, from any text encode node.",
                 ),
                 io.Clip.Input(
                     "clip",
-                    display_name="clip",
-                    tooltip="The model's text encoders. CLIP alone reads the phrases, 77 tokens of each.",
                 ),
                 LayoutType.Input(
                     "layout",
-                    display_name="layout",
-                    tooltip="From Layout Composer. The label of a box is its phrase: what it is, then a comma and how "
-                    "it looks.",
                 ),
                 io.Conditioning.Input(
                     "negative",
-                    display_name="negative",
                     optional=True,
-                    tooltip="The negative prompt. Where cfg is above 1 it must come through here, as in training.",
                 ),
                 io.Mask.Input(
                     "masks",
-                    display_name="masks",
                     optional=True,
-                    tooltip="One for each box, in the layout's order: the white part takes the place of the box. A "
-                    "black one leaves the box as it is.",
                 ),
                 io.String.Input(
                     "box_options",
-                    display_name="box options",
                     optional=True,
                     multiline=True,
                     default="",
-                    tooltip="One line for a box: its number, a colon, its strength, and if you like the part of the "
-                    "run in which it acts, as in 3: 0.8 0 0.2.",
                 ),
                 io.Int.Input(
                     "batch_size",
-                    display_name="batch size",
                     optional=True,
                     default=1,
                     min=1,
                     max=64,
-                    tooltip="How many pictures to make at once, all with these boxes.",
                 ),
             ],
             outputs=[
                 io.Conditioning.Output(
-                    "conditioning_out", display_name="conditioning", tooltip="For the sampler's positive input."
+                    "conditioning_out",
                 ),
                 io.Conditioning.Output(
                     "negative_out",
-                    display_name="negative",
-                    tooltip="For the sampler's negative input. Empty where no negative is connected.",
                 ),
                 io.Latent.Output(
-                    "latent", display_name="latent", tooltip="Empty latent of the layout's size, for the sampler."
+                    "latent",
                 ),
             ],
         )

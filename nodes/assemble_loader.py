@@ -25,34 +25,25 @@ class InstanceAssembleLoader(io.ComfyNode):
         files = [name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(FORMS)]
         return schema(
             node_id=NODE,
-            display_name="InstanceAssemble Loader",
-            description=(
-                "Reads the weights that bind a phrase to each box: the authors' two files, or one converted file. They "
-                "are for FLUX.1 (dev and schnell) or for Stable Diffusion 3 medium."
-            ),
             search_aliases=["layout.pth", "layout weights", "grounding", "phrase boxes", "instanceassemble", "bbox"],
             inputs=[
                 io.Combo.Input(
                     "layout_weights",
                     options=files,
-                    display_name="layout weights",
-                    tooltip="The authors' layout.pth, or one file with everything, in models/loras. Nothing in it is "
-                    "run.",
                 ),
                 io.Combo.Input(
                     "lora",
                     options=[NONE, *files],
                     default=NONE,
-                    display_name="lora",
                     optional=True,
-                    tooltip="The authors' pytorch_lora_weights.safetensors, in models/loras. none: it is in the first "
-                    "file.",
                 ),
             ],
             outputs=[
-                AssembleType.Output("weights", display_name="weights", tooltip="For InstanceAssemble Patch Model."),
+                AssembleType.Output(
+                    "weights",
+                ),
                 io.String.Output(
-                    "report", display_name="report", tooltip="Family, blocks, ranks, layers without effect."
+                    "report",
                 ),
             ],
         )

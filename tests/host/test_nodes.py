@@ -20,7 +20,13 @@ from contextgen_pack.nodes import adapter, host, sockets
 
 ROOT = Path(__file__).resolve().parents[2]
 SNAPSHOT = ROOT / "tests" / "host" / "object_info.json"
-FILE_LISTS = {"adapter", "sft_adapter", "sam_model"}  # their options are what lies in the user's folders
+FILE_LISTS = {
+    "adapter",
+    "layout_weights",
+    "lora",
+    "sft_adapter",
+    "sam_model",
+}  # their options are what lies in the user's folders
 KEPT = ("input", "input_order", "output", "output_name", "output_tooltips", "display_name", "description", "category")
 
 Nodes = dict[str, Any]

@@ -9,7 +9,7 @@ from ...attention.groups import Group
 from ...errors import InputError
 from ..boundary import Block, Forward, ForwardCall, Method, Part, Prepared, RunPosition
 from .references import PreparedReference, prepare
-from .schedule import BlockPlan
+from .schedule import BlockPlan, Rule
 from .sequence import Plan, plan_from_scene
 from .settings import Settings, arrange, image_ids, references_read, windows
 from .visibility import query_groups
@@ -74,6 +74,8 @@ class ContextGen(Method):
 
     def parts(self, plan: Plan, settings: Settings) -> tuple[Part, ...]:
         noise, read = plan.noise_tokens, references_read(plan, settings)
+        if settings.rule is Rule.CLA:  # which never reads a reference
+            read = ()
         kept = [
             (sum(r.valid) if settings.prune else r.tokens) if n in read else 0 for n, r in enumerate(plan.references)
         ]
