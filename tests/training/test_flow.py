@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from contextgen_core.backbones.flux import shifted_sigmas
 from contextgen_core.training import flow, memory
 
 
@@ -56,9 +57,9 @@ def test_times_lie_inside_and_follow_their_mean() -> None:
 @pytest.mark.parametrize(("side", "mu"), [(512, 0.630), (768, 0.847), (1024, 1.150)])
 def test_sampling_grid_has_the_models_shift(side: int, mu: float) -> None:
     tokens = (side // 16) ** 2
-    sigmas = flow.shifted_sigmas(4, tokens)
+    sigmas = shifted_sigmas(4, tokens)
     assert sigmas[0] == 1 and sigmas[-1] == 0 and len(sigmas) == 5
-    half = flow.shifted_sigmas(2, tokens)[1].item()  # sigma 1/2 becomes e^mu / (e^mu + 1)
+    half = shifted_sigmas(2, tokens)[1].item()  # sigma 1/2 becomes e^mu / (e^mu + 1)
     assert half == pytest.approx(math.exp(mu) / (math.exp(mu) + 1), abs=1e-3)
 
 
