@@ -143,7 +143,7 @@ class Stream(_Weights):
     @property
     def ends(self) -> bool:
         """Whether the stream only lends its keys and values here and goes no further (text in SD3's last block)."""
-        return not self.outputs
+        return len(self.outputs) == 0  # torch.compile cannot trace "not" of a tuple
 
     def modulation(self, vec: Tensor, additions: Additions | None = None) -> tuple[Modulation, ...]:
         """For the attention and for the MLP; for the attention alone where the stream ends. vec (B, D) or (B, S, D)"""

@@ -7,12 +7,17 @@ from typing import Any
 
 import comfy.ldm.flux.math
 import comfy.ldm.modules.attention as host_attention
+import comfy.ops
 import pytest
+import tiny_assemble
 import tiny_flux
 import torch
 import torch._dynamo
 from contextgen_pack.contextgen_core.methods.contextgen.sequence import Plan, ReferenceTokens, TokenBox
 from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
+from contextgen_pack.contextgen_core.methods.instance_assemble.method import INSTANCE_ASSEMBLE
+from contextgen_pack.contextgen_core.methods.instance_assemble.step import AssembleSettings
+from contextgen_pack.nodes import host
 from tiny_flux import conditioned, sample
 from torch._dynamo.utils import counters
 
@@ -70,3 +75,14 @@ def test_patching_after_compiling_works_too(small: Any) -> None:
     fast = tiny_flux.install(compiled(small), settings)
     assert (sample(fast, positive) - sample(tiny_flux.install(small, settings), positive)).abs().max() < 1e-5
     assert graphs() == 1
+
+
+def test_the_layout_step_of_instance_assemble_stays_in_the_graph(small: Any) -> None:
+    file = tiny_assemble.weights(host.family_of(small).backbone)
+    settings = AssembleSettings(ratio=1.0)
+    model = host.install(small, INSTANCE_ASSEMBLE, settings, file.build(comfy.ops.manual_cast.Linear))
+    positive = tiny_assemble.attach(tiny_flux.text(), tiny_assemble.plan(), tiny_flux.POOLED)
+    stepped = sample(model, positive)
+    assert (sample(compiled(model), positive) - stepped).abs().max() < 1e-5
+    assert graphs() == 1  # one graph through all blocks
+    assert all("disable" in reason for reason in counters["graph_break"]), dict(counters["graph_break"])
