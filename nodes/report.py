@@ -53,15 +53,20 @@ class ContextGenReport(io.ComfyNode):
             measured = [(default, default.default_settings()) for default in methods()[:1]]
         parts = []
         for method, settings in measured:
-            with naming(NODE, "layout"):
-                prepared = prepare(layout, method.name)
-            bound = Bound(method, prepared.plan, settings)
-            warnings = (*layout.warnings, *prepared.warnings)
-            parts.append((method.label, measure(bound, text, backbone, warnings).as_text()))
-        told = [text for _, text in parts] if len(parts) == 1 else [f"{label}\n{text}" for label, text in parts]
-        if told:
-            told.append("\n".join(_notes(model is None or bool(on_model), conditioning)))
-        report = "\n\n".join(part for part in (*told, phrases or "") if part).strip()
+            plan, warnings = host.plan_of(conditioning[0][1], method) if conditioning else None, ()
+            if plan is None and method.needs_text:
+                parts.append((method.label, f"{method.label}: connect what comes out of {method.source} for its cost."))
+                continue
+            if plan is None:
+                with naming(NODE, "layout"):
+                    prepared = prepare(layout, method.name)
+                plan, warnings = prepared.plan, prepared.warnings
+            told = measure(Bound(method, plan, settings), text, backbone, (*layout.warnings, *warnings))
+            parts.append((method.label, told.as_text()))
+        lines = [text for _, text in parts] if len(parts) == 1 else [f"{label}\n{text}" for label, text in parts]
+        if lines:
+            lines.append("\n".join(_notes(model is None or bool(on_model), conditioning)))
+        report = "\n\n".join(part for part in (*lines, phrases or "") if part).strip()
         overlay = draw_layout(layout)
         ui = {"images": [preview(Image.fromarray(overlay))], "text": [report]}
         return io.NodeOutput(to_image(overlay), report, ui=ui)

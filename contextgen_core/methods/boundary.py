@@ -230,12 +230,14 @@ class Method(ABC):
     label  its name in sentences, like "ContextGen"
     node   id of the node that puts it on a model
     source id of the node that puts its plan into a conditioning
+    needs_text  whether a plan depends on how the text encoder cuts its phrases, so that a scene alone gives none
     """
 
     name: str
     label: str
     node: str
     source: str
+    needs_text: bool = False
 
     @abstractmethod
     def prepare(self, scene: Scene, options: Any = None) -> Prepared:

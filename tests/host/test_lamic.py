@@ -239,3 +239,11 @@ def test_both_methods_may_be_on_one_model(pack_nodes: Nodes, clip: Any, tiny: An
     assert torch.equal(*pictures)
     unmasked = pack_nodes["LAMICPatchModel"].execute(model, masked=False).args[0]
     assert float((tiny_flux.sample(unmasked, positive, start=start) - pictures[0]).abs().max()) > 1e-3
+
+
+def test_the_report_measures_what_the_conditioning_says(pack_nodes: Nodes, clip: Any, tiny: Any) -> None:
+    patched, report = host.install(tiny[0], LAMIC, LamicSettings()), pack_nodes["ContextGenReport"]
+    assert "connect what comes out of LAMICConditioning" in report.execute(pair(), model=patched).args[1]
+    positive = conditioned(pack_nodes, clip, tiny[2], pair()).args[0]
+    told = report.execute(pair(), model=patched, conditioning=positive).args[1]
+    assert "picture 2" in told and "whole step" in told

@@ -83,6 +83,7 @@ class Lamic(Method):
     label = "LAMIC"
     node = "LAMICPatchModel"
     source = "LAMICConditioning"
+    needs_text = True
 
     def prepare(self, scene: Scene, options: LamicOptions | None = None) -> Prepared:
         """The scene as LAMIC takes it.
