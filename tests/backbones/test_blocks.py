@@ -237,7 +237,7 @@ def test_without_additions_a_function_is_the_module_itself() -> None:
 
 
 @given(start=st.integers(0, IMAGE), size=st.integers(0, IMAGE))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_additions_on_some_tokens_touch_no_others(start: int, size: int) -> None:
     span = Span(start, min(IMAGE, start + size))
     block = flux_double()

@@ -182,7 +182,7 @@ seeds = st.integers(0, 10_000)
 tiers = st.sampled_from(world.TIERS)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seeds, tiers)
 def test_captions_name_what_is_drawn_and_only_what_is_asked(index: int, tier: str) -> None:
     """The text encoder reads a caption back as the creatures that it names."""
@@ -197,7 +197,7 @@ def test_captions_name_what_is_drawn_and_only_what_is_asked(index: int, tier: st
     assert scene.caption == scene.naming(tuple(m.told for m in scene.members))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seeds, tiers)
 def test_masks_boxes_depth_and_cuboids_agree(index: int, tier: str) -> None:
     scene = world.scene(6, "train", index, tier)
@@ -228,7 +228,7 @@ def test_masks_boxes_depth_and_cuboids_agree(index: int, tier: str) -> None:
         assert not np.abs(target - without)[~masks[k]].max(initial=0) > 0.5 + 1e-6  # soft edges at most
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seeds)
 def test_solid_creatures_stand_on_the_ground_and_the_nearest_is_in_front(index: int) -> None:
     scene = world.scene(7, "train", index, "solid")
@@ -243,7 +243,7 @@ def test_solid_creatures_stand_on_the_ground_and_the_nearest_is_in_front(index: 
         assert width == pytest.approx(member.box[2] - member.box[0]) and min(half) > 4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds, st.sampled_from(["basic", "complex", "flexible", "dense", "words", "solid"]))
 def test_the_composite_is_what_the_product_composes_and_the_paste_is_it_over_the_ground(index: int, tier: str) -> None:
     scene = world.scene(8, "train", index, tier)
