@@ -88,8 +88,7 @@ def _planned(request: PassRequest) -> Pass:
     forward = neutral if owner is None else forwards[owner]
     if len(forward.blocks) != request.blocks.all:
         raise RuntimeError(f"{len(forward.blocks)} blocks are described, the model has {request.blocks.all}")
-    if forward.phrases + sum(f.phrases for f in forwards if f is not forward):
-        forward = replace(forward, phrases=sum(f.phrases for f in forwards))
+    forward = replace(forward, phrases=sum(f.phrases for f in forwards))
     lengths = forward.lengths(request.text, request.noise)
     wanted = "auto" if owner is None else request.bounds[owner].method.kernel(request.bounds[owner].settings)
     sample = torch.empty(0, device=request.device, dtype=request.dtype)

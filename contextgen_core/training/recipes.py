@@ -53,13 +53,10 @@ class Recipe(NamedTuple):
     shipped: Callable[[], Path] | None = None  # the pack's adapter of the method
 
 
-_RULES = {"official": Rule.ICA, "paper": Rule.ICA_PAPER, "cla": Rule.CLA}
-
-
 def settings_of(method: MethodConfig) -> Settings:
     """ContextGen's settings under training; batched keeps the official geometry and differs in the kernel alone."""
     return Settings(
-        rule=_RULES[method.rule],
+        rule=Rule(method.rule),
         ica_blocks=method.ica_blocks,
         kernel="dense" if method.kernel == "dense" else "grouped",
     )

@@ -24,19 +24,15 @@ class Family:
     backbone    what methods need to know of it
     keys        the host's names of all blocks, in the order in which methods number them
     block_of    diffusion model and number of a block -> its module
-    refs        whether condition pictures travel as ``ref_latents``
     post_input  whether tokens and ids pass by a ``post_input`` patch
     wrapped     whether a DIFFUSION_MODEL wrapper is called; if not, the call begins a layer above, in APPLY_MODEL
-    patch       pixels of the latent along one side of a token
     """
 
     backbone: Backbone
     keys: tuple[BlockKey, ...]
     block_of: Callable[[Any, int], Any]
-    refs: bool = True
     post_input: bool = True
     wrapped: bool = True
-    patch: int = 2
 
     @property
     def counts(self) -> BlockCounts:
@@ -61,7 +57,7 @@ def family_of_transformer(transformer: Any) -> Family | None:
     if isinstance(transformer, mmdit.MMDiT):
         known = backbone(transformer)
         keys = [("double_block", i) for i in range(known.double)]
-        return Family(known, tuple(keys), _sd3_block, refs=False, post_input=False, wrapped=False)
+        return Family(known, tuple(keys), _sd3_block, post_input=False, wrapped=False)
     return None
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, cast
 
-from ...attention.groups import Group
 from ...errors import InputError
 from ..boundary import Block, Forward, ForwardCall, Method, Part, Prepared, RunPosition
 from .references import PreparedReference, prepare
-from .schedule import BlockPlan, Rule
+from .schedule import Rule
 from .sequence import Plan, plan_from_scene
 from .settings import Settings, arrange, image_ids, references_read, windows
-from .visibility import query_groups
+from .visibility import block_groups
 
 if TYPE_CHECKING:
     from ...backbones import Backbone
@@ -97,15 +96,11 @@ class ContextGen(Method):
         sequence, schedule = arrangement
         base = sequence.base_span.stop
         leaves = settings.prune and bool(sequence.reference_spans)
-        groups: dict[BlockPlan, tuple[Group, ...] | None] = {}
-        blocks = []
-        for number, block in enumerate(schedule.blocks):
-            if block not in groups:
-                groups[block] = query_groups(sequence, block)
-            leave = base if leaves and number == schedule.leave - 1 else None
-            blocks.append(Block(groups[block], leave))
         return Forward(
-            blocks=tuple(blocks),
+            blocks=tuple(
+                Block(groups, base if leaves and number == schedule.leave - 1 else None)
+                for number, (groups, _) in enumerate(block_groups(sequence, schedule))
+            ),
             conditions=plan.image_tokens - plan.noise_tokens,
             ids=image_ids(sequence, settings.round_ids),
             kept=sequence.kept,
