@@ -123,7 +123,7 @@ def _merged(layout: Layout, boxes: Sequence[LabelledBox], policy: str, reference
     taken = {instance.id for instance in layout.instances}
     for number, entry in enumerate(boxes, 1):
         if number <= len(layout.instances):
-            made.append(replace(layout.instances[number - 1], box=entry.box))
+            made.append(replace(layout.instances[number - 1], box=entry.box, solid=None))
             continue
         reference: str | int | None = names.get(entry.label.strip().casefold())
         if reference is None and number <= len(references):

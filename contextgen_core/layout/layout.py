@@ -40,7 +40,7 @@ from ..input.checks import (
 from .box import Box
 from .foreign_boxes import MAX_BOXES, LabelledBox, boxes_from_any
 from .request_file import Request
-from .solid import Camera, Solid, read_camera, read_solid, short_number, write_solid
+from .solid import Camera, Solid, project, read_camera, read_solid, short_number, write_solid
 
 __all__ = [
     "MAX_INSTANCES",
@@ -151,12 +151,13 @@ class Layout:
             _check_layer(instance, where, max(self.width, self.height))
 
     def scaled_to(self, width: int, height: int) -> Layout:
-        """The same layout on a canvas of another size; x and y scale each by its own factor."""
+        """The same layout on a canvas of another size; x and y scale each by its own factor. Solids stay where they are
+        in the scene and are seen anew."""
         sx, sy = width / self.width, height / self.height
         if (width, height) == (self.width, self.height):
             return self
-        longest = MAX_TURNED * max(width, height)
-        return Layout(width, height, tuple(_scaled(i, sx, sy, longest) for i in self.instances), self.camera)
+        instances = tuple(_scaled(i, sx, sy, (width, height), self.camera) for i in self.instances)
+        return Layout(width, height, instances, self.camera)
 
     @classmethod
     def from_request(cls, request: Request) -> Layout:
@@ -229,8 +230,12 @@ def sine_cosine(degrees: float) -> tuple[float, float]:
     return math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
 
 
-def _scaled(instance: Instance, sx: float, sy: float, longest: float) -> Instance:
-    box = instance.box.scaled(sx, sy)
+def _scaled(instance: Instance, sx: float, sy: float, size: tuple[int, int], camera: Camera) -> Instance:
+    if instance.solid is not None:
+        seen = project(instance.solid, camera, *size)
+        if seen is not None:
+            return replace(instance, box=seen)
+    box, longest = instance.box.scaled(sx, sy), MAX_TURNED * max(size)
     if instance.rotation and max(box.width, box.height) > longest:
         (cx, cy), half = box.center, longest / 2
         w, h = min(box.width / 2, half), min(box.height / 2, half)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import InputError
+from ...layout.solid import NEAR, Camera, Solid, rotation, seen_from
 
-NEAR = 0.05  # nothing closer to the camera's plane is seen
 EXPONENT = 0.6  # of the depth's grey, as in pictures that the authors made for their follow-up; 1 is plain 1 / z
 
 
@@ -44,19 +44,25 @@ class Cuboid:
     @property
     def rotation(self) -> np.ndarray:
         """float64 (3, 3), from the box's axes to the camera's."""
-        (cy, sy), (cp, sp), (cr, sr) = (
-            (math.cos(angle), math.sin(angle))
-            for angle in (math.radians(degrees) for degrees in (self.yaw, self.pitch, self.roll))
-        )
-        about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-        about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-        about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-        return about_y @ about_x @ about_z
+        return rotation(self.yaw, self.pitch, self.roll)
 
     def corners(self) -> np.ndarray:
         """float64 (8, 3); bits 0, 1, 2 of a corner's number say whether it is on the +x, +y, +z side."""
         sides = np.array([[(number >> axis & 1) - 0.5 for axis in range(3)] for number in range(8)])
         return np.array(self.center) + (sides * self.size) @ self.rotation.T
+
+
+def cuboid_of(solid: Solid, camera: Camera) -> Cuboid:
+    """A layout's solid as this camera sees it. Its focal length in pixels is ``camera.focal`` times the width."""
+    centre, turned = seen_from(solid, camera)
+    pitch = math.degrees(math.asin(max(-1.0, min(1.0, -turned[1, 2]))))
+    if abs(turned[1, 2]) > 1 - 1e-12:  # straight up or down: turn and lean are the same
+        yaw, roll = 0.0, math.degrees(math.atan2(-turned[0, 1], turned[0, 0]))
+    else:
+        yaw = math.degrees(math.atan2(turned[0, 2], turned[2, 2]))
+        roll = math.degrees(math.atan2(turned[1, 0], turned[1, 1]))
+    x, y, z = centre.tolist()
+    return Cuboid((x, y, z), (solid.width, solid.height, solid.depth), yaw, pitch, roll)
 
 
 def depths(cuboids: Sequence[Cuboid], focal: float, width: int, height: int) -> np.ndarray:
