@@ -1,48 +1,49 @@
-"""What one training step reads: geometry, latents and words of a few pictures of one size."""
+"""What one training step reads: latents and words of a few pictures of one size, and what a method binds to them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..methods.contextgen.sequence import Plan
-
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B pictures with M = plan.width * plan.height target tokens each.
+    """B pictures with M target tokens each.
 
-    target (B, M, 64): clean latents, packed; conditions (B, C, 64), or one (C_i, 64) per picture: the layout's
-    tokens, then every reference's; text (B, T, E), pooled (B, P): the words; weight (B, M): how much each token's
-    error counts, or None;
-    lose (B, M, 64): the picture that DPO turns away from, or None."""
+    plans: for each picture what its method makes of the scene (`contextgen_core.methods`); target (B, M, 64): clean
+    latents, packed; conditions (B, C, 64), or one (C_i, 64) per picture: the latents of condition pictures, C = 0 where
+    the method reads none; text (B, T, E), pooled (B, P): the words; weight (B, M): how much each token's error counts,
+    or None; lose (B, M, 64): the picture that DPO turns away from, or None; vectors: what the plans' phrases were
+    encoded to, by the name that the method gives them, each (B, n, ..): one row a further token."""
 
-    plans: tuple[Plan, ...]
+    plans: tuple[Any, ...]
     target: Tensor
     conditions: Tensor | Sequence[Tensor]
     text: Tensor
     pooled: Tensor
     weight: Tensor | None = None
     lose: Tensor | None = None
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """Of the first picture: words, phrases, target and conditions."""
+        conditions = self.conditions[0].shape[-2]
+        return self.text.shape[1] + self.target.shape[1] + conditions + sum(v.shape[1] for v in self.vectors.values())
 
     def to(self, device: torch.device) -> Batch:
-        def move(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.to(device)
-
-        conditions = (
-            self.conditions.to(device)
-            if isinstance(self.conditions, Tensor)
-            else [c.to(device) for c in self.conditions]
-        )
-        return Batch(
-            self.plans,
-            self.target.to(device),
-            conditions,
-            self.text.to(device),
-            self.pooled.to(device),
-            move(self.weight),
-            move(self.lose),
+        conditions = self.conditions
+        return replace(
+            self,
+            target=self.target.to(device),
+            conditions=conditions.to(device) if isinstance(conditions, Tensor) else [c.to(device) for c in conditions],
+            text=self.text.to(device),
+            pooled=self.pooled.to(device),
+            weight=None if self.weight is None else self.weight.to(device),
+            lose=None if self.lose is None else self.lose.to(device),
+            vectors={name: vector.to(device) for name, vector in self.vectors.items()},
         )

@@ -32,20 +32,19 @@ from PIL import Image
 
 from ..backbones.flux import unpack
 from ..errors import InputError
-from ..lora.adapter import load_adapter
 from ..pictures import captioned
 from ..tiny.autoencoder import Taesd
 from .ablate import insert
 from .config import Config, from_dict
 from .latents import LatentSet, encode_scenes
 from .parts import autoencoder
-from .recipes import RECIPES, Network
+from .recipes import RECIPES, Network, base_network
 from .run import Run
 from .sampling import sample_set
 from .small_world import evaluate, pictures, world
 from .small_world.evaluate import Judgement, Somewhere
 from .stages import open_data
-from .tasks import TransformerTask
+from .tasks import TransformerTask, build_transformer
 
 logger = logging.getLogger("contextgen")
 
@@ -166,8 +165,7 @@ def shipped_config(method: str, shared: Mapping[str, Any], output: Path) -> Conf
     if shipped is None:
         raise InputError(f"The pack has no adapter of {RECIPES[method].title}; leave it out of --methods.")
     path = shipped()
-    rank = load_adapter(path).rank
-    config = config_of(method, 0, {**shared, "lora": {"rank": rank, "one_sided": False}}, output / "shipped")
+    config = config_of(method, 0, {**shared, **RECIPES[method].sizes(path)}, output / "shipped")
     return replace(config, model=replace(config.model, adapter=str(path)))
 
 
@@ -177,8 +175,8 @@ def run_shipped(config: Config, counts: Counts) -> Outcome:
     kept = Path(config.output) / "outcome.json"
     if kept.is_file():
         return Outcome.load(kept)
-    network = TransformerTask(config, None).network
-    trained = sum(p.numel() for n, p in network.transformer.named_parameters() if "lora_" in n)
+    task = TransformerTask(config, None)
+    network, trained = task.network, sum(v.numel() for v in task.recipe.state(task.network).values())
     with precise(config):
         outcome = replace(judge(network, autoencoder(config), counts), parameters=trained)
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +228,7 @@ def control(name: str, config: Config, counts: Counts) -> Outcome:
     if kept.is_file():
         return Outcome.load(kept)
     vae = autoencoder(config)
-    network = TransformerTask(_base_of(config), None).network
+    network = base_network(build_transformer(config), config)
     made = {}
     for kind, scenes in counts.sets().items():
         test = encode_test(vae, scenes)
@@ -249,11 +247,6 @@ def control(name: str, config: Config, counts: Counts) -> Outcome:
     kept.parent.mkdir(parents=True, exist_ok=True)
     outcome.save(kept)
     return outcome
-
-
-def _base_of(config: Config) -> Config:
-    """The transformer that a run starts from, as it reads its words, without any adapter."""
-    return replace(config, stage="sft", model=replace(config.model, adapter=""))
 
 
 def _outcome(made: dict[str, tuple[TestScenes, np.ndarray]], tokens: int, flops: float, seconds: float) -> Outcome:
@@ -291,13 +284,11 @@ def cost(network: Network, data: LatentSet) -> tuple[int, float, float]:
     """Tokens of one step, FLOPs and seconds (one thread) of one picture: the first scene with most references."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    index = data.buckets()[-1][:1]
-    batch = network.collate(data, index, True, form=network.form)
+    index = network.reader.buckets(data)[-1][:1]
+    batch = network.reader.collate(data, index, True, form=network.form)
     times = torch.ones(1)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(batch, torch.zeros_like(batch.target), times)
-    conditions = batch.conditions if isinstance(batch.conditions, torch.Tensor) else batch.conditions[0][None]
-    tokens = batch.text.shape[1] + batch.target.shape[1] + conditions.shape[1]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     began = time.perf_counter()
@@ -306,7 +297,7 @@ def cost(network: Network, data: LatentSet) -> tuple[int, float, float]:
             network(batch, torch.zeros_like(batch.target), times)
     seconds = time.perf_counter() - began
     torch.set_num_threads(threads)
-    return tokens, float(counter.get_total_flops()) * STEPS, seconds
+    return batch.tokens, float(counter.get_total_flops()) * STEPS, seconds
 
 
 # ---- tables --------------------------------------------------------------------------------------

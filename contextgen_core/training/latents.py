@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +29,8 @@ from .small_world import world
 REFERENCE_GRID = world.REFERENCE_SIZE // TOKEN
 CHANNELS = 64
 _FIELDS = (
-    "target", "layout", "references", "valid", "boxes", "count", "hidden", "words", "creatures", "told", "keys",
+    "target", "layout", "references", "valid", "boxes", "pixels", "count", "hidden", "words", "creatures", "told",
+    "keys",
 )  # fmt: skip
 _LOSE = "lose"
 _ALL_NAMED = 0.75  # of the captions that stand alone, without a composite
@@ -45,9 +47,10 @@ class LatentSet:
     first.
 
     target, layout float16 (N, M, 64): tokens, channels; references float16 (N, K, 16, 64); valid bool (N, K, 16);
-    boxes int8 (N, K, 4): token boxes; count int8 (N,): references; hidden int8 (N,): number of the hidden member or -1;
-    words int8 (N, 2): place and light; creatures int8 (N, K, 4): shape, pattern, colours, -1 where there is none;
-    told bool (N, K): known from the words alone; keys int32 (N, 3): seed, tier and index of the scene in the world;
+    boxes int8 (N, K, 4): token boxes; pixels int16 (N, K, 4): the boxes as they were drawn; count int8 (N,):
+    references; hidden int8 (N,): number of the hidden member or -1; words int8 (N, 2): place and light; creatures int8
+    (N, K, 4): shape, pattern, colours, -1 where there is none; told bool (N, K): known from the words alone; keys int32
+    (N, 3): seed, tier and index of the scene in the world;
     lose float16 (N, M, 64) or None: the picture that DPO turns away from."""
 
     target: np.ndarray
@@ -55,6 +58,7 @@ class LatentSet:
     references: np.ndarray
     valid: np.ndarray
     boxes: np.ndarray
+    pixels: np.ndarray
     count: np.ndarray
     hidden: np.ndarray
     words: np.ndarray
@@ -137,29 +141,23 @@ class LatentSet:
             out[y1:y2, x1:x2] = hidden
         return out.reshape(-1)
 
-    def buckets(self) -> tuple[np.ndarray, ...]:
-        """Indices of the scenes with as many references each, fewest first."""
-        return tuple(np.flatnonzero(self.count == n) for n in np.unique(self.count))
-
     def draw(
-        self,
-        rng: np.random.Generator,
-        config: Config,
-        form: Form = Form.CREATURES,
-        collate: Callable[..., Batch] | None = None,
+        self, rng: np.random.Generator, config: Config, form: Form = Form.CREATURES, reader: Reader | None = None
     ) -> Batch:
-        """A random batch, put together by `collate` (what a method reads; default `batch`). With references, its scenes
-        have the same number of them; that number is drawn by its share. The base sees the composite in `data.composite`
+        """A random batch as `reader` (default `PICTURES`) reads it. Its scenes have the same number of what is bound in
+        them; that number is drawn by its share. The base sees nothing that is bound, the composite in `data.composite`
         of its batches, and captions alone in the others."""
+        reader = reader or PICTURES
         flow, data, references = config.flow, config.data, config.stage != "base"
-        share = self._shares(data.hidden_share, references)
+        counts = reader.counts(self)
+        share = self._shares(data.hidden_share, counts if references else None)
         indices = rng.choice(len(self), size=config.batch, p=share)
         if references:
-            same = np.flatnonzero(self.count == self.count[indices[0]])
+            same = np.flatnonzero(counts == counts[indices[0]])
             own = None if share is None else share[same] / share[same].sum()
             indices = rng.choice(same, size=config.batch, p=own)
         composite = references or rng.random() < data.composite
-        return (collate or LatentSet.batch)(
+        return reader.collate(
             self,
             indices,
             references,
@@ -178,11 +176,11 @@ class LatentSet:
             return (kind < _ALL_NAMED) | coins
         return (kind < share / 2) | ((kind < share) & coins)
 
-    def _shares(self, hidden_share: float, references: bool) -> np.ndarray | None:
-        """Probability of each scene when scenes that hide a creature make up `hidden_share`, and with references none
-        without any; None = all alike."""
+    def _shares(self, hidden_share: float, counts: np.ndarray | None) -> np.ndarray | None:
+        """Probability of each scene when scenes that hide a creature make up `hidden_share`, and where counts are given
+        none that counts nothing; None = all alike."""
         hides = np.asarray(self.hidden) >= 0
-        usable = (np.asarray(self.count) > 0) | (not references)
+        usable = np.ones(len(self), bool) if counts is None else counts > 0
         if not hidden_share or not hides.any() or not (usable & ~hides).any():
             return None if usable.all() else usable / usable.sum()
         return np.where(hides, hidden_share / hides.sum(), (1 - hidden_share) * usable / (usable & ~hides).sum())
@@ -212,6 +210,25 @@ class LatentSet:
         return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in fields})
 
 
+class Reader(NamedTuple):
+    """How a method reads scenes.
+
+    collate(data, indices, references, box, hidden, *, composite, named, form) makes a batch of them, as
+    `LatentSet.batch` does; counts gives for each scene (N,) the number that all scenes of a batch share, 0 for scenes
+    of which the method can make nothing."""
+
+    collate: Callable[..., Batch]
+    counts: Callable[[LatentSet], np.ndarray]
+
+    def buckets(self, data: LatentSet) -> tuple[np.ndarray, ...]:
+        """Indices of the scenes that may share a batch, smallest counts first."""
+        counts = self.counts(data)
+        return tuple(np.flatnonzero(counts == n) for n in np.unique(counts))
+
+
+PICTURES = Reader(LatentSet.batch, lambda data: np.asarray(data.count))  # composite and references
+
+
 @dataclass(frozen=True, eq=False)
 class LatentMix:
     """Sets of several canvas sizes; each batch comes from one of them, drawn by its share."""
@@ -219,11 +236,11 @@ class LatentMix:
     sets: tuple[LatentSet, ...]
     shares: tuple[float, ...] = (1.0,)
     form: Form = Form.CREATURES  # of the words that the transformer knows
-    collate: Callable[..., Batch] = LatentSet.batch  # what the method under training reads
+    reader: Reader = PICTURES  # of the method under training
 
     def draw(self, rng: np.random.Generator, config: Config) -> Batch:
         chosen = int(rng.choice(len(self.sets), p=np.array(self.shares) / sum(self.shares)))
-        return self.sets[chosen].draw(rng, config, self.form, self.collate)
+        return self.sets[chosen].draw(rng, config, self.form, self.reader)
 
 
 @torch.no_grad()
@@ -247,6 +264,7 @@ def encode_scenes(
     references = np.zeros((n, most, REFERENCE_GRID**2, CHANNELS), np.float16)
     valid = np.zeros((n, most, REFERENCE_GRID**2), bool)
     boxes = np.zeros((n, most, 4), np.int8)
+    pixels = np.zeros((n, most, 4), np.int16)
     creatures = np.full((n, most, 4), -1, np.int8)
     told = np.zeros((n, most), bool)
     shown = np.concatenate([p.references for p in pictures])
@@ -258,7 +276,7 @@ def encode_scenes(
         references[i, :count] = flat[at : at + count]
         at += count
         for k, member in enumerate(sorted(scene.members, key=lambda m: m.told)):  # stable: those with references first
-            boxes[i, k] = token_box(Box(*member.box), grid, grid)
+            boxes[i, k], pixels[i, k] = token_box(Box(*member.box), grid, grid), member.box
             creatures[i, k], told[i, k] = member.creature, member.told
         for k, mask in enumerate(picture.masks):
             valid[i, k] = token_mask(mask).reshape(-1)
@@ -268,6 +286,7 @@ def encode_scenes(
         references=references,
         valid=valid,
         boxes=boxes,
+        pixels=pixels,
         count=np.array([len(p.references) for p in pictures], np.int8),
         hidden=np.array([next((k for k, m in enumerate(s.members) if m.hidden), -1) for s in scenes], np.int8),
         words=np.array([(s.place, s.light) for s in scenes], np.int8),

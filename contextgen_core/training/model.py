@@ -1,5 +1,5 @@
-"""The network under training: the method on diffusers' FLUX, its adapter, and the batched attention that suits
-small pictures."""
+"""ContextGen's network under training: the method on diffusers' FLUX, and the batched attention that suits small
+pictures."""
 
 from __future__ import annotations
 
@@ -15,158 +15,16 @@ from torch.nn import functional
 
 from ..backbones import rotate
 from ..errors import InputError
-from ..hosts.diffusers import STATE, FluxHost, Streams
+from ..hosts.diffusers import STATE, FluxHost, PassState, Streams
 from ..layout.tokens import TokenBox
-from ..methods.boundary import Bound
+from ..methods.boundary import Bound, RunPosition
 from ..methods.contextgen.method import CONTEXTGEN
 from ..methods.contextgen.schedule import Rule, make_schedule
 from ..methods.contextgen.sequence import Plan, position_ids
 from ..methods.contextgen.settings import Settings
 from ..tiny.text import Form
 from .batch import Batch
-from .latents import LatentSet
-from .shard import alike
-
-# The authors' list (also OminiControl's): image stream of the double blocks, all of the single blocks, and x_embedder.
-TARGETS = (
-    r"x_embedder"
-    r"|transformer_blocks\.\d+\.(norm1\.linear|attn\.to_[qkv]|attn\.to_out\.0|ff\.net\.2)"
-    r"|single_transformer_blocks\.\d+\.(norm\.linear|attn\.to_[qkv]|proj_mlp|proj_out)"
-)
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """rank and alpha of the LoRA; `folded` multiplies A and B together before they meet the tokens: the same
-    function, cheaper where tokens are many and the width is small, dearer in memory where the width is large.
-    `one_sided` fixes one factor of a module to the identity where the rank is no smaller than one of its sides: B
-    A is then any matrix at all, and trains as plainly."""
-
-    rank: int
-    alpha: float
-    folded: bool = False
-    one_sided: bool = False
-
-
-def add_adapter(transformer: Any, adapter: Adapter, seed: int) -> list[nn.Parameter]:
-    """Freezes a diffusers transformer and gives its target modules a PEFT LoRA (Gaussian A, zero B); returns what
-    trains."""
-    from peft import LoraConfig
-
-    transformer.requires_grad_(False)
-    config = LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,  # pyright: ignore[reportArgumentType]
-        init_lora_weights="gaussian",
-        target_modules=rf"^({TARGETS})$",
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        transformer.add_adapter(config, adapter_name="contextgen")
-    if adapter.one_sided:
-        fix_one_side(transformer)
-    if adapter.folded:
-        fold(transformer)
-    return [p for p in transformer.parameters() if p.requires_grad]
-
-
-@torch.no_grad()
-def fix_one_side(transformer: nn.Module) -> None:
-    """Sets A (or B) to the identity and freezes it where the rank reaches the module's inputs (or outputs). B A
-    stays as it is."""
-    from peft.tuners.lora import Linear
-
-    for module in transformer.modules():
-        if not isinstance(module, Linear):
-            continue
-        layer: Any = module
-        down: Tensor = layer.lora_A["contextgen"].weight  # (r, in)
-        up: Tensor = layer.lora_B["contextgen"].weight  # (out, r)
-        rank, inputs = down.shape
-        outputs = up.shape[0]
-        with torch.autocast(up.device.type, enabled=False):  # DPO comes here in the middle of a step
-            change = up @ down
-        if inputs <= rank:
-            down.copy_(torch.eye(rank, inputs))
-            up.zero_()
-            up[:, :inputs] = change
-            down.requires_grad_(False)
-        elif outputs <= rank:
-            up.copy_(torch.eye(outputs, rank))
-            down.zero_()
-            down[:outputs] = change
-            up.requires_grad_(False)
-
-
-def fold(transformer: nn.Module) -> None:
-    """Computes W + scale * B A once per call instead of two thin products per token. Same function, same parameters."""
-    from peft.tuners.lora import Linear
-
-    for module in transformer.modules():
-        if isinstance(module, Linear):
-            module.forward = _folded(module)  # type: ignore[method-assign]
-
-
-def _folded(module: Any) -> Callable[..., Tensor]:
-    def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
-        base = module.get_base_layer()
-        if module.disable_adapters:
-            return functional.linear(x, base.weight, base.bias)
-        name = module.active_adapters[0]
-        change = module.lora_B[name].weight @ module.lora_A[name].weight
-        return functional.linear(x, base.weight + module.scaling[name] * change, base.bias)
-
-    return forward
-
-
-def adapter_state(transformer: Any) -> dict[str, Tensor]:
-    """The adapter in the authors' keys: transformer.<module>.lora_A.weight and .lora_B.weight."""
-    out = {}
-    for name, value in transformer.state_dict().items():
-        if ".contextgen." in name and "lora_" in name:
-            out["transformer." + name.replace(".contextgen.", ".")] = value.detach()
-    return out
-
-
-def load_adapter_state(transformer: Any, state: dict[str, Tensor]) -> None:
-    """Fills an adapter made by `add_adapter` from the authors' keys. Raises InputError for a file of another shape."""
-    own = {
-        "transformer." + n.replace(".contextgen.", "."): p for n, p in transformer.named_parameters() if "lora_" in n
-    }
-    if set(own) != set(state):
-        raise InputError(
-            f"The adapter holds {len(state)} tensors where this model needs {len(own)}; choose an adapter of this"
-            " model."
-        )
-    with torch.no_grad():
-        for name, parameter in own.items():
-            if parameter.shape != state[name].shape:
-                raise InputError(
-                    f"The adapter's {name} has shape {tuple(state[name].shape)}, not {tuple(parameter.shape)};"
-                    " set lora.rank to the adapter's rank."
-                )
-            parameter.copy_(alike(state[name], parameter))
-    if any(not p.requires_grad for p in own.values()) and any(p.requires_grad for p in own.values()):
-        fix_one_side(transformer)  # the file's factors need not be one-sided
-
-
-def cut_rank(state: Mapping[str, Tensor], rank: int, scale: float = 1.0) -> dict[str, Tensor]:
-    """The adapter (the authors' keys, B A times `scale`) of at most `rank` that is nearest to a given one, module by
-    module: the largest singular values stay, shared evenly by both factors. Its own scale is 1."""
-    out = {}
-    for name in sorted(state):
-        if not name.endswith(".lora_A.weight"):
-            continue
-        other = name.replace(".lora_A.", ".lora_B.")
-        left, values, right = torch.linalg.svd(
-            scale * state[other].double() @ state[name].double(), full_matrices=False
-        )
-        root = values[:rank].sqrt()
-        short = (0, 0, 0, max(0, rank - len(root)))  # a side smaller than the rank: zeros, so that all ranks are equal
-        out[name] = functional.pad(root[:, None] * right[:rank], short).float()
-        out[other] = functional.pad((left[:, :rank] * root).T, short).T.contiguous().float()
-    return out
-
+from .latents import PICTURES
 
 # ---- batched attention ---------------------------------------------------------------------------
 
@@ -201,12 +59,12 @@ class _BatchedCall:
         q, k, v = (x.reshape(batch * heads, length, width) for x in (q, k, v))
         base = self.text + self.base
         if length == base:
-            out = _softmax_product(q, k, None, v)
+            out = softmax_product(q, k, None, v)
         else:
             ica = self.ica[0] <= block < self.ica[1]
             bias = self.reads.repeat_interleave(heads, 0) if ica else None
             rows = slice(None) if ica else slice(0, base)
-            own = _softmax_product(q[:, :base], k[:, rows], bias, v[:, rows])
+            own = softmax_product(q[:, :base], k[:, rows], bias, v[:, rows])
             out = torch.cat([own, self._references(q, k, v, heads)], dim=1)
         return out.reshape(batch, heads, length, width).transpose(1, 2).flatten(2)
 
@@ -223,11 +81,35 @@ class _BatchedCall:
         bias = (
             functional.pad(self.valid, (self.text, 0)).unflatten(0, (-1, n)).repeat_interleave(heads, 0).flatten(0, 1)
         )
-        out = _softmax_product(own(q), torch.cat([words(k), own(k)], 1), bias, torch.cat([words(v), own(v)], 1))
+        out = softmax_product(own(q), torch.cat([words(k), own(k)], 1), bias, torch.cat([words(v), own(v)], 1))
         return out.unflatten(0, (-1, n)).flatten(1, 2)
 
 
-def _softmax_product(q: Tensor, k: Tensor, bias: Tensor | None, v: Tensor) -> Tensor:
+def run_state(
+    transformer: Any,
+    state: PassState,
+    batch: Batch,
+    hidden: Tensor,
+    text: Tensor,
+    times: Tensor,
+    guidance: Tensor | None,
+) -> Tensor:
+    """The transformer on image tokens (B, n, 64) and text (B, T, E), with attention and positions by a state in place
+    of the host's own."""
+    return transformer(
+        hidden_states=hidden,
+        encoder_hidden_states=text,
+        pooled_projections=batch.pooled,
+        timestep=times,
+        guidance=guidance,
+        img_ids=torch.zeros(hidden.shape[1], 3, device=hidden.device),  # the state has its own table
+        txt_ids=torch.zeros(text.shape[1], 3, device=hidden.device),
+        joint_attention_kwargs={STATE: state},
+        return_dict=False,
+    )[0]
+
+
+def softmax_product(q: Tensor, k: Tensor, bias: Tensor | None, v: Tensor) -> Tensor:
     """Plain attention as two batched products: on small pictures and CPUs faster than the fused kernels. (B, S, D)"""
     scores = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2))
     if bias is not None:
@@ -267,9 +149,9 @@ class FlowNetwork(nn.Module):
         self.boxes, self.cumulative = boxes, cumulative
         self.form = form
         self._host = [FluxHost(transformer)]  # in a list: not a submodule
-        self.collate = LatentSet.batch
+        self.reader = PICTURES
 
-    def forward(self, batch: Batch, noisy: Tensor, times: Tensor) -> Tensor:
+    def forward(self, batch: Batch, noisy: Tensor, times: Tensor, position: RunPosition | None = None) -> Tensor:
         """noisy (B, M, 64), times (B,) in 0..1 -> velocity (B, M, 64)."""
         guidance = None if self.guidance is None else torch.full_like(times, self.guidance)
         if self.kernel == "batched":
@@ -282,6 +164,7 @@ class FlowNetwork(nn.Module):
             pooled=batch.pooled,
             timestep=times,
             guidance=guidance,
+            position=position,
         )
 
     def _batched(self, batch: Batch, noisy: Tensor, times: Tensor, guidance: Tensor | None) -> Tensor:
@@ -293,19 +176,7 @@ class FlowNetwork(nn.Module):
         call = self._call(batch.plans, batch.text.shape[1], noisy.device, layout=batch.conditions.shape[1] > 0)
         if call.leave == 0:
             hidden = hidden[:, : call.base]
-        zeros = torch.zeros(hidden.shape[1], 3, device=noisy.device)
-        out = self.transformer(
-            hidden_states=hidden,
-            encoder_hidden_states=batch.text,
-            pooled_projections=batch.pooled,
-            timestep=times,
-            guidance=guidance,
-            img_ids=zeros,
-            txt_ids=zeros[: batch.text.shape[1]],
-            joint_attention_kwargs={STATE: call},
-            return_dict=False,
-        )[0]
-        return out[:, : noisy.shape[1]]
+        return run_state(self.transformer, call, batch, hidden, batch.text, times, guidance)[:, : noisy.shape[1]]
 
     def _call(self, plans: Sequence[Plan], text: int, device: torch.device, layout: bool) -> _BatchedCall:
         first = plans[0]

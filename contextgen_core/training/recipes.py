@@ -1,8 +1,7 @@
 """The methods that can be trained on the same base, data and budget.
 
-A method is four things: the settings its runs start from, what trains on a transformer, the network that gives the
-velocity, and what of a scene it reads. A further method adds its `Recipe` to `RECIPES`; the run, the stages and
-:mod:`compare` know nothing else of it.
+A method is: the settings its runs start from, the network that trains, how it reads scenes, and the form of its file. A
+further method adds its `Recipe` to `RECIPES`; the run, the stages and :mod:`compare` know nothing else of it.
 """
 
 from __future__ import annotations
@@ -14,42 +13,50 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from ..errors import InputError
+from ..lora.adapter import load_adapter
+from ..methods.boundary import RunPosition
 from ..methods.contextgen.schedule import Rule
 from ..methods.contextgen.settings import Settings
 from ..tiny import model as tiny
 from ..tiny.text import Form
+from .adapter import Adapter, adapter_state, add_adapter, load_adapter_state, read_adapter, save_adapter
 from .batch import Batch
 from .config import Config, MethodConfig
-from .latents import LatentSet
-from .model import Adapter, FlowNetwork, adapter_state, add_adapter, load_adapter_state
+from .latents import PICTURES, Reader
+from .model import FlowNetwork
 from .parts import words_form
 
 
 class Network(Protocol):
-    """A transformer with a method on it: a module whose call gives the velocity of the noise tokens."""
+    """A transformer with a method on it: a module whose call gives the velocity of the noise tokens. What trains are
+    its parameters that want gradients, wherever they lie: a run averages and resumes those."""
 
     transformer: Any
     form: Form  # of the words that the transformer knows
-    collate: Callable[..., Batch]  # the recipe's
+    reader: Reader  # of scenes: the recipe's
 
-    def __call__(self, batch: Batch, noisy: Tensor, times: Tensor) -> Tensor:
-        """noisy (B, M, 64), times (B,) in 0..1 -> velocity (B, M, 64)."""
+    def __call__(self, batch: Batch, noisy: Tensor, times: Tensor, position: RunPosition | None = None) -> Tensor:
+        """noisy (B, M, 64), times (B,) in 0..1 -> velocity (B, M, 64). position: where in a sampling run; None: in
+        training, as if every part of the method were active."""
         ...
 
 
 class Recipe(NamedTuple):
     """title: in tables. settings: what a run of the comparison changes in its config, nested like a config file.
 
-    adapt gives a frozen transformer what trains, filled from a file's tensors where some are given; network puts the
-    method on it; state is what the adapter's file holds; collate(data, indices, references, box, hidden, *, composite,
-    named, form) makes a batch of scenes, as `LatentSet.batch` does."""
+    network puts the method on a transformer, freezes that, and adds what trains; reader: of scenes. state gives the
+    adapter's tensors and load fills a network with such ones; write(path, state, config) makes the adapter's file, and
+    read(path, config) gives the state of one. An untrained adapter need not leave the base as it is."""
 
     title: str
     settings: Mapping[str, Any]
-    adapt: Callable[[Any, Config, dict[str, Tensor] | None], None]
     network: Callable[[Any, Config], Any]
     state: Callable[[Any], dict[str, Tensor]]
-    collate: Callable[..., Batch] = LatentSet.batch
+    load: Callable[[Any, Mapping[str, Tensor]], None]
+    write: Callable[[Path, Mapping[str, Tensor], Config], None]
+    read: Callable[[Path, Config], dict[str, Tensor]]
+    sizes: Callable[[Path], Mapping[str, Any]]  # settings of a network that takes the adapter in a file
+    reader: Reader = PICTURES
     shipped: Callable[[], Path] | None = None  # the pack's adapter of the method
 
 
@@ -62,14 +69,8 @@ def settings_of(method: MethodConfig) -> Settings:
     )
 
 
-def _contextgen_adapter(transformer: Any, config: Config, state: dict[str, Tensor] | None) -> None:
-    lora = config.lora
-    add_adapter(transformer, Adapter(lora.rank, lora.alpha or lora.rank, lora.folded, lora.one_sided), config.seed)
-    if state is not None:
-        load_adapter_state(transformer, state)
-
-
-def _contextgen_network(transformer: Any, config: Config) -> FlowNetwork:
+def base_network(transformer: Any, config: Config) -> FlowNetwork:
+    """The transformer alone: words, and the composite where a batch has one."""
     method = config.method
     return FlowNetwork(
         transformer,
@@ -82,6 +83,24 @@ def _contextgen_network(transformer: Any, config: Config) -> FlowNetwork:
     )
 
 
+def _contextgen(transformer: Any, config: Config) -> FlowNetwork:
+    lora = config.lora
+    add_adapter(transformer, Adapter(lora.rank, lora.alpha or lora.rank, lora.folded, lora.one_sided), config.seed)
+    return base_network(transformer, config)
+
+
+def _low_rank_state(network: Network) -> dict[str, Tensor]:
+    return adapter_state(network.transformer)
+
+
+def _load_low_rank(network: Network, state: Mapping[str, Tensor]) -> None:
+    load_adapter_state(network.transformer, state)
+
+
+def _low_rank_sizes(path: Path) -> Mapping[str, Any]:
+    return {"lora": {"rank": load_adapter(path).rank, "one_sided": False}}
+
+
 RECIPES: dict[str, Recipe] = {
     "contextgen": Recipe(
         "ContextGen",
@@ -91,9 +110,12 @@ RECIPES: dict[str, Recipe] = {
             "flow": {"mean": 0.8, "box": 1.5, "hidden": 6.0},
             "method": {"kernel": "batched"},
         },
-        _contextgen_adapter,
-        _contextgen_network,
-        adapter_state,
+        _contextgen,
+        _low_rank_state,
+        _load_low_rank,
+        save_adapter,
+        read_adapter,
+        _low_rank_sizes,
         shipped=lambda: tiny.adapter_path("sft"),
     )
 }

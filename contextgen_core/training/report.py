@@ -23,8 +23,9 @@ from ..methods.contextgen.schedule import Rule
 from ..methods.contextgen.settings import Settings
 from ..tiny import model as tiny
 from ..tiny.autoencoder import Taesd
-from .latents import LatentSet, encode_scenes
-from .model import Adapter, FlowNetwork, add_adapter, load_adapter_state
+from .adapter import Adapter, add_adapter, load_adapter_state
+from .latents import PICTURES, LatentSet, encode_scenes
+from .model import FlowNetwork
 from .sampling import sample_set
 from .small_world import evaluate, pictures, world
 from .small_world.evaluate import Judgement, Score
@@ -101,7 +102,7 @@ def run_mode(network: FlowNetwork, vae: Taesd, test: TestSet, mode: str, steps: 
 def _foreign(data: LatentSet) -> LatentSet:
     """The same scenes with the references of the next scene that has as many."""
     references, valid = data.references.copy(), data.valid.copy()
-    for group in data.buckets():
+    for group in PICTURES.buckets(data):
         references[group], valid[group] = data.references[np.roll(group, 1)], data.valid[np.roll(group, 1)]
     return dataclasses.replace(data, references=references, valid=valid)
 

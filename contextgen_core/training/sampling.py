@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ..backbones.flux import shifted_sigmas, unpack
+from ..hosts.diffusers import FlowPosition
 from .batch import Batch
 from .latents import LatentSet
-from .model import FlowNetwork
+from .recipes import Network
 
 
 def start_noise(indices: np.ndarray, shape: tuple[int, int], seed: int) -> Tensor:
@@ -20,17 +21,19 @@ def start_noise(indices: np.ndarray, shape: tuple[int, int], seed: int) -> Tenso
 
 
 @torch.no_grad()
-def sample(network: FlowNetwork, batch: Batch, noise: Tensor, steps: int = 10) -> Tensor:
+def sample(network: Network, batch: Batch, noise: Tensor, steps: int = 10) -> Tensor:
     """Packed clean latents (B, M, 64) from noise."""
     x = noise
     sigmas = shifted_sigmas(steps, noise.shape[1]).to(x)
-    for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
-        x = x + (after - now) * network(batch, x, now.expand(len(x)))
+    values = sigmas.tolist()
+    for k, (now, after) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        position = FlowPosition(values[k], values, noise.shape[1])
+        x = x + (after - now) * network(batch, x, now.expand(len(x)), position)
     return x
 
 
 def sample_set(
-    network: FlowNetwork,
+    network: Network,
     data: LatentSet,
     steps: int = 10,
     seed: int = 0,
@@ -44,13 +47,14 @@ def sample_set(
     composite or by the words alone. named: captions name every creature."""
     side = 2 * data.grid
     out = torch.zeros(len(data), 16, side, side)
-    groups = data.buckets() if references else (np.arange(len(data)),)
+    groups = network.reader.buckets(data) if references else (np.arange(len(data)),)
     for group in groups:
         for k in range(0, len(group), chunk):
             indices = group[k : k + chunk]
             every = np.full((len(indices), data.told.shape[1]), named)
-            batch = network.collate(data, indices, references, composite=composite, named=every, form=network.form)
+            batch = network.reader.collate(
+                data, indices, references, composite=composite, named=every, form=network.form
+            )
             noise = start_noise(indices, (batch.target.shape[1], batch.target.shape[2]), seed)
-            plan = batch.plans[0]
-            out[torch.from_numpy(indices)] = unpack(sample(network, batch, noise, steps), plan.width, plan.height)
+            out[torch.from_numpy(indices)] = unpack(sample(network, batch, noise, steps), data.grid, data.grid)
     return out

@@ -46,7 +46,7 @@ def open_data(config: Config) -> Any:
         folders = {Path(config.data.path) / name: share for name, share in config.data.folders.items()}
         folders = folders or {Path(config.data.path): 1.0}
         sets, shares = tuple(map(LatentSet.load, folders)), tuple(folders.values())
-        return LatentMix(sets, shares, words_form(config), recipe_of(config).collate)
+        return LatentMix(sets, shares, words_form(config), recipe_of(config).reader)
     return PixelSet(config)
 
 

@@ -16,16 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..lora.adapter import LowRank, load_adapter, write_adapter
 from ..tiny import model as tiny
 from ..tiny.text import Form
 from . import flow
 from .batch import Batch
 from .config import Config
 from .latents import LatentSet
-from .model import FlowNetwork, adapter_state, cut_rank, load_adapter_state
 from .parts import autoencoder
-from .recipes import recipe_of
+from .recipes import Network, Recipe, base_network, recipe_of
 from .shard import alike, whole_state
 from .small_world.pictures import sample_sheet
 
@@ -35,7 +33,7 @@ logger = logging.getLogger("contextgen")
 class FlowObjective(nn.Module):
     """Rectified flow on the wanted picture: base and SFT."""
 
-    def __init__(self, network: FlowNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -50,11 +48,13 @@ class FlowObjective(nn.Module):
 class DpoObjective(nn.Module):
     """The authors' pairwise loss against a fixed anchor: the adapter as it was when DPO began."""
 
-    def __init__(self, network: FlowNetwork, anchor: dict[str, Tensor], beta: float) -> None:
+    def __init__(self, network: Network, recipe: Recipe, beta: float) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.recipe = network, recipe
         self.beta = beta
-        self._anchor = anchor  # plain tensors: neither trained nor saved as parameters of the policy
+        self._anchor = {
+            name: value.clone() for name, value in recipe.state(network).items()
+        }  # plain tensors: neither trained nor saved as parameters of the policy
 
     @property
     def anchor(self) -> dict[str, Tensor]:
@@ -92,8 +92,7 @@ class DpoObjective(nn.Module):
     @contextmanager
     def _as_anchor(self) -> Iterator[None]:
         """The adapter carries the anchor's weights inside this context; nothing else of the model changes."""
-        transformer = self.network.transformer
-        own = {name: value.clone() for name, value in adapter_state(transformer).items()}
+        own = {name: value.clone() for name, value in self.recipe.state(self.network).items()}
         self._load(self._anchor)
         try:
             yield
@@ -101,7 +100,7 @@ class DpoObjective(nn.Module):
             self._load(own)
 
     def _load(self, state: dict[str, Tensor]) -> None:
-        load_adapter_state(self.network.transformer, state)
+        self.recipe.load(self.network, state)
         torch.clear_autocast_cache()  # under autocast the next pass would go on with the copies of the other weights
 
 
@@ -172,17 +171,20 @@ class TransformerTask:
         self.config, self.data = config, data
         self.references = config.stage != "base"
         transformer, self.recipe = build_transformer(config), recipe_of(config)
-        if self.references:
-            before = read_adapter(config.model.adapter, config) if config.model.adapter else None
-            self.recipe.adapt(transformer, config, before)
-        network = self.recipe.network(transformer, config)
+        network = (self.recipe.network if self.references else base_network)(transformer, config)
+        if self.references and config.model.adapter:
+            path = Path(config.model.adapter)
+            if not path.is_file():
+                raise InputError(
+                    f"The adapter {config.model.adapter!r} cannot be read; train SFT first or correct model.adapter."
+                )
+            self.recipe.load(network, self.recipe.read(path, config))
         if config.stage == "dpo":
             if not config.model.adapter:
                 raise InputError(
                     "model.adapter is empty in the training config; DPO starts from an SFT adapter, give its file."
                 )
-            anchor = {k: v.clone() for k, v in adapter_state(transformer).items()}
-            self.model: nn.Module = DpoObjective(network, anchor, config.dpo.beta)
+            self.model: nn.Module = DpoObjective(network, self.recipe, config.dpo.beta)
         else:
             self.model = FlowObjective(network)
         self.network = network
@@ -203,18 +205,17 @@ class TransformerTask:
         if isinstance(self.model, DpoObjective):
             if not extra:
                 raise InputError("The checkpoint holds no DPO anchor; delete the output folder and start DPO again.")
-            own = adapter_state(self.network.transformer)
+            own = self.recipe.state(self.network)
             self.model.set_anchor({name: alike(value, own[name]) for name, value in extra.items()})
 
     def finish(self, output: Path | None) -> None:
-        """Writes the stage's product: the transformer (base) or the adapter in the authors' format."""
-        transformer = self.network.transformer
-        own = self.recipe.state(transformer) if self.references else transformer.state_dict()
-        state = whole_state(own)
+        """Writes the stage's product: the transformer (base) or the adapter in its method's format."""
+        network = self.network
+        state = whole_state(self.recipe.state(network) if self.references else network.transformer.state_dict())
         if output is None:
             return
         if self.references:
-            save_adapter(output / "adapter.safetensors", state, self.config)
+            self.recipe.write(output / "adapter.safetensors", state, self.config)
         else:
             halves = {k: v.half().contiguous() for k, v in state.items()}
             save_file(halves, output / "transformer.safetensors", {"format": "pt", "text": Form.CREATURES.value})
@@ -222,35 +223,3 @@ class TransformerTask:
     def sample(self, path: Path | None) -> None:
         if self.config.model.kind == "tiny":
             sample_sheet(self.network, autoencoder(self.config), path, self.references)
-
-
-def save_adapter(path: Path, state: dict[str, Tensor], config: Config) -> None:
-    """Writes :func:`adapter_state` in half precision, as the authors store it: alpha / rank multiplied into lora_B; cut
-    to `lora.keep`, where that is given."""
-    lora = config.lora
-    alpha = lora.alpha or lora.rank
-    if lora.keep:
-        state, alpha = cut_rank(state, lora.keep, alpha / lora.rank), lora.keep
-    pairs = [
-        LowRank(
-            key.removeprefix("transformer.").removesuffix(".lora_A.weight"),
-            down.half(),
-            state[key.replace("lora_A", "lora_B")].half(),
-            alpha,
-        )
-        for key, down in state.items()
-        if key.endswith("lora_A.weight")
-    ]
-    write_adapter(path, pairs, metadata={"stage": config.stage})
-
-
-def read_adapter(path: str, config: Config) -> dict[str, Tensor]:
-    """An adapter file for :func:`load_adapter_state`, its scale taken out of alpha / rank of this run."""
-    if not Path(path).is_file():
-        raise InputError(f"The adapter {path!r} cannot be read; train SFT first or correct model.adapter.")
-    own = (config.lora.alpha or config.lora.rank) / config.lora.rank
-    state = {}
-    for pair in load_adapter(path).pairs:
-        state[f"transformer.{pair.module}.lora_A.weight"] = pair.down.float()
-        state[f"transformer.{pair.module}.lora_B.weight"] = pair.up.float() * (pair.scale / own)
-    return state

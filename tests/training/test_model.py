@@ -16,9 +16,16 @@ from contextgen_core.lora.adapter import load_adapter
 from contextgen_core.tiny import model as tiny
 from contextgen_core.tiny.autoencoder import NARROW, Taesd
 from contextgen_core.training import tasks
+from contextgen_core.training.adapter import (
+    TARGETS,
+    adapter_state,
+    cut_rank,
+    load_adapter_state,
+    read_adapter,
+    save_adapter,
+)
 from contextgen_core.training.config import from_dict
 from contextgen_core.training.latents import LatentSet, encode_scenes
-from contextgen_core.training.model import TARGETS, adapter_state, cut_rank, load_adapter_state
 from contextgen_core.training.muon import Muon, orthogonal
 from contextgen_core.training.small_world import world
 from contextgen_core.training.tasks import TransformerTask
@@ -82,7 +89,7 @@ def test_references_reach_the_loss_only_where_a_rule_reads_them(data: LatentSet)
     for rule, reads in (("official", True), ("cla", False)):
         made = task(data, kernel="batched", rule=rule)
         batch, times, noise = made.inputs(4, 0)
-        conditions = batch.conditions.clone()
+        conditions = torch.stack(list(batch.conditions))
         conditions[:, 64:] += 1.0  # the references alone
         with torch.no_grad():
             before, after = made.model(batch, times, noise)[0], made.model(_with(batch, conditions), times, noise)[0]
@@ -134,7 +141,7 @@ def test_a_saved_adapter_gives_the_same_velocity_again_and_any_loader_reads_it(
             if parameter.requires_grad:
                 parameter.zero_()
     path = tmp_path / "adapter.safetensors"
-    tasks.save_adapter(path, adapter_state(trained.network.transformer), trained.config)
+    save_adapter(path, adapter_state(trained.network.transformer), trained.config)
     read = load_adapter(path)
     assert (read.rank, read.alpha) == (4, 4)
     assert len(read.pairs) == 1 + 6 + 2 * 6
@@ -146,7 +153,7 @@ def test_a_saved_adapter_gives_the_same_velocity_again_and_any_loader_reads_it(
         assert torch.allclose(pair.delta(), change, rtol=2e-3, atol=1e-4)
         plain = file[up].float() @ file[down].float()  # as ComfyUI reads it: the file has no alpha
         assert torch.allclose(plain, change, rtol=2e-3, atol=1e-4)
-    load_adapter_state(fresh.network.transformer, tasks.read_adapter(str(path), fresh.config))
+    load_adapter_state(fresh.network.transformer, read_adapter(path, fresh.config))
     batch, times, noise = trained.inputs(9, 0)
     with torch.no_grad():
         first, second = (t.network(batch, noise, times) for t in (trained, fresh))
@@ -173,7 +180,7 @@ def test_random_weights_fit_diffusers_and_the_calm_start_predicts_nothing() -> N
 def test_dpo_starts_at_log_two_with_the_anchor_it_was_given(data: LatentSet, tmp_path: Any, autocast: bool) -> None:
     path = tmp_path / "adapter.safetensors"
     first = task(data, kernel="batched")
-    tasks.save_adapter(path, adapter_state(first.network.transformer), first.config)
+    save_adapter(path, adapter_state(first.network.transformer), first.config)
     config = from_dict(
         {
             "stage": "dpo",

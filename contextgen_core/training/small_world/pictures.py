@@ -13,7 +13,7 @@ from torch import Tensor
 from ...pictures import enlarged, square_of
 from ...tiny.autoencoder import Taesd
 from ..latents import encode_scenes
-from ..model import FlowNetwork
+from ..recipes import Network
 from ..sampling import sample_set
 from . import world
 
@@ -47,7 +47,7 @@ def reference_strip(picture: world.Picture) -> np.ndarray:
 
 
 def sample_sheet(
-    network: FlowNetwork, vae: Taesd, path: Path | None, references: bool, count: int = 6, steps: int = 10
+    network: Network, vae: Taesd, path: Path | None, references: bool, count: int = 6, steps: int = 10
 ) -> None:
     """Writes held-out scenes: composite, references, result, truth. Without a path it only takes part in sampling."""
     scenes = [world.scene(0, "test", i, "flexible" if i % 3 else "complex") for i in range(count)]
