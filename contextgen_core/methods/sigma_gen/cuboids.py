@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import InputError
 from ...layout.solid import NEAR, Camera, Solid, rotation, seen_from
+
+if TYPE_CHECKING:
+    from ...layout.layout import Layout
 
 EXPONENT = 0.6  # of the depth's grey, as in pictures that the authors made for their follow-up; 1 is plain 1 / z
 
@@ -92,6 +96,17 @@ def _depth(cuboid: Cuboid, rays: np.ndarray) -> np.ndarray:
     leaves = np.where(np.isnan(one), np.inf, np.maximum(one, other)).min(axis=-1)
     first = np.maximum(enters, NEAR)
     return np.where(leaves >= first, first, np.inf).astype(np.float32)
+
+
+def seen_solids(layout: Layout, numbers: Sequence[int]) -> tuple[dict[int, np.ndarray], np.ndarray | None]:
+    """Of the instances with these numbers that have a solid: the whole silhouette of each, bool (H, W), and the depth
+    of all of them together as grey, uint8 (H, W); None where there is none."""
+    solids = {number: solid for number in numbers if (solid := layout.instances[number].solid) is not None}
+    if not solids:
+        return {}, None
+    cuboids = [cuboid_of(solid, layout.camera) for solid in solids.values()]
+    z = depths(cuboids, layout.camera.focal * layout.width, layout.width, layout.height)
+    return dict(zip(solids, np.isfinite(z), strict=True)), grey_of(z.min(axis=0))
 
 
 def grey_of(depth: np.ndarray, exponent: float = EXPONENT) -> np.ndarray:

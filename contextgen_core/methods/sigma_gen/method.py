@@ -30,6 +30,7 @@ from .control import (
     nearest,
     order_that_shows_all,
 )
+from .cuboids import seen_solids
 
 if TYPE_CHECKING:
     from ...backbones import Backbone
@@ -97,10 +98,10 @@ class ControlOptions:
     """How the two pictures are drawn; regions are those of the boxes with a reference, in the layout's order.
 
     cell    of one identity, in pixels
-    shape   of a region without a mask: box or ellipse
+    shape   of a region without a mask: box or ellipse. That of a 3D box is its silhouette, whatever covers it
     masks   regions drawn exactly, bool (N, h, w), one for each box with a reference; an empty one leaves it to the
             shape. Another size than the canvas' is scaled to it
-    depth   uint8 (h, w), near bright, 0 = nothing
+    depth   uint8 (h, w), near bright, 0 = nothing; without it that of the layout's 3D boxes
     whole   keep the depth outside of the regions
     order   of the subjects: the layout's, or one in which all of them are visible in a plane, if there is one
     """
@@ -135,7 +136,11 @@ class SigmaGen(Method):
             raise InputError(
                 "the layout has boxes but none is bound to a reference; bind a reference to at least one box."
             )
-        drawn = [SHAPES[options.shape](layout.instances[number].box, width, height) for number in bound]
+        silhouettes, grey = seen_solids(layout, bound)
+        drawn = [
+            SHAPES[options.shape](layout.instances[number].box, width, height) if solid is None else solid
+            for number, solid in ((number, silhouettes.get(number)) for number in bound)
+        ]
         masks = _with_masks(np.stack(drawn), options.masks)
         warnings, order = [], tuple(range(len(bound)))
         if options.order == "all visible":
@@ -160,8 +165,8 @@ class SigmaGen(Method):
             raise InputError("no box with a reference has a pixel inside the picture; move one inside.")
         if len(subjects) > TRAINED:
             warnings.append(f"there are {len(subjects)} subjects; SIGMA-GEN was trained with at most {TRAINED}.")
-        depth = None if options.depth is None else nearest(options.depth, width, height)
-        if depth is not None and depth.min() == depth.max():
+        depth = grey if options.depth is None else nearest(options.depth, width, height)
+        if options.depth is not None and depth is not None and depth.min() == depth.max():
             warnings.append(f"the depth is {int(depth.min())} everywhere and says nothing about pose.")
         references = [reference for number in subjects if (reference := scene.references[number]) is not None]
         stack = identity_stack(references, options.cell)
