@@ -8,7 +8,7 @@ its argument.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from .errors import InputError
 from .layout.box import Box
 
 SELECTED = 128
+AGREEMENT = 0.02  # share of a cut-out below which a mask leaves nothing of it
+NOTHING = 0.005  # share of a picture that is as good as nothing, or all but everything
 MAX_RADIUS = 256
 
 Mask = NDArray[np.uint8]
@@ -135,6 +137,61 @@ def looks_inverted(mask: Mask) -> bool:
         return False
     edge = np.concatenate([bits[0], bits[-1], bits[1:-1, 0], bits[1:-1, -1]])
     return float(edge.mean()) >= 0.5 and 1.0 - float(edge.mean()) < 0.75 * left_out
+
+
+def doubts(mask: Mask) -> tuple[str, ...]:
+    """Full sentences on a mask that is probably not meant so: exchanged with its ground, all, or next to nothing."""
+    share = float(selected(mask).mean())
+    if looks_inverted(mask):
+        return (
+            "the mask covers the picture's border and not its middle, so subject and ground are probably exchanged: "
+            "white must mean subject, and Load Image's mask is white where the picture is transparent; change 'invert "
+            "mask'.",
+        )
+    if share > 1 - NOTHING:
+        return ("the whole picture counts as subject, so its ground comes along; cut the subject out.",)
+    if 0 < share < NOTHING:
+        return (f"only {share:.2%} of the picture count as subject; look at the mask, or change 'invert mask'.",)
+    return ()
+
+
+class Subject(NamedTuple):
+    """A subject's mask, and full sentences on what was strange about it."""
+
+    mask: Mask
+    warnings: tuple[str, ...]
+
+
+def subject_of(alpha: Mask | None, mask: Mask | None, shape: tuple[int, int]) -> Subject:
+    """The subject of a picture of ``shape`` (H, W) from its transparency, a given mask, or both: what both select.
+
+    A mask that does not go with a transparent picture, of another size or of its ground, is left out with a warning:
+    the cut-out says itself what its subject is. Raises InputError where neither tells a subject.
+    """
+    warnings: list[str] = []
+    if alpha is not None and mask is not None and alpha.min() == 255:
+        alpha = None  # opaque: it says nothing that the mask does not
+    if mask is not None and mask.shape != shape:
+        sizes = f"the mask is {mask.shape[1]} x {mask.shape[0]} and the picture {shape[1]} x {shape[0]} pixels"
+        if alpha is None:
+            raise InputError(f"{sizes}; give a mask of the picture's size.")
+        warnings.append(f"{sizes}, so the picture's own transparency is used alone; pull the mask's wire.")
+        mask = None
+    if alpha is not None and mask is not None:
+        both = np.minimum(alpha, mask)
+        if selected(both).sum() < AGREEMENT * selected(alpha).sum():
+            warnings.append(
+                "the mask selects what is transparent in the picture, so the picture's own transparency is used alone; "
+                "pull the mask's wire, a cut-out needs none (or change 'invert mask')."
+            )
+            mask = None
+    given = [part for part in (alpha, mask) if part is not None]
+    if not given:
+        raise InputError(
+            "the picture has neither transparency nor a mask, so its subject is unknown; put ContextGen Cutout behind "
+            "Load Image and connect its cut-out to image, or give a mask."
+        )
+    return Subject(np.ascontiguousarray(np.minimum.reduce(given)), tuple(warnings))
 
 
 def flood_subject(pixels: NDArray[np.uint8], tolerance: float) -> Mask:

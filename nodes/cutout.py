@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -23,9 +22,8 @@ from .sockets import (
     preview,
     schema,
     to_image,
+    warned,
 )
-
-log = logging.getLogger("contextgen")
 
 CHOICES = ["best", "1", "2", "3"]
 
@@ -100,14 +98,12 @@ class ContextGenCutout(io.ComfyNode):
         cleaning = core.Cleaning(fill_holes, largest_part, grow, feather)
         choice = 0 if mask_choice == "best" else int(mask_choice)
         made = [cut(request, source, sam_model, choice, cleaning, tolerance) for request in asked]
-        for one in made:
-            for warning in one.warnings:
-                log.warning("%s: %s", NODE, warning)
         pictures = torch.cat([to_image(picture) for picture in core.rgba(made)])
         frames = [[box_entry(one.box)] for one in made]
         ui = {
             "images": [preview(cutout(one.pixels, one.mask)) for one in made],
             "contextgen_cutout": [for_editor(made)],
+            **warned(NODE, [warning for one in made for warning in one.warnings]),
         }
         return io.NodeOutput(pictures, pictures[..., 3].clone(), frames, min(one.quality for one in made), ui=ui)
 

@@ -13,6 +13,7 @@ from PIL import Image
 from ..contextgen_core.cutout import cutout as core
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.layout.foreign_boxes import boxes_from_any
+from ..contextgen_core.masks import subject_of
 from . import sam_model as sams
 from .sockets import FORMS, colours_and_alpha, mask_at, naming, preview
 
@@ -67,7 +68,7 @@ def _mask_of(masks: torch.Tensor | None, number: int, position: int, boxes: int,
     if masks is None:
         return None
     mask = mask_at(masks, position if boxes and masks.ndim == 3 and len(masks) == boxes else number)
-    return 255 - mask if invert else mask
+    return 255 - mask if mask is not None and invert else mask
 
 
 def cut(
@@ -112,12 +113,14 @@ def _cut(
         with naming(NODE, "image"):
             return core.plain(request.pixels, tolerance, cleaning)
     with naming(NODE, "subject_mask"):
-        given = [mask for mask in (request.mask, request.alpha) if mask is not None]
-        if not given:
+        if request.mask is None and request.alpha is None:
             raise InputError(
-                "no mask is connected and the picture has no alpha; connect one, or choose another source."
+                "no mask arrives and the picture has no transparency; connect a mask, or choose another source."
             )
-        return core.finish(request.pixels, np.minimum.reduce(given), cleaning)
+        height, width = request.pixels.shape[:2]
+        subject = subject_of(request.alpha, request.mask, (height, width))
+        made = core.finish(request.pixels, subject.mask, cleaning)
+        return replace(made, warnings=(*subject.warnings, *made.warnings))
 
 
 def for_editor(made: list[core.Cutout]) -> dict[str, Any]:

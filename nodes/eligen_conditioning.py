@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -15,9 +14,7 @@ from ..contextgen_core.methods.eligen.method import ELIGEN, TEXT_TOKENS, EliGenO
 from . import host
 from .eligen_text import encode_phrases, padded
 from .pictures import empty_latent
-from .sockets import LayoutType, chosen, naming, schema, to_bytes
-
-log = logging.getLogger("contextgen")
+from .sockets import LayoutType, chosen, naming, schema, to_bytes, warned
 
 NODE = ELIGEN.source
 PHRASES = LABELS, PROMPT = "labels", "prompt"
@@ -58,10 +55,9 @@ class EliGenConditioning(io.ComfyNode):
             return io.NodeOutput(conditioning, latent)
         with naming(NODE, "layout"):
             prepared = prepare(layout, ELIGEN.name, EliGenOptions(_masks(layout, masks)))
-        for warning in prepared.warnings:
-            log.warning("%s: %s", NODE, warning)
+        told = warned(NODE, prepared.warnings)
         if not prepared.phrases:
-            return io.NodeOutput(conditioning, latent)
+            return io.NodeOutput(conditioning, latent, ui=told)
         bound: list[Any] = []
         clip = padded(NODE, clip, text_tokens)
         for embedding, values in conditioning:
@@ -72,7 +68,7 @@ class EliGenConditioning(io.ComfyNode):
             plan = prepared.plan.with_lengths([vector.shape[1] for vector in vectors])
             joined = {"phrases": torch.cat(vectors, dim=1)}
             bound += host.attach([[embedding, values]], ELIGEN, plan, [], joined)
-        return io.NodeOutput(bound, latent)
+        return io.NodeOutput(bound, latent, ui=told)
 
 
 def _masks(scene: Scene, masks: torch.Tensor | None) -> dict[int, Any]:

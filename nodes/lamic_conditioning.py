@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import comfy.latent_formats
@@ -17,9 +16,7 @@ from ..contextgen_core.methods.lamic.regions import giving_way_to_the_front, way
 from ..contextgen_core.methods.lamic.text import OFFICIAL, SPANS, segment_counts
 from . import host
 from .pictures import empty_latent, encode_pictures
-from .sockets import LayoutType, chosen, naming, schema, to_bytes
-
-log = logging.getLogger("contextgen")
+from .sockets import LayoutType, chosen, naming, schema, to_bytes, warned
 
 NODE = LAMIC.source
 OVERLAPS = SHARED, FRONT, LISTED = "shared", "front", "listed"
@@ -88,11 +85,11 @@ class LAMICConditioning(io.ComfyNode):
         )
         with naming(NODE, "gives_way" if overlap == LISTED else "layout"):
             prepared = prepare(layout, LAMIC.name, options)
-        for warning in prepared.warnings:
-            log.warning("%s: %s", NODE, warning)
+        told = warned(NODE, prepared.warnings)
         latents = encode_pictures(NODE, vae, prepared.pictures)
         latents = [_enhanced(one, gain) for one, gain in zip(latents, prepared.gains, strict=True)]
-        return io.NodeOutput(host.attach(conditioning, LAMIC, prepared.plan, latents), latent, "".join(texts))
+        bound = host.attach(conditioning, LAMIC, prepared.plan, latents)
+        return io.NodeOutput(bound, latent, "".join(texts), ui=told)
 
 
 # --- text -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from comfy_api.latest import io
 from PIL import Image
 
-from ..contextgen_core.composite.compose import FITS, ORDERS, Scene, compose
+from ..contextgen_core.composite.compose import FITS, LEAVE_OUT, MISSING, ORDERS, Scene, compose
 from ..contextgen_core.composite.references import Reference
 from ..contextgen_core.layout.layout import MAX_CANVAS, MIN_CANVAS, Instance, LabelledBox, Layout, boxes_from_any
 from ..contextgen_core.layout.tokens import TOKEN
@@ -31,9 +30,8 @@ from .sockets import (
     schema,
     to_bytes,
     to_image,
+    warned,
 )
-
-log = logging.getLogger("contextgen")
 
 NODE = "LayoutComposer"
 POLICIES = SEED, FOLLOW = "seed once", "follow upstream"
@@ -57,6 +55,7 @@ class LayoutComposer(io.ComfyNode):
                 io.Combo.Input("fit", options=list(FITS), default=FITS[0], optional=True),
                 io.Combo.Input("order", options=list(ORDERS), default=ORDERS[0], optional=True),
                 io.Image.Input("layout_image", optional=True),
+                io.Combo.Input("missing", options=list(MISSING), default=LEAVE_OUT, optional=True),
             ],
             outputs=[
                 LayoutType.Output("layout_out"),
@@ -64,6 +63,8 @@ class LayoutComposer(io.ComfyNode):
                 BoundingBox.Output("boxes_out"),
                 io.Mask.Output("masks"),
                 io.Mask.Output("all_boxes"),
+                io.Int.Output("width_out"),
+                io.Int.Output("height_out"),
             ],
         )
 
@@ -80,9 +81,12 @@ class LayoutComposer(io.ComfyNode):
         fit: str = FITS[0],
         order: str = ORDERS[0],
         layout_image: torch.Tensor | None = None,
+        missing: str = LEAVE_OUT,
     ) -> io.NodeOutput:
         chosen(NODE, "boxes_format", boxes_format, list(FORMS))
         chosen(NODE, "boxes_policy", boxes_policy, POLICIES)
+        chosen(NODE, "missing", missing, MISSING)
+        warnings = _size_warnings(width, height)
         width, height = _sides(width, height)
         with naming(NODE, "layout"):
             made = Layout.from_json(layout, width, height).scaled_to(width, height)
@@ -91,27 +95,28 @@ class LayoutComposer(io.ComfyNode):
             made = _merged(made, found, boxes_policy, references or ())
         own = None if layout_image is None else to_bytes(layout_image[0])
         with naming(NODE, "layout"):
-            scene = compose(made, references or (), fit, order, own)
-        for warning in scene.warnings:
-            log.warning("%s: %s", NODE, warning)
+            scene = compose(made, references or (), fit, order, own, missing)
         masks = _masks(made)
         every = masks.amax(dim=0, keepdim=True)
-        shown = _shown(scene, references or ())
-        return io.NodeOutput(scene, to_image(scene.composite), _boxes(made), masks, every, ui=shown)
+        shown = _shown(made, scene, references or ()) | warned(NODE, [*warnings, *scene.warnings])
+        return io.NodeOutput(
+            scene, to_image(scene.composite), _boxes(made), masks, every, made.width, made.height, ui=shown
+        )
 
 
 def _sides(width: int, height: int) -> tuple[int, int]:
     """Both sides as multiples of 16, the nearest ones (half goes up)."""
-    sides = tuple(max(MIN_CANVAS, (side + TOKEN // 2) // TOKEN * TOKEN) for side in (width, height))
-    if sides != (width, height):
-        log.warning(
-            "%s: %d x %d is no multiple of 16, the picture will be %d x %d and the boxes are scaled to it.",
-            NODE,
-            width,
-            height,
-            *sides,
-        )
-    return sides[0], sides[1]
+    wide, high = (max(MIN_CANVAS, (side + TOKEN // 2) // TOKEN * TOKEN) for side in (width, height))
+    return wide, high
+
+
+def _size_warnings(width: int, height: int) -> list[str]:
+    wide, high = _sides(width, height)
+    if (wide, high) == (width, height):
+        return []
+    return [
+        f"{width} x {height} is no multiple of 16, the picture will be {wide} x {high} and the boxes are scaled to it."
+    ]
 
 
 def _merged(layout: Layout, boxes: Sequence[LabelledBox], policy: str, references: Sequence[Reference]) -> Layout:
@@ -152,7 +157,7 @@ def _masks(layout: Layout) -> torch.Tensor:
     return masks
 
 
-def _shown(scene: Scene, references: Sequence[Reference]) -> dict[str, Any]:
+def _shown(layout: Layout, scene: Scene, references: Sequence[Reference]) -> dict[str, Any]:
     """What the editor and the node show after a run."""
     thumbnails = []
     for reference in references:
@@ -160,8 +165,7 @@ def _shown(scene: Scene, references: Sequence[Reference]) -> dict[str, Any]:
         width, height = reference.size
         thumbnails.append({"name": reference.name, "image": preview(picture), "width": width, "height": height})
     return {
-        "contextgen_layout": [scene.layout.to_json()],
+        "contextgen_layout": [layout.to_json()],
         "contextgen_references": thumbnails,
         "images": [preview(Image.fromarray(np.ascontiguousarray(scene.composite)))],
-        "contextgen_warnings": list(scene.warnings),
     }

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import torch
 from comfy_api.latest import io
 
 from ..contextgen_core.composite.references import Reference
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.masks import looks_inverted
-from .sockets import References, colours_and_alpha, cutout, mask_at, naming, preview, schema, window
-
-log = logging.getLogger("contextgen")
+from ..contextgen_core.input.checks import shorten
+from ..contextgen_core.masks import Subject, doubts, subject_of
+from .sockets import References, colours_and_alpha, cutout, mask_at, naming, preview, schema, warned, window
 
 NODE = "ReferenceBundle"
 MAX_REFERENCES = 64
-_NO_ALPHA_SIDE = 64  # Load Image's mask for a picture without transparency is 64 x 64 zeros
 
 
 class ReferenceBundle(io.ComfyNode):
@@ -27,7 +23,7 @@ class ReferenceBundle(io.ComfyNode):
             node_id=NODE,
             search_aliases=["multi reference", "identity", "subject", "kontext", "reference image", "contextgen"],
             inputs=[
-                io.Image.Input("image"),
+                io.Image.Input("image", optional=True),
                 io.Mask.Input("subject_mask", optional=True),
                 io.String.Input("name", optional=True, default=""),
                 io.Int.Input("size", optional=True, default=0, min=0, max=16384, step=16),
@@ -43,7 +39,7 @@ class ReferenceBundle(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        image: torch.Tensor,
+        image: torch.Tensor | None = None,
         subject_mask: torch.Tensor | None = None,
         name: str = "",
         size: int = 0,
@@ -55,6 +51,9 @@ class ReferenceBundle(io.ComfyNode):
         invert_mask: bool = False,
     ) -> io.NodeOutput:
         bundle = list(references or ())
+        if image is None:  # Load Image is muted or bypassed: the other references stay
+            missing = f"no picture arrives for reference {shorten(name)}, so it is left out; connect one to image."
+            return io.NodeOutput(tuple(bundle), ui=warned(NODE, [missing]))
         with naming(NODE, "image"):
             if len(bundle) + len(image) > MAX_REFERENCES:
                 raise InputError(
@@ -65,50 +64,29 @@ class ReferenceBundle(io.ComfyNode):
             subjects = [
                 _subject(picture, _mask_of(subject_mask, number, invert_mask)) for number, picture in enumerate(image)
             ]
+        warnings = []
         names = _names(name.strip(), len(subjects), [reference.name for reference in bundle])
-        for (pixels, mask), own_name in zip(subjects, names, strict=True):
+        for (pixels, subject), own_name in zip(subjects, names, strict=True):
             with naming(NODE, "subject_mask" if subject_mask is not None else "image"):
-                made = Reference(own_name, pixels, mask, size, strength, start_percent, end_percent, crop)
-            if looks_inverted(mask):
-                log.warning(
-                    "%s: the mask of %r covers the border of the picture and not its middle, so it may be inverted; "
-                    "white must mean subject (Load Image's mask needs 'invert mask').",
-                    NODE,
-                    own_name,
-                )
+                made = Reference(own_name, pixels, subject.mask, size, strength, start_percent, end_percent, crop)
+            remarks = (*subject.warnings, *doubts(subject.mask))
+            warnings += [f"reference {shorten(own_name)}: {remark}" for remark in remarks]
             bundle.append(made)
-        shown = [preview(cutout(pixels, mask)) for pixels, mask in subjects]
-        return io.NodeOutput(tuple(bundle), ui={"images": shown})
+        shown = [preview(cutout(pixels, subject.mask)) for pixels, subject in subjects]
+        return io.NodeOutput(tuple(bundle), ui={"images": shown, **warned(NODE, warnings)})
 
 
 def _mask_of(masks: torch.Tensor | None, number: int, invert: bool) -> np.ndarray | None:
     """The uint8 (H, W) mask of one picture of the batch; a single mask serves all pictures."""
-    if masks is None:
-        return None
-    mask = mask_at(masks, number)
-    if mask.shape == (_NO_ALPHA_SIDE, _NO_ALPHA_SIDE) and not mask.any():
-        raise InputError(
-            "the mask is empty, because the picture in Load Image has no transparency; give a cut-out with a "
-            "transparent background, or make a mask (ContextGen Cutout)."
-        )
-    return 255 - mask if invert else mask
+    mask = None if masks is None else mask_at(masks, number)
+    return 255 - mask if mask is not None and invert else mask
 
 
-def _subject(picture: torch.Tensor, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, C) floats and a mask -> uint8 (H, W, 3) and uint8 (H, W)."""
+def _subject(picture: torch.Tensor, mask: np.ndarray | None) -> tuple[np.ndarray, Subject]:
+    """(H, W, C) floats and a mask -> uint8 (H, W, 3) and the subject in it."""
     colours, alpha = colours_and_alpha(picture)
-    if alpha is None and mask is None:
-        raise InputError(
-            "the picture has neither a mask nor transparency, so its subject is unknown; connect a subject mask "
-            "(ContextGen Cutout makes one), or an RGBA cut-out."
-        )
-    if mask is not None and mask.shape != colours.shape[:2]:
-        raise InputError(
-            f"the mask is {mask.shape[1]} x {mask.shape[0]} and the picture {colours.shape[1]} x {colours.shape[0]} "
-            "pixels; give a mask of the picture's size."
-        )
-    selected = [part for part in (alpha, mask) if part is not None]
-    return colours, np.ascontiguousarray(np.minimum.reduce(selected))
+    height, width = colours.shape[:2]
+    return colours, subject_of(alpha, mask, (height, width))
 
 
 def _names(name: str, count: int, taken: list[str]) -> list[str]:

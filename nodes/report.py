@@ -66,6 +66,8 @@ class ContextGenReport(io.ComfyNode):
         lines = [text for _, text in parts] if len(parts) == 1 else [f"{label}\n{text}" for label, text in parts]
         if lines:
             lines.append("\n".join(_notes(model is None or bool(on_model), conditioning)))
+        if model is not None and (doubt := host.shift_doubt(model, layout.layout.width, layout.layout.height)):
+            lines.append(f"warning: {doubt}")
         report = "\n\n".join(part for part in (*lines, phrases or "") if part).strip()
         overlay = draw_layout(layout)
         ui = {"images": [preview(Image.fromarray(overlay))], "text": [report]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -21,6 +22,8 @@ from ..contextgen_core.input.checks import finite_number
 from ..contextgen_core.layout.box import Box
 from ..contextgen_core.layout.foreign_boxes import BoxFormat
 
+log = logging.getLogger("contextgen")
+
 CATEGORY = "ContextGen"
 
 References = io.Custom("CONTEXTGEN_REFERENCES")  # tuple[Reference, ...]
@@ -30,6 +33,7 @@ BoundingBox = io.Custom("BOUNDING_BOX")  # the host's own: one list of {x, y, wi
 FORMS: dict[str, BoxFormat | None] = {"auto": None, "xywh": "xywh", "xyxy": "xyxy"}  # of bare rows
 BOX_TYPES = [io.Custom(name) for name in ("BOUNDING_BOX", "BOUNDING_BOXES", "BBOX", "SEGS", "JSON", "ARRAY", "STRING")]
 
+_NO_ALPHA_SIDE = 64  # Load Image's mask for a picture without transparency is 64 x 64 zeros
 _SCHEMA_FIELDS = {field.name for field in fields(io.Schema)}
 _WORDS = json.loads((Path(__file__).parents[1] / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
 
@@ -121,13 +125,17 @@ def colours_and_alpha(picture: torch.Tensor) -> tuple[np.ndarray, np.ndarray | N
     return np.ascontiguousarray(colours), pixels[..., 3] if pixels.shape[-1] == 4 else None
 
 
-def mask_at(masks: torch.Tensor, number: int) -> np.ndarray:
-    """One mask of a batch, uint8 (H, W); a single mask serves all pictures. Raises InputError where there is none."""
+def mask_at(masks: torch.Tensor, number: int) -> np.ndarray | None:
+    """One mask of a batch, uint8 (H, W); a single mask serves all pictures. Raises InputError where there is none.
+
+    None for the empty mask that Load Image gives for a picture without transparency: it says nothing.
+    """
     if masks.ndim == 2:
         masks = masks[None]
     if len(masks) != 1 and number >= len(masks):
         raise InputError(f"there are {len(masks)} masks for more pictures; give one mask, or one for each picture.")
-    return to_bytes(masks[0 if len(masks) == 1 else number])
+    mask = to_bytes(masks[0 if len(masks) == 1 else number])
+    return None if mask.shape == (_NO_ALPHA_SIDE, _NO_ALPHA_SIDE) and not mask.any() else mask
 
 
 def box_entry(box: Box, label: str = "") -> dict[str, Any]:
@@ -135,6 +143,16 @@ def box_entry(box: Box, label: str = "") -> dict[str, Any]:
     x, y = round(box.x1), round(box.y1)
     size = {"width": max(1, round(box.x2) - x), "height": max(1, round(box.y2) - y)}
     return {"x": x, "y": y, **size, **({"label": label} if label else {})}
+
+
+# --- warnings -------------------------------------------------------------------------------------------------------
+
+
+def warned(node: str, warnings: Sequence[str]) -> dict[str, list[str]]:
+    """Logs full sentences, and gives the entry of a node's ``ui`` by which the frontend shows them on the node."""
+    for warning in warnings:
+        log.warning("%s: %s", node, warning)
+    return {"contextgen_warnings": list(warnings)}
 
 
 # --- previews -------------------------------------------------------------------------------------------------------

@@ -16,9 +16,10 @@ from .ordering import Patch, overlap_order
 from .placement import Cutout, paste_rect, placed
 from .references import GREY, Reference
 
-__all__ = ["FITS", "ORDERS", "Scene", "compose", "paste_rect"]
+__all__ = ["FITS", "MISSING", "ORDERS", "Scene", "compose", "paste_rect"]
 
 ORDERS = ("drawn", "automatic")
+MISSING = LEAVE_OUT, ERROR = "leave out", "error"
 CUT_OFF_WARNING = 0.1  # share of a subject beyond the canvas from which on it is worth a sentence
 MOSTLY_HIDDEN = 0.05
 
@@ -52,21 +53,28 @@ def compose(
     fit: str = "instance",
     order: str = "drawn",
     own_composite: np.ndarray | None = None,
+    missing: str = ERROR,
 ) -> Scene:
     """Bind references to boxes and paint the composite.
 
     fit: how a subject fills its box, see placement. order: "drawn" keeps the layout's order, "automatic" puts
         the larger and the more overlapped below. A reference may be bound to several boxes.
     own_composite: uint8 (h, w, 3 or 4), used instead, resized to the canvas, grey where its alpha is empty.
-    Raises InputError for an unknown fit or order and for a reference that is not in the bundle.
+    missing: "leave out" hides the boxes of references that are not in the bundle, with a warning.
+    Raises InputError for an unknown fit, order or missing, and for a reference that is missing (unless left out).
     """
     if fit not in FITS:
         raise InputError(f"the fit is {shorten(fit)}; choose one of {', '.join(FITS)}.")
     if order not in ORDERS:
         raise InputError(f"the order is {shorten(order)}; choose one of {', '.join(ORDERS)}.")
+    if missing not in MISSING:
+        raise InputError(f"missing is {shorten(missing)}; choose one of {', '.join(MISSING)}.")
+    absent: list[str] = []
+    if missing == LEAVE_OUT and references:
+        layout, absent = _without_missing(layout, references)
     layout = _without_hidden_words(layout)
     bound = _bound(layout, references)
-    warnings = [*_box_warnings(layout), *_unused_warnings(layout, references, bound)]
+    warnings = [*absent, *_box_warnings(layout), *_unused_warnings(layout, references, bound)]
     bound = tuple(map(_strengthened, layout.instances, bound))
     drawn = tuple(index for index, reference in enumerate(bound) if reference is not None)
     if own_composite is not None:
@@ -90,6 +98,20 @@ def compose(
 
 
 # --- binding --------------------------------------------------------------------------------------
+
+
+def _without_missing(layout: Layout, references: Sequence[Reference]) -> tuple[Layout, list[str]]:
+    """The layout with the boxes hidden whose reference is not there, and a sentence on each."""
+    instances, absent = [], []
+    for position, instance in enumerate(layout.instances, 1):
+        try:
+            if instance.reference is not None and not instance.hidden:
+                _found(instance, box_name(position, instance.id), references)
+        except InputError as error:
+            absent.append(f"{error.message} It is left out.")
+            instance = replace(instance, hidden=True)
+        instances.append(instance)
+    return replace(layout, instances=tuple(instances)), absent
 
 
 def _without_hidden_words(layout: Layout) -> Layout:

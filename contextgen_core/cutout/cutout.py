@@ -218,30 +218,23 @@ def fit_mask(mask: masks.Mask, width: int, height: int) -> masks.Mask:
     if abs(columns * height - rows * width) > max(columns + rows, width + height):
         raise InputError(
             f"the mask is {columns} x {rows} pixels, the picture {width} x {height}; connect the mask that belongs to "
-            "this picture (LoadImage gives an empty 64 x 64 mask for a picture without transparency)."
+            "this picture."
         )
     return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.BILINEAR), dtype=np.uint8).copy()
 
 
 def finish(pixels: Pixels, mask: masks.Mask, cleaning: Cleaning, quality: float = 1.0) -> Cutout:
-    """Clean the mask and measure it. Raises InputError where nothing is left; warns where the mask looks
-    inverted."""
+    """Clean the mask and measure it. Raises InputError where nothing is left; warns where the mask is
+    probably not meant so."""
     if not masks.selected(mask).any():
         raise InputError(
             "the mask selects nothing (1 = subject); use another mask, or choose another source for the cut-out."
-        )
-    warnings = ()
-    if masks.looks_inverted(mask):
-        warnings = (
-            "The mask selects the picture's edge and leaves out its inside, so it probably marks the background: "
-            "LoadImage gives 1 = transparent, this node reads 1 = subject. Put InvertMask in between, or turn on "
-            "invert.",
         )
     cleaned = cleaning(mask)
     box = masks.tight_box(cleaned)
     if box is None:
         raise InputError(f"nothing is left of the mask after grow = {cleaning.grow}; shrink it less.")
-    return Cutout(pixels, cleaned, box, quality, warnings)
+    return Cutout(pixels, cleaned, box, quality, masks.doubts(mask))
 
 
 def brushed(cutout: Cutout, strokes: Sequence[Stroke]) -> Cutout:

@@ -82,12 +82,12 @@ MAX_ROWS = 128
 def _bars(image: Scored) -> list[_Bar]:
     bars = []
     for number, one in enumerate(image.instances, 1):
-        label = (one.label or "instance")[:22]
+        name = f"box {number} {one.label[:22]}".rstrip()
         if one.iou is not None:
             colour = BLUE if one.success else RED
-            bars.append(_Bar(f"{number} {label}: IoU" + ("" if one.success else ", failed"), one.iou, colour))
+            bars.append(_Bar(f"{name}: IoU" + ("" if one.success else ", failed"), one.iou, colour))
         if one.identity is not None:
-            bars.append(_Bar(f"{number} {label}: identity", max(0.0, one.identity), ORANGE))
+            bars.append(_Bar(f"{name}: identity", max(0.0, one.identity), ORANGE))
     return bars
 
 

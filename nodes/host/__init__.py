@@ -15,6 +15,7 @@ from .conditioning import attach, plan_of
 from .families import Family, family_of
 from .install import Probe, install, methods_of, settings_of, watched
 from .models import build_flux, build_sd3
+from .sizes import expect_side, shift_doubt
 
 __all__ = [
     "Family",
@@ -22,10 +23,12 @@ __all__ = [
     "attach",
     "build_flux",
     "build_sd3",
+    "expect_side",
     "family_of",
     "install",
     "methods_of",
     "plan_of",
     "settings_of",
+    "shift_doubt",
     "watched",
 ]

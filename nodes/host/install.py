@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +18,10 @@ from .call import MEMO, Call, Options, begin
 from .conditioning import PLAN, plans_of, take
 from .families import family_of, family_of_transformer
 from .memory import prepare_sampling
+from .sizes import shift_doubt
 from .weights import modules_of, set_modules
+
+log = logging.getLogger("contextgen")
 
 KEY = "contextgen"
 MOMENTS_KEY = "contextgen_moments"  # in transformer_options: what of the place in the run matters, by method's name
@@ -105,6 +109,9 @@ def _outer_sample(installed: Installed, executor: Any, noise: torch.Tensor, *arg
             for method, plan in plans:
                 _check_model(guider.model_patcher, installed, method, plan)
             _check_cond(plans, cond, noise)
+    sized = any(plans_of(cond) for conds in guider.conds.values() for cond in conds)
+    if sized and (doubt := shift_doubt(guider.model_patcher, noise.shape[-1] * 8, noise.shape[-2] * 8)):
+        log.warning("%s", doubt)
     return executor(noise, *args, **kwargs)
 
 

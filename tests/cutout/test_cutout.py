@@ -138,7 +138,7 @@ def test_an_inverted_mask_is_named():
     pixels = np.zeros((40, 40, 3), np.uint8)
     mask = np.full((40, 40), 255, np.uint8)
     mask[10:30, 10:30] = 0
-    assert "InvertMask" in finish(pixels, mask, Cleaning(fill_holes=False)).warnings[0]
+    assert "invert mask" in finish(pixels, mask, Cleaning(fill_holes=False)).warnings[0]
     assert finish(pixels, 255 - mask, Cleaning()).warnings == ()
 
 

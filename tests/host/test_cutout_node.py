@@ -131,7 +131,8 @@ def test_an_inverted_mask_is_named_in_the_log_and_for_the_editor(node, caplog):
     mask[:, 20:70, 30:90] = 0
     with caplog.at_level(logging.WARNING, "contextgen"):
         result = node.ContextGenCutout.execute(image(), subject_mask=mask, fill_holes=False)
-    assert "InvertMask" in caplog.text and "InvertMask" in result.ui["contextgen_cutout"][0]["warnings"][0]
+    (said,) = result.ui["contextgen_cutout"][0]["warnings"]
+    assert "exchanged" in said and said in caplog.text and result.ui["contextgen_warnings"] == [said]
 
 
 def test_the_editor_is_told_where_picture_and_mask_lie(node, checkpoint):
@@ -155,8 +156,8 @@ def test_the_editor_is_told_where_picture_and_mask_lie(node, checkpoint):
         ({"prompts": "["}, "ContextGenCutout, prompts: the field of clicks is"),
         ({"prompts": '{"points": [{"x": 1, "y": 2}]}'}, "no model to use them"),
         ({"boxes": [(1, 2, 3, 4)]}, "ContextGenCutout, boxes: box 1"),
-        ({"subject_mask": torch.zeros(1, 64, 64)}, "ContextGenCutout, subject_mask: the mask is 64 x 64"),
-        ({"source": "mask or alpha"}, "no mask is connected"),
+        ({"subject_mask": torch.ones(1, 64, 64)}, "ContextGenCutout, subject_mask: the mask is 64 x 64"),
+        ({"source": "mask or alpha"}, "no mask arrives"),
     ],
 )
 def test_mistakes_are_named(node, checkpoint, values, says):

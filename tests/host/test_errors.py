@@ -142,7 +142,7 @@ NESTED = "[" * 60 + "]" * 60
 CASES: dict[str, tuple[Prompt, str, str]] = {
     # name: (prompt, start of the sentence, a word of it)
     "no references": (graph(text(box())), "LayoutComposer, layout", "connect"),
-    "no mask and no alpha": (own_picture(), "ReferenceBundle, subject_mask", "neither a mask nor transparency"),
+    "no mask and no alpha": (own_picture(), "ReferenceBundle, subject_mask", "neither transparency nor a mask"),
     "empty mask": (with_mask(0.0, 48), "ReferenceBundle, subject_mask", "48"),
     "empty mask of the right size": (
         {
@@ -165,7 +165,7 @@ CASES: dict[str, tuple[Prompt, str, str]] = {
     "deep nesting": (graph(text(box(), editor=json.loads(NESTED))), "LayoutComposer, layout", "deep"),
     "duplicate ids": (graph(text(box(), box())), "LayoutComposer, layout", "same id"),
     "wrong types": (graph(text(box(x="left"))), "LayoutComposer, layout", "'left'"),
-    "missing reference": (graph(text(box(ref="dog"))), "LayoutComposer, layout", "'dog'"),
+    "missing reference": (graph(text(box(ref="dog")), layout={"missing": "error"}), "LayoutComposer, layout", "'dog'"),
     "boxes without references": (graph(text(box(ref=None))), "ContextGenConditioning, layout", "bind"),
     "duplicate reference name": (
         graph(

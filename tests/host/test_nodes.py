@@ -145,12 +145,46 @@ def test_alpha_mask_and_inverted_mask_agree(pack_nodes: Nodes) -> None:
     assert by_mask[32, 32] == 255 and by_mask[0, 0] == 0
 
 
-def test_an_inverted_mask_is_noticed(pack_nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
+def remarks(out: Any) -> str:
+    """The warnings that the frontend shows on the node."""
+    return "\n".join(out.ui["contextgen_warnings"])
+
+
+def test_an_inverted_mask_is_noticed_on_the_node(pack_nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
+    node, (picture, mask) = pack_nodes["ReferenceBundle"], disc()
     with caplog.at_level(logging.WARNING, logger="contextgen"):
-        bundle(pack_nodes)
+        assert remarks(node.execute(image=picture, subject_mask=mask)) == ""
         assert not caplog.records
-        bundle(pack_nodes, subject_mask=1 - disc()[1])
-    assert "inverted" in caplog.text
+        said = remarks(node.execute(image=picture, subject_mask=1 - mask, name="cup"))
+    assert said.startswith("reference 'cup': ") and "exchanged" in said and said in caplog.text
+    assert "whole picture" in remarks(node.execute(image=picture, subject_mask=torch.ones_like(mask)))
+    speck = torch.zeros_like(mask)
+    speck[0, 5, 5:7] = 1
+    assert "0.05%" in remarks(node.execute(image=picture, subject_mask=speck))
+
+
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize("kind", ["none", "same", "opposite", "empty of Load Image", "another size"])
+def test_a_cut_out_stays_what_it_is_beside_any_mask(pack_nodes: Nodes, kind: str, invert: bool) -> None:
+    """Swapping a reference: ContextGen Cutout's cut-out goes to image, the old wire of the mask is still there."""
+    picture, mask = disc(channels=4)
+    masks = {
+        "none": None,
+        "same": mask,
+        "opposite": 1 - mask,
+        "empty of Load Image": torch.zeros(1, 64, 64),
+        "another size": torch.ones(1, 48, 40),
+    }
+    out = pack_nodes["ReferenceBundle"].execute(image=picture, subject_mask=masks[kind], invert_mask=invert)
+    assert (out.args[0][0].mask == (mask[0] * 255).numpy()).all()
+    contradicts = (kind, invert) in (("same", True), ("opposite", False)) or kind == "another size"
+    assert ("pull the mask's wire" in remarks(out)) == contradicts
+
+
+def test_a_reference_without_a_picture_leaves_the_others(pack_nodes: Nodes) -> None:
+    first = bundle(pack_nodes, name="Anna")
+    out = pack_nodes["ReferenceBundle"].execute(name="Ben", references=first)
+    assert out.args[0] == first and "'Ben'" in remarks(out)
 
 
 # --- layout ---------------------------------------------------------------------------------------------------------
@@ -168,7 +202,8 @@ def composed(nodes: Nodes, layout: str = "", **inputs: Any) -> Any:
 
 def test_layout_outputs(pack_nodes: Nodes) -> None:
     out = composed(pack_nodes, boxes({"ref": "disc"}, {"x": 80, "w": 32, "label": "tree"}))
-    scene, composite, found, masks, every = out.args
+    scene, composite, found, masks, every, *sides = out.args
+    assert sides == [128, 128]
     assert composite.shape == (1, 128, 128, 3)
     assert found == [
         [
@@ -208,10 +243,48 @@ def test_own_composite_replaces_the_painted_one(pack_nodes: Nodes) -> None:
     assert (out.args[1] - own).abs().max() <= 0.5 / 255 + 1e-6
 
 
+def test_the_rounded_sides_come_out_and_are_said_on_the_node(pack_nodes: Nodes) -> None:
+    out = composed(pack_nodes, boxes({"ref": "disc"}), width=120, height=136)
+    assert out.args[5:] == (128, 144) and "128 x 144" in remarks(out)
+
+
+def test_a_box_whose_reference_is_missing_is_left_out(pack_nodes: Nodes) -> None:
+    layout = boxes({"ref": "disc"}, {"ref": "gone", "label": "a cup", "x": 40})
+    out = composed(pack_nodes, layout)
+    scene = out.args[0]
+    assert [reference is not None for reference in scene.references] == [True, False]
+    assert scene.layout.instances[1].hidden and scene.layout.instances[1].label == ""
+    assert "box 2" in remarks(out) and "left out" in remarks(out)
+    assert json.loads(out.ui["contextgen_layout"][0]) == json.loads(
+        composed(pack_nodes, layout).ui["contextgen_layout"][0]
+    )
+    assert "hidden" not in out.ui["contextgen_layout"][0], "the editor keeps its own boxes"
+    with pytest.raises(InputError, match="'gone'"):
+        composed(pack_nodes, layout, missing="error")
+
+
 def test_an_empty_layout_has_one_empty_mask(pack_nodes: Nodes) -> None:
-    scene, composite, found, masks, _ = composed(pack_nodes, "").args
+    scene, composite, found, masks = composed(pack_nodes, "").args[:4]
     assert found == [[]] and masks.shape == (1, 128, 128) and not masks.any()
     assert (composite == 128 / 255).all() and not scene.layout.instances
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("side", "fits"), [(128, True), (768, False)])
+def test_a_sampling_shift_of_another_size_is_said(pack_nodes: Nodes, side: int, fits: bool) -> None:
+    from comfy_extras.nodes_model_advanced import ModelSamplingFlux
+
+    model = pack_nodes["ContextGenTinyModel"].execute().args[0]
+    scene = composed(pack_nodes, boxes({"ref": "disc"})).args[0]
+    (shifted,) = ModelSamplingFlux().patch(model, 1.15, 0.5, side, side)
+    doubt = host.shift_doubt(shifted, 128, 128)
+    assert (doubt is None) == fits
+    report = pack_nodes["ContextGenReport"].execute(layout=scene, model=shifted).args[1]
+    assert ("warning: the model's sampling shift" in report) == (not fits)
+    if doubt:
+        assert "768 x 768" in doubt and doubt in report
 
 
 # --- text -----------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from contextgen_core.score.figures import (
     rank,
     summarise,
 )
-from contextgen_core.score.table import chart, instance_table, table
+from contextgen_core.score.table import _bars, chart, instance_table, table
 
 LEFT, RIGHT = Box(0, 0, 100, 100), Box(200, 0, 300, 100)
 THIRD = Box(50, 0, 150, 100)  # IoU 1/3 with LEFT
@@ -291,3 +291,10 @@ def test_reports():
     widths = blue.sum(axis=1)
     assert widths.max() == pytest.approx(0.6 * 320, abs=2), "the bar is as long as its figure"
     assert chart([judge([Expected(LEFT)] * 300, [])]).shape[0] == 129 * 22 + 8
+
+
+def test_a_bar_of_a_box_without_a_name_does_not_read_as_a_count():
+    (bar,) = _bars(judge([Expected(LEFT)], [seen(LEFT)]))
+    assert bar.text.startswith("box 1: IoU")
+    (bar,) = _bars(judge([Expected(LEFT, "cup")], [seen(LEFT, "cup")]))
+    assert bar.text.startswith("box 1 cup: IoU")
