@@ -15,14 +15,16 @@ from .block import (
     rotate,
 )
 from .families import backbone, view
-from .record import Backbone
+from .record import Backbone, Grid, Positions
 
 __all__ = [
     "Additions",
     "Backbone",
     "DoubleBlock",
+    "Grid",
     "LowRank",
     "Modulation",
+    "Positions",
     "SingleBlock",
     "Stream",
     "Stretch",

@@ -204,13 +204,15 @@ class SingleBlock(_Weights):
 def rotate(x: Tensor, rope: Any) -> Tensor:
     """Queries or keys (B, H, S, D) with their rope, in x's dtype.
 
-    rope  ComfyUI's rotations (1 or B, 1, S or more, D / 2, 2, 2); or diffusers' cos and sin, each (S or more, D) or
-          (1 or B, S or more, D); or None for a family without
+    rope  ComfyUI's rotations (1 or B, 1, S or more, D / 2, 2, 2), or with the tokens before that 1; or diffusers' cos
+          and sin, each (S or more, D) or (1 or B, S or more, D); or None for a family without
     """
     if rope is None:
         return x
     pairs = x.unflatten(-1, (-1, 2))
     if isinstance(rope, Tensor):
+        if rope.shape[2] == 1:
+            rope = rope.transpose(1, 2)
         rope = rope[:, :, : x.shape[2]]
         pairs = pairs.to(rope.dtype)
         return (rope[..., 0] * pairs[..., :1] + rope[..., 1] * pairs[..., 1:]).flatten(-2).to(x.dtype)

@@ -1,6 +1,7 @@
-"""Blocks of diffusers' FLUX.1 and Stable Diffusion 3, plain or with PEFT's layers in them.
+"""Blocks of diffusers' FLUX.1, Stable Diffusion 3 and Qwen-Image, plain or with PEFT's layers in them.
 
-Imports nothing of diffusers; written after its ``models/transformers/transformer_flux.py`` and ``models/attention.py``.
+Imports nothing of diffusers; written after its ``models/transformers/transformer_flux.py``,
+``transformer_qwenimage.py`` and ``models/attention.py``. ComfyUI's Qwen-Image has the same modules and names.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..errors import InputError
 from .block import DoubleBlock, Projection, SingleBlock, Steps, Stream
@@ -74,6 +76,52 @@ def flux_single(block: Any) -> SingleBlock:
         clamp=_finite,
         act=block.act_mlp,
     )
+
+
+def qwen(block: Any) -> DoubleBlock:
+    """``QwenImageTransformerBlock``, of diffusers or ComfyUI."""
+    attn = block.attn
+
+    def stream(side: str, names: tuple[str, str, str], norms: tuple[Any, Any], out: Steps) -> Stream:
+        silu, linear = getattr(block, f"{side}_mod")
+        return Stream(
+            heads=attn.heads,
+            conditioning=(silu, _layer(linear, f"{side}_mod.1")),
+            order=_MODULATIONS * 2,
+            inputs=_layers(attn, *names),
+            qk_norm=_qk_norm(*norms),
+            norm1=getattr(block, f"{side}_norm1"),
+            outputs=out,
+            affine=_affine,
+            clamp=_finite,
+            norm2=getattr(block, f"{side}_norm2"),
+            feed_forward=_qwen_feed_forward(getattr(block, f"{side}_mlp"), f"{side}_mlp"),
+        )
+
+    to_out, dropout = attn.to_out
+    return DoubleBlock(
+        image=stream(
+            "img",
+            ("to_q", "to_k", "to_v"),
+            (attn.norm_q, attn.norm_k),
+            (torch.Tensor.contiguous, _layer(to_out, "attn.to_out.0"), dropout),
+        ),
+        text=stream(
+            "txt",
+            ("add_q_proj", "add_k_proj", "add_v_proj"),
+            (attn.norm_added_q, attn.norm_added_k),
+            (torch.Tensor.contiguous, _layer(attn.to_add_out, "attn.to_add_out")),
+        ),
+    )
+
+
+def _qwen_feed_forward(mlp: Any, name: str) -> Steps:
+    first, *between, last = mlp.net
+    return _layer(first.proj, f"{name}.net.0.proj"), _tanh_gelu, *between, _layer(last, f"{name}.net.2")
+
+
+def _tanh_gelu(x: Tensor) -> Tensor:
+    return functional.gelu(x, approximate="tanh")
 
 
 def _layer(module: Any, name: str) -> Projection:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import InputError
-from . import comfy_blocks, diffusers_blocks
+from . import comfy_blocks, diffusers_blocks, qwen
 from .block import DoubleBlock, SingleBlock
 from .record import Backbone
 
@@ -17,6 +17,7 @@ _BLOCKS: dict[str, Callable[[Any], DoubleBlock | SingleBlock]] = {
     "FluxTransformerBlock": lambda block: diffusers_blocks.double(block, flux=True),
     "FluxSingleTransformerBlock": diffusers_blocks.flux_single,
     "JointTransformerBlock": lambda block: diffusers_blocks.double(block, flux=False),
+    "QwenImageTransformerBlock": diffusers_blocks.qwen,  # ComfyUI keeps diffusers' names
 }
 
 
@@ -30,8 +31,8 @@ def view(block: Any) -> DoubleBlock | SingleBlock:
         if kind.__name__ in _BLOCKS:
             return _BLOCKS[kind.__name__](block)
     raise InputError(
-        f"A block of class {type(block).__name__} cannot be taken apart; use a FLUX.1 or Stable Diffusion 3 model in"
-        " the host's own form."
+        f"A block of class {type(block).__name__} cannot be taken apart; use a FLUX.1, Stable Diffusion 3 or"
+        " Qwen-Image model in the host's own form."
     )
 
 
@@ -52,6 +53,7 @@ def backbone(model: Any) -> Backbone:
             axes=len(config.axes_dims_rope),
             channels=(config.out_channels or config.in_channels) // 4,
             pooled=config.pooled_projection_dim,
+            text=config.joint_attention_dim,
         )
     if "SD3Transformer2DModel" in names:
         config = model.config
@@ -61,6 +63,8 @@ def backbone(model: Any) -> Backbone:
     if "MMDiT" in names:
         pooled = 0 if model.y_embedder is None else model.y_embedder.mlp[0].in_features
         return _sd3(len(model.joint_blocks), model.hidden_size, model.out_channels, pooled)
+    if "QwenImageTransformer2DModel" in names:
+        return _qwen(model)
     raise InputError(f"A model of class {type(model).__name__} is of no known family; use a FLUX.1 model.")
 
 
@@ -76,6 +80,7 @@ def _comfy_flux(model: Any) -> Backbone:
         channels=params.out_channels,
         pooled=params.vec_in_dim or 0,
         segments=not ready,
+        text=params.context_in_dim,
     )
 
 
@@ -91,4 +96,19 @@ def _sd3(blocks: int, width: int, channels: int, pooled: int) -> Backbone:
         pooled=pooled,
         references=False,
         groups=False,
+    )
+
+
+def _qwen(model: Any) -> Backbone:
+    """Sixty blocks of two streams and no single ones; latents have a time axis of one picture."""
+    return Backbone(
+        name="Qwen-Image",
+        double=len(model.transformer_blocks),
+        single=0,
+        width=model.inner_dim,
+        pooled=0,
+        references=False,
+        segments=False,
+        text=model.txt_in.in_features,
+        positions=qwen.DIFFUSERS if hasattr(model, "pos_embed") else qwen.COMFYUI,
     )

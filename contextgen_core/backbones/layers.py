@@ -1,4 +1,4 @@
-"""The layers of a FLUX.1 or Stable Diffusion 3 block, once: their names in diffusers and in the original code.
+"""The layers of a FLUX.1, Stable Diffusion 3 or Qwen-Image block, once: their names in diffusers and originally.
 
 Diffusers' names are the canonical ones: adapters speak of ``attn.to_q`` wherever the model keeps that layer. The
 original code, and ComfyUI with it, fuses some of them; ``row`` says where a layer's outputs begin there.
@@ -64,6 +64,24 @@ SD3_JOINT = (
     Layer("ff.net.2", 1, 4, "x_block.mlp.fc2"),
     Layer("ff_context.net.0.proj", 4, 1, "context_block.mlp.fc1"),
     Layer("ff_context.net.2", 1, 4, "context_block.mlp.fc2"),
+)
+
+
+QWEN = (
+    Layer("img_mod.1", 6, 1, "img_mod.1"),
+    Layer("txt_mod.1", 6, 1, "txt_mod.1"),
+    Layer("attn.to_q", 1, 1, "attn.to_q"),
+    Layer("attn.to_k", 1, 1, "attn.to_k"),
+    Layer("attn.to_v", 1, 1, "attn.to_v"),
+    Layer("attn.add_q_proj", 1, 1, "attn.add_q_proj"),
+    Layer("attn.add_k_proj", 1, 1, "attn.add_k_proj"),
+    Layer("attn.add_v_proj", 1, 1, "attn.add_v_proj"),
+    Layer("attn.to_out.0", 1, 1, "attn.to_out.0"),
+    Layer("attn.to_add_out", 1, 1, "attn.to_add_out"),
+    Layer("img_mlp.net.0.proj", 4, 1, "img_mlp.net.0.proj"),
+    Layer("img_mlp.net.2", 1, 4, "img_mlp.net.2"),
+    Layer("txt_mlp.net.0.proj", 4, 1, "txt_mlp.net.0.proj"),
+    Layer("txt_mlp.net.2", 1, 4, "txt_mlp.net.2"),
 )
 
 

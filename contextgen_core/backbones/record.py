@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+Grid = tuple[int, int]  # rows and columns of a picture in tokens
+
+
+class Positions(Protocol):
+    """Position ids of a family that numbers texts and pictures by their sizes. ``grids``: the noise's, references'."""
+
+    def text(self, lengths: Sequence[int], grids: Sequence[Grid]) -> Tensor:
+        """Of several texts, each as if it were alone: float32 (tokens, axes)."""
+        ...
+
+    def image(self, grids: Sequence[Grid]) -> Tensor:
+        """Of all pictures, one after another: float32 (tokens, axes)."""
+        ...
 
 
 class Backbone(NamedTuple):
@@ -14,10 +31,12 @@ class Backbone(NamedTuple):
     axes        position axes of a token
     channels    of the VAE's latents
     pooled      width of the pooled text vector, 0 where there is none
-    references  whether condition pictures can join the sequence, and leave it after a block
+    references  whether a method's condition pictures can join the sequence, with its ids, and leave it after a block
     groups      whether attention can be split into groups
     after       whether a step can follow a block
     segments    whether tokens can have their own modulation
+    text        numbers of a text token's vector, 0: not known
+    positions   ids of texts and pictures where they follow from their sizes, None: all text has the same id
     """
 
     name: str
@@ -31,3 +50,5 @@ class Backbone(NamedTuple):
     groups: bool = True
     after: bool = True
     segments: bool = True
+    text: int = 0
+    positions: Positions | None = None

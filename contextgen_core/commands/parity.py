@@ -33,6 +33,15 @@ from ..methods.golden import Golden
 from ..methods.registry import MODULES, golden_module
 
 PATHS = ("case", "weights", "config", "adapter")  # options that name files
+SHORT_NAMES = {  # of a configuration in EliGen's cases, and diffusers'
+    "layers": "num_layers",
+    "heads": "num_attention_heads",
+    "head_dim": "attention_head_dim",
+    "axes": "axes_dims_rope",
+    "in": "in_channels",
+    "text": "joint_attention_dim",
+}
+NOTES = ("theta", "mlp")  # what no model of the family can have otherwise
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -64,7 +73,7 @@ def load(arguments: argparse.Namespace) -> Golden:
 def transformer(path: str | Path, weights: str | Path, name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """The transformer's configuration (of that name in the file, or the whole file) and the weights for it."""
     read = json.loads(Path(path).read_text())
-    config = read.get(name, read)
+    config = {SHORT_NAMES.get(key, key): value for key, value in read.get(name, read).items() if key not in NOTES}
     state = load_file(weights)
     if config.get("guidance_embeds") is False:
         state = {key: value for key, value in state.items() if ".guidance_embedder." not in key}
@@ -74,24 +83,27 @@ def transformer(path: str | Path, weights: str | Path, name: str) -> tuple[dict[
 def diffusers_velocity(case: Golden, arguments: argparse.Namespace) -> torch.Tensor:
     """The velocity of the noise by the diffusers host, in the form of the case."""
     from ..hosts.diffusers import FluxHost, load_transformer, merge_adapter  # only here is diffusers needed
+    from ..hosts.diffusers_qwen import QwenHost, load_qwen
     from ..hosts.diffusers_sd3 import SD3Host, load_sd3
 
-    config, state = transformer(arguments.config, arguments.weights, case.config)
-    sd3 = case.family == "sd3"
-    model = load_sd3(config, state) if sd3 else load_transformer(config, state)
+    families = {"flux": (load_transformer, FluxHost), "sd3": (load_sd3, SD3Host), "qwen": (load_qwen, QwenHost)}
+    build, host_of = families[case.family]
+    model = build(*transformer(arguments.config, arguments.weights, case.config))
     if arguments.adapter and not case.modules:
         merge_adapter(model, load_adapter(arguments.adapter))
     method = case.bound.method
     words: dict[str, Any] = {
         "text": case.text,
-        "pooled": case.pooled,
         "timestep": case.timestep,
         "vectors": case.vectors,
         "modules": {method.name: case.modules()} if case.modules else {},
         "positive": [case.positive],
     }
-    with torch.no_grad(), SD3Host(model) if sd3 else FluxHost(model) as host:
+    with torch.no_grad(), host_of(model) as host:
         method.check(case.bound.plan, case.bound.settings, host.backbone)
+        if isinstance(host, QwenHost):
+            return pack(host.velocity(case.bound, case.noise, case.pictures, **words))
+        words["pooled"] = case.pooled
         if isinstance(host, SD3Host):
             return host.velocity(case.bound, case.noise, **words)
         pictures = torch.cat([pack(latent) for latent in case.pictures], dim=1) if case.pictures else None

@@ -52,7 +52,7 @@ class PassState(Protocol):
 
 
 @dataclass
-class _State:
+class State:
     """One forward pass. ``passes`` has one entry for each picture of the batch, or one for all."""
 
     passes: tuple[Pass, ...]
@@ -149,7 +149,7 @@ class _State:
         )
 
 
-class _Processor:
+class Processor:
     """Attention of one block: the stock projections, our rope table, our visibility."""
 
     def __init__(self, block: int) -> None:
@@ -160,15 +160,16 @@ class _Processor:
         attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
+        encoder_hidden_states_mask: Tensor | None = None,
         attention_mask: Tensor | None = None,
         image_rotary_emb: Rotary | None = None,
         layout: PassState | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         if layout is None:
-            raise RuntimeError("a transformer with layouts is called through FluxHost.velocity")
+            raise RuntimeError("a transformer with layouts is called through its host's velocity")
 
         def heads(x: Tensor) -> Tensor:
-            return x.unflatten(-1, (-1, attn.head_dim)).transpose(1, 2)  # B S (H D) -> B H S D
+            return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # B S (H D) -> B H S D
 
         q, k = attn.norm_q(heads(attn.to_q(hidden_states))), attn.norm_k(heads(attn.to_k(hidden_states)))
         v = heads(attn.to_v(hidden_states))
@@ -200,8 +201,8 @@ class FluxHost:
         self._memo: Memo[Pass] = Memo()
         self._before = [block.attn.processor for block in self.blocks]
         for index, block in enumerate(self.blocks):
-            block.attn.processor = _Processor(index)
-            block.forward = _forward(index, block, block.forward)
+            block.attn.processor = Processor(index)
+            block.forward = hooked_forward(index, block, block.forward)
 
     def __enter__(self) -> FluxHost:
         return self
@@ -257,7 +258,7 @@ class FluxHost:
         if phrases:
             text = torch.cat([(vectors or {})["phrases"].expand(len(text), -1, -1).to(text), text], dim=1)
         hidden = _gather(passes, noise, conditions, one)
-        state = _State(
+        state = State(
             passes=passes,
             blocks=self.counts,
             rotary=self._rotary(passes, samples, text),
@@ -274,7 +275,7 @@ class FluxHost:
             return self._run(state, hidden, text, pooled, timestep, guidance)[:, : noise.shape[1]]
 
     def _run(
-        self, state: _State, hidden: Tensor, text: Tensor, pooled: Tensor, timestep: Tensor, guidance: Tensor | None
+        self, state: State, hidden: Tensor, text: Tensor, pooled: Tensor, timestep: Tensor, guidance: Tensor | None
     ) -> Tensor:
         return self.transformer(
             hidden_states=hidden,
@@ -299,7 +300,7 @@ class FluxHost:
         return self.transformer.time_text_embed(at.to(pooled) * 1000, strong.to(pooled) * 1000, pooled)
 
     @contextmanager
-    def _embedding(self, state: _State, hidden: Tensor) -> Iterator[None]:
+    def _embedding(self, state: State, hidden: Tensor) -> Iterator[None]:
         """Lets a switched adapter's part of the embedding act on its tokens."""
         passed = state.passes[0]
         adapter = None if passed.segments_of is None else state.modules.get(passed.segments_of.method.name)
@@ -435,7 +436,7 @@ def _gather(passes: Sequence[Pass], noise: Tensor, conditions: Tensor | Sequence
     return torch.nn.utils.rnn.pad_sequence(samples, batch_first=True)
 
 
-def _forward(index: int, block: Any, original: Callable[..., Streams]) -> Callable[..., Streams]:
+def hooked_forward(index: int, block: Any, original: Callable[..., Streams]) -> Callable[..., Streams]:
     """A block's forward: its own, or what the methods of the call make of it."""
     names = list(inspect.signature(original).parameters)
 

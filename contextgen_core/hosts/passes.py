@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..attention import Memo, Program, Span, choose_kernel, compile_blocks
-from ..backbones import Stretch
+from ..backbones import Positions, Stretch
 from ..errors import InputError
 from ..methods.boundary import Block, BlockCounts, BlockWork, Bound, Forward, ForwardCall, RunPosition, Segment
 
@@ -53,7 +53,10 @@ def active(bounds: Sequence[Bound], position: RunPosition | None) -> tuple[tuple
 
 @dataclass(frozen=True)
 class PassRequest:
-    """All that decides a pass. ``torch_backend``: attention is torch's own; ``grad``: gradients are wanted."""
+    """All that decides a pass; most as in :class:`~contextgen_core.methods.boundary.ForwardCall`.
+
+    ``torch_backend``: attention is torch's own; ``grad``: gradients are wanted.
+    """
 
     bounds: tuple[Bound, ...]
     moments: tuple[Hashable, ...]
@@ -61,6 +64,8 @@ class PassRequest:
     blocks: BlockCounts
     noise: tuple[int, int]
     watched: frozenset[int] = frozenset()
+    references: tuple[tuple[int, int], ...] = ()
+    positions: Positions | None = None
     torch_backend: bool = True
     grad: bool = False
     device: torch.device = torch.device("cpu")
@@ -78,13 +83,24 @@ def plan_pass(request: PassRequest, memo: Memo[Pass] | None = None) -> Pass:
 @torch.inference_mode(False)  # so that what is planned while sampling also serves a training step
 def _planned(request: PassRequest) -> Pass:
     calls = [
-        ForwardCall(moment, request.text, request.blocks, request.noise, request.watched, request.device, request.dtype)
+        ForwardCall(
+            moment,
+            request.text,
+            request.blocks,
+            request.noise,
+            request.watched,
+            request.references,
+            request.positions,
+            request.device,
+            request.dtype,
+        )
         for moment in request.moments
     ]
     forwards = [b.method.forward(b.plan, b.settings, call) for b, call in zip(request.bounds, calls, strict=True)]
     owner = _only(request.bounds, [forward.sequence for forward in forwards], "decide which tokens see each other")
     rebuilds = _only(request.bounds, [bool(forward.segments) for forward in forwards], "rebuild the model's blocks")
-    neutral = Forward(tuple(Block() for _ in range(request.blocks.all)), sequence=False)
+    beside = sum(rows * columns for rows, columns in request.references)
+    neutral = Forward(tuple(Block() for _ in range(request.blocks.all)), sequence=False, conditions=beside)
     forward = neutral if owner is None else forwards[owner]
     if len(forward.blocks) != request.blocks.all:
         raise RuntimeError(f"{len(forward.blocks)} blocks are described, the model has {request.blocks.all}")

@@ -30,7 +30,7 @@ from torch import Tensor
 from ..attention.groups import Group, Span
 
 if TYPE_CHECKING:
-    from ..backbones import Additions, Backbone, LowRank
+    from ..backbones import Additions, Backbone, LowRank, Positions
     from ..composite.compose import Scene
 
 
@@ -88,6 +88,8 @@ class ForwardCall:
     blocks     of the model
     watched    blocks whose whole result somebody else reads: no row may be left out there
     noise      (rows, columns) of the noise in tokens
+    references (rows, columns) of the user's own condition pictures, those of no method's plan
+    positions  how the family numbers texts and pictures, None: all text has the same id
     """
 
     moment: Hashable
@@ -95,6 +97,8 @@ class ForwardCall:
     blocks: BlockCounts
     noise: tuple[int, int]
     watched: frozenset[int] = frozenset()
+    references: tuple[tuple[int, int], ...] = ()
+    positions: Positions | None = None
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
 

@@ -26,7 +26,7 @@ class Golden:
     within     the most that a float of the facts may be; 0 for those that are not named
     vectors    encoded phrases by name, batch first
     tolerance  of the velocity, absolute, in float32
-    family     the model family of the case: flux or sd3; config: the name of its configuration in the file
+    family     the model family of the case: flux, sd3 or qwen; config: the name of its configuration in the file
     modules    makes the method's extra weights from a class of linear layer, None where it has none; the adapter is in
                them
     positive   whether the picture belongs to the positive conditioning

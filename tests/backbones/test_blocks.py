@@ -14,6 +14,11 @@ from diffusers.models.transformers.transformer_flux import (
     FluxTransformer2DModel,
     FluxTransformerBlock,
 )
+from diffusers.models.transformers.transformer_qwenimage import (
+    QwenDoubleStreamAttnProcessor2_0,
+    QwenImageTransformer2DModel,
+    QwenImageTransformerBlock,
+)
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,7 +38,8 @@ from contextgen_core.backbones import (
     rotate,
     view,
 )
-from contextgen_core.backbones.layers import FLUX_DOUBLE, FLUX_SINGLE
+from contextgen_core.backbones.layers import FLUX_DOUBLE, FLUX_SINGLE, QWEN
+from contextgen_core.backbones.qwen import DIFFUSERS
 from contextgen_core.errors import InputError
 
 WIDTH, HEADS, TEXT, IMAGE = 32, 2, 5, 7
@@ -62,6 +68,17 @@ def flux_single() -> Any:
 
 def sd3_joint(last: bool = False, qk_norm: str | None = None) -> Any:
     return seeded(JointTransformerBlock(WIDTH, HEADS, WIDTH // HEADS, context_pre_only=last, qk_norm=qk_norm))
+
+
+def qwen() -> Any:
+    return seeded(QwenImageTransformerBlock(WIDTH, HEADS, WIDTH // HEADS))
+
+
+def own_qwen(block: Any, image: Tensor, text: Tensor, vec: Tensor, table: Any) -> tuple[Tensor, Tensor]:
+    """(text, image) of diffusers' block, which takes its rope as complex numbers of image and text."""
+    cos, sin = (part[:, ::2] for part in table)
+    turns = torch.complex(cos.float(), sin.float())
+    return block(image, text, None, vec, (turns[TEXT:], turns[:TEXT]))
 
 
 def rope(batched: bool = False) -> Any:
@@ -133,6 +150,31 @@ def test_a_rebuilt_sd3_block_is_the_models_own(last: bool, qk_norm: str | None) 
             assert made_text is None and own_text is None and of_double(block).text.ends
         else:
             torch.testing.assert_close(made_text, own_text, rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_rebuilt_qwen_block_is_the_models_own(dtype: torch.dtype) -> None:
+    block = qwen().to(dtype)
+    assert isinstance(block.attn.processor, QwenDoubleStreamAttnProcessor2_0)
+    image, text, vec = inputs(dtype)
+    made_image, made_text = rebuild_double(of_double(block), image, text, vec, attend, rope())
+    own_text, own_image = own_qwen(block, image, text, vec, rope())
+    limit = 1e-6 if dtype == torch.float32 else 0.0
+    torch.testing.assert_close(made_image, own_image, rtol=limit, atol=limit)
+    torch.testing.assert_close(made_text, own_text, rtol=limit, atol=limit)
+
+
+@pytest.mark.parametrize("name", [layer.name for layer in QWEN])
+def test_each_layer_of_a_qwen_block_takes_its_own_addition(name: str) -> None:
+    image, text, vec = inputs()
+    block = qwen()
+    additions = pairs(block, [name])
+    made = rebuild_double(of_double(block), image, text, vec, attend, rope(), additions=additions)
+    own_text, own_image = own_qwen(merged(qwen(), additions), image, text, vec, rope())
+    close(made[0], own_image)
+    close(made[1], own_text)
+    plain = rebuild_double(of_double(block), image, text, vec, attend, rope())
+    assert any((m - p).abs().max() > 1e-3 for m, p in zip(made, plain, strict=True) if m is not None and p is not None)
 
 
 def test_float16_stays_finite_as_in_the_models_own_block() -> None:
@@ -389,6 +431,7 @@ def test_both_hosts_forms_of_rope_turn_alike() -> None:
     matrices = torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)[None, None]
     torch.testing.assert_close(rotate(q, matrices), rotate(q, (cos, sin)), rtol=0, atol=1e-6)
     assert torch.equal(rotate(q, rope()), rotate(q, (cos, sin))), "a longer table serves its first tokens"
+    assert torch.equal(rotate(q, matrices.transpose(1, 2)), rotate(q, matrices)), "an older ComfyUI's Qwen-Image"
     assert torch.equal(rotate(q, None), q)
 
 
@@ -407,6 +450,12 @@ def test_what_is_known_of_a_model() -> None:
     record = backbone(sd3)
     assert (record.double, record.single, record.width, record.axes) == (2, 0, 32, 0)
     assert record.pooled == 12 and record.channels == 16 and not record.references
+    made = QwenImageTransformer2DModel(
+        num_layers=2, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=8, axes_dims_rope=(4, 6, 6)
+    )
+    record = backbone(made)
+    assert (record.name, record.double, record.single, record.width) == ("Qwen-Image", 2, 0, 32)
+    assert (record.text, record.positions, record.references, record.segments) == (8, DIFFUSERS, False, False)
     assert of_double(sd3.transformer_blocks[1]).text.ends and not of_double(sd3.transformer_blocks[0]).text.ends
 
 

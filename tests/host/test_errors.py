@@ -194,7 +194,7 @@ CASES: dict[str, tuple[Prompt, str, str]] = {
             other=node("UNETLoader", unet_name="sd3.safetensors", weight_dtype="default"), patch={"model": ["other", 0]}
         ),
         "ContextGenPatchModel, model",
-        "Stable Diffusion 3 takes no pictures beside the noise",
+        "Stable Diffusion 3 takes no pictures by ContextGen's position ids",
     ),
     "adapter of another model": (adapter("sd15.safetensors"), "ContextGenDPOLoRALoader, adapter", "FLUX.1"),
     "adapter of another width": (adapter("narrow.safetensors"), "ContextGenDPOLoRALoader, adapter", "narrow"),

@@ -15,4 +15,8 @@ SIGMA_ADAPTER = SIGMA / "sigma_lora.safetensors"
 ELIGEN = GOLDEN / "eligen"
 ELIGEN_CASE = ELIGEN / "eligen_two_boxes.npz"
 ELIGEN_QWEN_CASE = ELIGEN / "eligen_qwen_two.npz"
+ELIGEN_QWEN_WEIGHTS, ELIGEN_QWEN_ADAPTER = (
+    ELIGEN / "qwen_transformer.safetensors",
+    ELIGEN / "eligen_qwen_lora.safetensors",
+)
 ELIGEN_ADAPTER = ELIGEN / "eligen_flux_lora.safetensors"

@@ -53,7 +53,7 @@ class ContextGen(Method):
     def check(self, plan: Plan, settings: Settings, backbone: Backbone) -> None:
         if not backbone.references or not backbone.groups:
             raise InputError(
-                f"{backbone.name} takes no pictures beside the noise, which {self.label} needs; load FLUX.1-Kontext.",
+                f"{backbone.name} takes no pictures by {self.label}'s position ids; load FLUX.1-Kontext.",
                 self.node,
                 "model",
             )

@@ -117,7 +117,9 @@ class EliGen(Method):
         _check_count(len(plan.phrases))
         if not backbone.groups:
             raise InputError(
-                f"{self.label} cannot part the attention of {backbone.name}; load FLUX.1.", self.node, "model"
+                f"{self.label} cannot part the attention of {backbone.name}; load FLUX.1 or Qwen-Image.",
+                self.node,
+                "model",
             )
 
     def timed(self, plan: EliGenPlan, settings: EliGenSettings) -> bool:
@@ -132,9 +134,15 @@ class EliGen(Method):
 
     def forward(self, plan: EliGenPlan, settings: EliGenSettings, call: ForwardCall) -> Forward:
         read = cast("tuple[int, ...]", call.moment)
-        sequence = PhraseSequence(plan, call.text, read, settings.strength)
-        block = Block(query_groups(sequence))
-        return Forward((block,) * call.blocks.all, phrases=plan.phrase_tokens, private=sequence)
+        sequence = PhraseSequence(plan, call.text, read, settings.strength, call.references)
+        lengths = (*(phrase.tokens for phrase in plan.phrases), call.text)
+        return Forward(
+            (Block(query_groups(sequence)),) * call.blocks.all,
+            phrases=plan.phrase_tokens,
+            conditions=sequence.reference_tokens,
+            text_ids=None if call.positions is None else call.positions.text(lengths, (call.noise, *call.references)),
+            private=sequence,
+        )
 
 
 def _check_count(count: int) -> None:

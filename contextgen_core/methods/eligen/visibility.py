@@ -11,7 +11,8 @@ picture token   those       yes            all of it
 ==============  ==========  =============  ==========================
 
 Texts never read each other and meet in the picture alone. A token that several phrases hold reads all of them. Joint
-tokens stand in the order ``phrases | text | picture``.
+tokens stand in the order ``phrases | text | noise | references``. A reference of the noise's size is the same place
+once more: each phrase is bound there, too (authors' code). One of another size sees no phrase.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ from .plan import EliGenPlan
 
 @dataclass(frozen=True)
 class PhraseSequence:
-    """The joint sequence of one call: phrases, then ``text`` tokens of the scene's text, then the noise.
+    """The joint sequence of one call: phrases, then ``text`` tokens of the scene's text, then the picture.
 
-    read      numbers of the phrases that the picture reads; the others stand there and see themselves alone
-    strength  of all phrases, on top of each one's own
+    read        numbers of the phrases that the picture reads; the others stand there and see themselves alone
+    strength    of all phrases, on top of each one's own
+    references  (rows, columns) of the condition pictures behind the noise
     """
 
     plan: EliGenPlan
     text: int
     read: tuple[int, ...]
     strength: float = 1.0
+    references: tuple[tuple[int, int], ...] = ()
 
     @cached_property
     def phrase_spans(self) -> tuple[Span, ...]:
@@ -54,12 +57,29 @@ class PhraseSequence:
         return Span(self.text_span.stop, self.text_span.stop + self.plan.noise_tokens)
 
     @property
+    def reference_tokens(self) -> int:
+        return sum(rows * columns for rows, columns in self.references)
+
+    @property
+    def picture_span(self) -> Span:
+        """The noise and the references."""
+        return Span(self.text_span.stop, self.noise_span.stop + self.reference_tokens)
+
+    @property
     def length(self) -> int:
-        return self.noise_span.stop
+        return self.picture_span.stop
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """bool (phrases, picture tokens): which phrase holds which."""
+        noise, grid = self.plan.inside, (self.plan.height, self.plan.width)
+        nothing = [np.zeros((len(noise), rows * columns), bool) for rows, columns in self.references]
+        again = (noise if size == grid else none for size, none in zip(self.references, nothing, strict=True))
+        return np.concatenate([noise, *again], axis=1)
 
     def rows(self, number: int) -> np.ndarray:
-        """Joint indices of the noise tokens that a phrase holds, ascending."""
-        return self.noise_span.start + np.flatnonzero(self.plan.inside[number])
+        """Joint indices of the picture tokens that a phrase holds, ascending."""
+        return self.picture_span.start + np.flatnonzero(self.inside[number])
 
     def log_strength(self, number: int) -> float:
         """What is added to the logits of a phrase's tokens where the picture reads them."""
@@ -69,7 +89,7 @@ class PhraseSequence:
 def query_groups(sequence: PhraseSequence) -> tuple[Group, ...]:
     """The rule as groups: one for each phrase, and one for each set of phrases that hold the same picture tokens."""
     scene = Span(sequence.text_span.start, sequence.length)  # what every row but a phrase's reads
-    held = sequence.plan.inside[list(sequence.read)].T  # (noise tokens, phrases that are read)
+    held = sequence.inside[list(sequence.read)].T  # (picture tokens, phrases that are read)
     groups = []
     for number, span in enumerate(sequence.phrase_spans):
         bound = sequence.rows(number) if number in sequence.read else np.arange(0)
@@ -79,13 +99,13 @@ def query_groups(sequence: PhraseSequence) -> tuple[Group, ...]:
     alone = np.flatnonzero(~held.any(axis=1))
     # The scene's text reads what the tokens of no phrase read: they are one group.
     groups.append(
-        Group(np.concatenate([sequence.text_span.indices(), sequence.noise_span.start + alone]), (KeyPart(scene),))
+        Group(np.concatenate([sequence.text_span.indices(), sequence.picture_span.start + alone]), (KeyPart(scene),))
     )
     for at, members in enumerate(sets):
         if members.any():
             numbers = [number for number, member in zip(sequence.read, members, strict=True) if member]
             parts = (KeyPart(sequence.phrase_spans[n], sequence.log_strength(n)) for n in numbers)
-            rows = sequence.noise_span.start + np.flatnonzero(which == at)
+            rows = sequence.picture_span.start + np.flatnonzero(which == at)
             groups.append(Group(rows, (KeyPart(scene), *parts)))
     return tuple(groups)
 
@@ -93,14 +113,14 @@ def query_groups(sequence: PhraseSequence) -> tuple[Group, ...]:
 def dense_mask(sequence: PhraseSequence) -> np.ndarray:
     """The rule as bool (S, S), True = the row may read the column. The specification, for tests and small cases."""
     mask = np.zeros((sequence.length, sequence.length), bool)
-    text, noise = slice(*sequence.text_span), slice(*sequence.noise_span)
+    text, picture = slice(*sequence.text_span), slice(*sequence.picture_span)
     for number, span in enumerate(sequence.phrase_spans):
         phrase = slice(*span)
         mask[phrase, phrase] = True
         if number in sequence.read:
             mask[phrase, sequence.rows(number)] = True
             mask[sequence.rows(number), phrase] = True
-    mask[text, text] = mask[text, noise] = mask[noise, text] = mask[noise, noise] = True
+    mask[text, text] = mask[text, picture] = mask[picture, text] = mask[picture, picture] = True
     return mask
 
 

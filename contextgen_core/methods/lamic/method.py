@@ -23,6 +23,7 @@ from .text import phrase
 from .visibility import query_groups
 
 if TYPE_CHECKING:
+    from ...backbones.record import Backbone
     from ...composite.compose import Scene
 
 TESTED = 4  # references in the authors' data
@@ -145,6 +146,14 @@ class Lamic(Method):
 
     def default_settings(self) -> LamicSettings:
         return LamicSettings()
+
+    def check(self, plan: LamicPlan, settings: LamicSettings, backbone: Backbone) -> None:
+        if not backbone.references or not backbone.groups:
+            raise InputError(
+                f"{backbone.name} takes no pictures by {self.label}'s position ids; load FLUX.1-Kontext.",
+                self.node,
+                "model",
+            )
 
     def moment(self, plan: LamicPlan, settings: LamicSettings, run: RunPosition | None) -> Hashable:
         """Whether the step belongs to the first stage, and the references whose pictures are read.
