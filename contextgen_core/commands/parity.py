@@ -73,7 +73,8 @@ def load(arguments: argparse.Namespace) -> Golden:
 def transformer(path: str | Path, weights: str | Path, name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """The transformer's configuration (of that name in the file, or the whole file) and the weights for it."""
     read = json.loads(Path(path).read_text())
-    config = {SHORT_NAMES.get(key, key): value for key, value in read.get(name, read).items() if key not in NOTES}
+    given: dict[str, Any] = read.get(name, read)
+    config = {SHORT_NAMES.get(key, key): value for key, value in given.items() if key not in NOTES}
     state = load_file(weights)
     if config.get("guidance_embeds") is False:
         state = {key: value for key, value in state.items() if ".guidance_embedder." not in key}

@@ -295,7 +295,12 @@ def test_additions_on_some_tokens_touch_no_others(start: int, size: int) -> None
 
 
 def test_pefts_layers_go_on_acting() -> None:
-    config = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
+    config: dict[str, Any] = {
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+    }
     model = FluxTransformer2DModel(
         in_channels=4, joint_attention_dim=8, pooled_projection_dim=8, axes_dims_rope=(4, 6, 6), **config
     )

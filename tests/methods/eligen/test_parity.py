@@ -60,12 +60,12 @@ def arrays() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[FluxHost]:
-    files = (CONTEXTGEN / name for name in ("config.json", "transformer.safetensors"))
-    with FluxHost(load_transformer(*parity.transformer(*files, "transformer"))) as made:
+    config, weights = CONTEXTGEN / "config.json", CONTEXTGEN / "transformer.safetensors"
+    with FluxHost(load_transformer(*parity.transformer(config, weights, "transformer"))) as made:
         yield made
 
 
-def tensors(arrays: dict[str, np.ndarray], **names: str) -> dict[str, torch.Tensor]:
+def tensors(arrays: dict[str, np.ndarray], **names: str) -> dict[str, Any]:
     return {name: torch.from_numpy(arrays[key]) for name, key in names.items()}
 
 
