@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .backbones.flux import CHANNELS, pack, shifted_sigmas, unpack
 from .errors import InputError
-from .methods.boundary import Bound, Prepared
+from .methods.boundary import CONTENT, Bound, Prepared
 from .methods.registry import method as method_named
 
 if TYPE_CHECKING:
@@ -119,6 +119,9 @@ def sample(
         for picture, gain in zip(prepared.pictures, gains, strict=True)
     ]
     conditions = torch.cat([pack(latent) for latent in latents], dim=1) if latents else None
+    if prepared.content:
+        content = [pack(model.encode(_to_tensor(picture)).to(like)) for picture in prepared.content]
+        vectors = {**(vectors or {}), CONTENT: torch.cat(content, dim=1)}
     noise = torch.randn((batch, CHANNELS, 2 * rows, 2 * columns), generator=torch.manual_seed(seed))
     x = pack(noise).to(like)
     sigmas = shifted_sigmas(steps, rows * columns).to(like.device)

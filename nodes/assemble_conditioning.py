@@ -10,17 +10,19 @@ import torch
 from comfy_api.latest import io
 
 from ..contextgen_core import prepare
+from ..contextgen_core.backbones.flux import pack
 from ..contextgen_core.composite.compose import Scene
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.input.checks import shorten
+from ..contextgen_core.methods.boundary import CONTENT
 from ..contextgen_core.methods.instance_assemble.method import INSTANCE_ASSEMBLE
-from ..contextgen_core.methods.instance_assemble.plan import BoxOptions, PhraseOptions
+from ..contextgen_core.methods.instance_assemble.plan import CONTENTS, BoxOptions, PhraseOptions
 from ..contextgen_core.methods.instance_assemble.report import BoundPhrase
 from ..contextgen_core.methods.instance_assemble.step import PHRASES
 from . import host
 from .phrases import pool_phrases
-from .pictures import empty_latent
-from .sockets import LayoutType, naming, schema, to_bytes
+from .pictures import empty_latent, encode_pictures
+from .sockets import LayoutType, chosen, naming, schema, to_bytes
 
 NODE = INSTANCE_ASSEMBLE.source
 PHRASES_KEY = "instance_assemble_phrases"  # in the conditioning's values, for the report
@@ -64,6 +66,16 @@ class InstanceAssembleConditioning(io.ComfyNode):
                     min=1,
                     max=64,
                 ),
+                io.Combo.Input(
+                    "content",
+                    options=list(CONTENTS),
+                    default=CONTENTS[0],
+                    optional=True,
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -88,19 +100,27 @@ class InstanceAssembleConditioning(io.ComfyNode):
         masks: torch.Tensor | None = None,
         box_options: str = "",
         batch_size: int = 1,
+        content: str = CONTENTS[0],
+        vae: Any = None,
     ) -> io.NodeOutput:
         latent = {"samples": empty_latent(layout, batch_size)}
         negative = _emptied(conditioning) if negative is None else negative
         if not layout.layout.instances:
             return io.NodeOutput(conditioning, negative, latent)
+        content = chosen(NODE, "content", content, CONTENTS)
         with naming(NODE, "box_options"):
-            options = PhraseOptions(_options(box_options), _masks(masks, len(layout.layout.instances)))
+            options = PhraseOptions(_options(box_options), _masks(masks, len(layout.layout.instances)), content=content)
         with naming(NODE, "layout"):
             prepared = prepare(layout, INSTANCE_ASSEMBLE.name, options)
-        pooled = pool_phrases(NODE, clip, prepared.phrases)
-        plan = replace(prepared.plan, pooled=pooled.vectors.shape[-1])
-        vectors = {PHRASES: pooled.vectors}
-        phrases = tuple(BoundPhrase(text, cut) for text, cut in zip(prepared.phrases, pooled.cut, strict=True))
+        plan, phrases, vectors = prepared.plan, (), {}
+        if prepared.phrases:
+            pooled = pool_phrases(NODE, clip, prepared.phrases)
+            plan = replace(plan, pooled=pooled.vectors.shape[-1])
+            vectors[PHRASES] = pooled.vectors
+            phrases = tuple(BoundPhrase(text, cut) for text, cut in zip(prepared.phrases, pooled.cut, strict=True))
+        if prepared.content:
+            latents = encode_pictures(NODE, vae, prepared.content)
+            vectors[CONTENT] = torch.cat([pack(latent) for latent in latents], dim=1)
         positive, negative = (
             [
                 [embedding, {**values, PHRASES_KEY: phrases}]

@@ -57,6 +57,7 @@ class InstanceAssembleLoader(io.ComfyNode):
         lines = [
             f"{file.name}: {file.family}, width {file.width}, pooled text {file.pooled},"
             f" {len(file.blocks)} layout blocks, rank {', '.join(map(str, file.ranks))}"
+            f"{', phrases and pictures' if file.pictures else ', phrases'}"
         ]
         if file.ignored:
             shown = ", ".join(file.ignored[:8]) + (", ..." if len(file.ignored) > 8 else "")

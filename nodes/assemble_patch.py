@@ -90,6 +90,7 @@ class InstanceAssemblePatchModel(io.ComfyNode):
             mlp=bounded(NODE, "mlp_strength", mlp_strength, 0.0, 2.0),
             front=chosen(NODE, "overlap", overlap, OVERLAPS) == "front",
             rounded=round_positions,
+            pictures=weights.pictures,
         )
         with naming(NODE, "model"):
             backbone = host.family_of(model).backbone

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from ..composite.compose import Scene
 
 
+CONTENT = "content"  # name of the vector (B, tokens, 64) of :attr:`Prepared.content`, latents as the model reads them
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A scene as one method takes it.
@@ -42,6 +45,8 @@ class Prepared:
     plan      hashable numbers and bytes (:meth:`Method.plan_tuple` makes nested tuples of it for the conditioning)
     pictures  what the VAE encodes, in the plan's order: uint8 (h, w, 3), sides multiples of 16
     phrases   what the text encoder encodes, in the plan's order; their vectors travel beside the plan, not in it
+    content   pictures that never join the sequence, form as ``pictures``: their latents travel beside the plan, too,
+              packed and one after the other, as the vector :data:`CONTENT`
     gains     factor on each picture's latent once it is scaled as the model reads it; () = none is changed
     negative  whether the method acts on the negative conditioning, too
     warnings  sentences for the user, none of which stops the run
@@ -51,6 +56,7 @@ class Prepared:
     plan: Any
     pictures: tuple[np.ndarray, ...] = ()
     phrases: tuple[str, ...] = ()
+    content: tuple[np.ndarray, ...] = ()
     gains: tuple[float, ...] = ()
     negative: bool = False
     warnings: tuple[str, ...] = ()

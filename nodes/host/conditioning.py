@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import comfy.conds
 import torch
 
 from ...contextgen_core.errors import InputError
-from ...contextgen_core.methods.boundary import Method
+from ...contextgen_core.methods.boundary import CONTENT, Method
 from ...contextgen_core.methods.registry import methods
 
 PLAN, VECTOR = "layout_plan_", "layout_vector_"  # in model_conds and in the model's arguments, before the method's name
@@ -46,6 +46,14 @@ def attach(
         pictures = {"reference_latents": list(latents)} if latents else {}
         carrying.append([embedding, {**values, "model_conds": conds, **pictures}])
     return carrying
+
+
+def scaled_content(arguments: Options, process_latent_in: Callable[[torch.Tensor], torch.Tensor]) -> Options:
+    """A model's arguments with the latents among the vectors as the model reads them."""
+    return {
+        key: process_latent_in(value) if key.startswith(VECTOR) and key.endswith(f"_{CONTENT}") else value
+        for key, value in arguments.items()
+    }
 
 
 def plan_of(values: Options, method: Method) -> Any | None:

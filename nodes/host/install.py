@@ -15,7 +15,7 @@ from ...contextgen_core.errors import InputError
 from ...contextgen_core.methods.boundary import Bound, Forward, Method
 from ...contextgen_core.methods.registry import method as method_named
 from .call import MEMO, Call, Options, begin
-from .conditioning import PLAN, plans_of, take
+from .conditioning import PLAN, plans_of, scaled_content, take
 from .families import family_of, family_of_transformer
 from .memory import prepare_sampling
 from .sizes import shift_doubt
@@ -220,6 +220,7 @@ def _apply_model(installed: Installed, executor: Any, x: Any, t: Any, *args: Any
         return executor(x, t, *args, **kwargs)
     names = list(inspect.signature(executor.original).parameters)
     base = executor.class_obj
+    kwargs = scaled_content(kwargs, base.process_latent_in)
 
     def told(options: Options) -> Options:
         position = _Position(base.model_sampling, t, options.get("sample_sigmas"))
@@ -235,6 +236,8 @@ def _apply_model(installed: Installed, executor: Any, x: Any, t: Any, *args: Any
     if family is None or family.wrapped:
         return executor(x, t, *args, **kwargs)
     _, vectors = take(kwargs)
+    kind = {"device": x.device, "dtype": _dtype(base)}  # the host casts what it knows, later
+    vectors = {name: {key: vector.to(**kind) for key, vector in its.items()} for name, its in vectors.items()}
     given = {**dict(zip(names[2:], args, strict=False)), **kwargs}
     call = _call(base.diffusion_model, bounds, vectors, {**given, "x": x, "context": given["c_crossattn"]}, base)
     if call is None:
@@ -305,10 +308,15 @@ def _call(transformer: Any, bounds: tuple[Bound, ...], vectors: Any, given: Opti
     ]
     if not acting:
         return None
-    dtype = given["x"].dtype if base is None else base.manual_cast_dtype or base.get_dtype()
+    dtype = given["x"].dtype if base is None else _dtype(base)
     call: Call = begin(transformer, tuple(acting), vectors, options.get(MODULES_KEY, {}), given, dtype)
     call.probe = options.get(PROBE_KEY)
     return call
+
+
+def _dtype(base: Any) -> torch.dtype:
+    """What the host's model computes in."""
+    return base.manual_cast_dtype or base.get_dtype()
 
 
 def _with(

@@ -5,25 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import comfy.latent_formats
 import comfy.lora
 import comfy.model_management
 import comfy.ops
 import folder_paths
+import numpy as np
 import pytest
 import tiny_assemble
 import tiny_flux
 import tiny_sd3
 import torch
+from contextgen_pack.contextgen_core.backbones.flux import pack
 from contextgen_pack.contextgen_core.composite.compose import compose
+from contextgen_pack.contextgen_core.composite.references import Reference
 from contextgen_pack.contextgen_core.errors import InputError
 from contextgen_pack.contextgen_core.layout.box import Box
 from contextgen_pack.contextgen_core.layout.layout import Instance, Layout
 from contextgen_pack.contextgen_core.methods.contextgen.method import CONTEXTGEN
 from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
 from contextgen_pack.contextgen_core.methods.instance_assemble.method import INSTANCE_ASSEMBLE
-from contextgen_pack.contextgen_core.methods.instance_assemble.plan import PhrasePlan
+from contextgen_pack.contextgen_core.methods.instance_assemble.plan import CONTENTS, PhraseOptions, PhrasePlan, bind
 from contextgen_pack.contextgen_core.methods.instance_assemble.step import AssembleSettings
 from contextgen_pack.nodes import host
+from contextgen_pack.nodes.sockets import to_image
 
 ALWAYS = AssembleSettings(ratio=1.0)
 FLUX, SD3 = tiny_flux.POOLED, tiny_sd3.POOLED
@@ -257,6 +262,63 @@ def test_from_files_to_a_picture_through_the_nodes(tmp_path: Path, run_node: Any
     assert "of a step" in told and "warning" not in told
 
 
+def pictured() -> Any:
+    """A box with a picture, one with both, and one with words."""
+    rng = np.random.default_rng(3)
+    pictures = [rng.integers(0, 256, (64, 48, 3), np.uint8) for _ in range(2)]
+    bundle = [Reference(f"r{n}", pixels, np.full((64, 48), 255, np.uint8)) for n, pixels in enumerate(pictures)]
+    boxes = (
+        Instance("a", Box(0, 0, 64, 64), reference=1),
+        Instance("b", Box(48, 32, 128, 96), reference=2, label="red disc", rotation=20.0, flip="h"),
+        Instance("c", Box(16, 80, 80, 128), label="desert at night"),
+    )
+    return compose(Layout(128, 128, boxes), bundle)
+
+
+def test_pictures_fill_boxes_where_the_weights_know_them(run_node: Any) -> None:
+    model, clip, vae = run_node("ContextGenTinyModel").args
+    backbone = host.family_of(model).backbone
+    plain, knowing = (tiny_assemble.weights(backbone, pictures=pictures) for pictures in (False, True))
+    patched, simple = (
+        run_node("InstanceAssemblePatchModel", model=model, weights=file, grounding_ratio=1.0).args[0]
+        for file in (knowing, plain)
+    )
+    prompt = clip.encode_from_tokens_scheduled(clip.tokenize("a meadow at noon"))
+    words = {"conditioning": prompt, "clip": clip, "layout": pictured(), "vae": vae}
+    given = {c: run_node("InstanceAssembleConditioning", **words, content=c).args[0] for c in CONTENTS}
+    start = torch.randn((2, 16, 16, 16), generator=torch.Generator().manual_seed(1))
+    drawn = {content: tiny_flux.sample(patched, given[content], start=start) for content in CONTENTS}
+    assert (drawn["both"] - drawn["phrases"]).abs().max() > 1e-3
+    assert (drawn["both"] - drawn["pictures"]).abs().max() > 1e-3
+    # Phrases alone give what weights without pictures give, bit for bit.
+    assert torch.equal(drawn["phrases"], tiny_flux.sample(simple, given["phrases"], start=start))
+    # The model sees latents in its own scale.
+    plan = host.plan_of(given["both"][0][1], INSTANCE_ASSEMBLE)
+    latents = torch.cat([pack(vae.encode(to_image(picture))) for picture in bind_both(words["layout"]).pictures], 1)
+    seen: list[torch.Tensor] = []
+    modules = patched.get_additional_models_with_key("contextgen_instance_assemble")[0].model
+    hook = modules.picture_net.register_forward_pre_hook(lambda _m, args: seen.append(args[1]))
+    tiny_flux.sample(patched, given["both"], start=start)
+    hook.remove()
+    wanted = (latents - vae_format().shift_factor) * vae_format().scale_factor
+    assert len(seen) == 1 and torch.allclose(seen[0], wanted.expand(2, -1, -1), atol=1e-6)
+    assert [box.picture and box.picture.size for box in plan.boxes] == [15, 36, None]
+    told = run_node("ContextGenReport", layout=words["layout"], model=patched, conditioning=given["both"]).args[1]
+    assert "red disc + picture of 6 x 6 tokens" in told
+    with pytest.raises(InputError, match="know no pictures"):
+        tiny_flux.sample(simple, given["both"], start=start)
+    with pytest.raises(InputError, match="InstanceAssembleConditioning, vae: there is no VAE"):
+        run_node("InstanceAssembleConditioning", **{**words, "vae": None}, content="both")
+
+
+def bind_both(scene: Any) -> Any:
+    return bind(scene, PhraseOptions(content="both"))
+
+
+def vae_format() -> Any:
+    return comfy.latent_formats.Flux()
+
+
 @pytest.mark.parametrize(
     ("node", "words", "sentence"),
     [
@@ -266,6 +328,7 @@ def test_from_files_to_a_picture_through_the_nodes(tmp_path: Path, run_node: Any
         ("InstanceAssembleConditioning", {"box_options": "1: nan"}, "line 1 is '1: nan'"),
         ("InstanceAssembleConditioning", {"masks": torch.ones(3, 8, 8)}, "there are 3 masks for 1 boxes"),
         ("InstanceAssembleConditioning", {"clip": None}, "there is no CLIP"),
+        ("InstanceAssembleConditioning", {"content": "video"}, "it is 'video'; choose one of phrases"),
         ("InstanceAssemblePatchModel", {"scale": 7.0}, "it is 7; give a number from 0 to 3"),
         ("InstanceAssemblePatchModel", {"scale": float("nan")}, "NaN"),
         ("InstanceAssembleLoader", {"layout_weights": "nowhere.pth"}, "there is no file 'nowhere.pth'"),

@@ -31,7 +31,7 @@ SINGLE = (
 BOXES = ((0, 0, 64, 64), (32, 16, 120, 90), (70, 10, 128, 60))
 
 
-def weights(backbone: Backbone, seed: int = 0, rank: int = 3) -> AssembleFile:
+def weights(backbone: Backbone, seed: int = 0, rank: int = 3, pictures: bool = False) -> AssembleFile:
     """Weights for a model of that family and size, always the same ones."""
     width = backbone.width
     blocks: dict[str, tuple[PairSize, ...]] = {}
@@ -43,7 +43,7 @@ def weights(backbone: Backbone, seed: int = 0, rank: int = 3) -> AssembleFile:
             layers = [layer for layer in layers if "ff_context" not in layer[0]]
         name = f"single_transformer_blocks.{number - backbone.double}" if single else f"transformer_blocks.{number}"
         blocks[name] = tuple(PairSize(layer, i * width, rank, o * width) for layer, i, o in layers)
-    modules = AssembleWeights(width, backbone.pooled, blocks)
+    modules = AssembleWeights(width, backbone.pooled, blocks, pictures=pictures)
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for key, value in sorted(modules.state_dict().items()):
@@ -52,8 +52,8 @@ def weights(backbone: Backbone, seed: int = 0, rank: int = 3) -> AssembleFile:
     return AssembleFile("tiny.safetensors", backbone.name, width, backbone.pooled, blocks, state)
 
 
-def write(path: Path, backbone: Backbone) -> None:
-    write_file(path, weights(backbone))
+def write(path: Path, backbone: Backbone, pictures: bool = False) -> None:
+    write_file(path, weights(backbone, pictures=pictures))
 
 
 def plan(width: int = 128, height: int = 96, pooled: int = 0, **options: Any) -> PhrasePlan:

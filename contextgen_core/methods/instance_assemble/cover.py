@@ -1,13 +1,14 @@
 """Which tokens each instance reads and where its result goes: index sets for all instances at once.
 
-Instances are independent of each other, so none needs a call of its own. Their sequences, each ``layout token | tokens
-of the box``, are laid end to end, sorted by length; sequences of similar length share one padded attention call. What
-was read is averaged over the boxes that cover a token, in an order that does not depend on the device.
+Instances are independent of each other, so none needs a call of its own. Their sequences, each ``layout tokens |
+tokens of the box | tokens of its picture``, are laid end to end, sorted by length; sequences of similar length share
+one padded attention call. A phrase and a picture have a layout token each. What was read is averaged over the boxes
+that cover a token, in an order that does not depend on the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .plan import PhrasePlan
+from .cells import COORDINATES, grid_points
+from .content import Place
+from .plan import PhraseBox, PhrasePlan
 
 SPREAD = 2  # the longest sequence of a bucket has at most so many times the tokens of its shortest
 
@@ -23,7 +26,8 @@ SPREAD = 2  # the longest sequence of a bucket has at most so many times the tok
 class Bucket(NamedTuple):
     """Sequences of similar length: so many, each padded to ``length`` tokens.
 
-    mask  additive (sequences, 1, 1, length), -inf at padding; None where nothing is padded
+    mask  additive (sequences, 1, 1, length), -inf at padding, the logarithm of a picture's strength at its tokens; None
+          where it would be 0 throughout
     """
 
     sequences: int
@@ -40,19 +44,37 @@ class Rank(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """The pictures of a moment's instances, for the encoder and the step.
+
+    select   their tokens among the conditioning's packed pictures, None where these are all
+    points   (pictures, 72) the encoder's points; places: (R, 2) the middles of their R tokens in shares of the canvas
+    pooling  (pictures, R) the mean over each picture's tokens
+    gathered where each of their tokens lies among the sequences
+    """
+
+    select: Tensor | None
+    points: Tensor
+    places: Tensor
+    pooling: Tensor
+    gathered: Tensor
+
+
+@dataclass(frozen=True)
 class Cover:
     """The instances of one moment on one device.
 
-    numbers  of the plan's boxes, in the plan's order: those that have tokens; layout tokens stand in this order
-    select   the same as an index, None where these are all of the plan's boxes
+    numbers  of the plan's boxes, in the plan's order: those that have tokens
+    select   their phrases among the conditioning's as an index, None where these are all
     tokens   noise tokens in any box, sorted
-    gather   the sequences end to end: indices into ``layout tokens | covered tokens``
-    layout   where each layout token lies there
+    gather   the sequences end to end: indices into ``layout tokens | covered tokens | tokens of pictures``
+    layout   where each layout token lies there: those of phrases in the plan's order, then those of pictures
     buckets  how the sequences share calls, in the order of ``gather``
     ranks    what is averaged for each covered token
     factor   (tokens, 1) of the averaged result, None where every strength is 1
-    points   (instances, 72) the encoder's points
-    ids      (instances, 3) position ids of the layout tokens; covered: those of the covered tokens
+    points   (phrases, 72) the encoder's points
+    ids      (layout tokens, 3) their position ids; read: those of the covered tokens and of pictures
+    pictures None where no instance has one
     """
 
     numbers: tuple[int, ...]
@@ -65,7 +87,8 @@ class Cover:
     factor: Tensor | None
     points: Tensor
     ids: Tensor
-    covered: Tensor
+    read: Tensor
+    pictures: Pictures | None = None
 
 
 def box_tokens(plan: PhrasePlan, active: Sequence[int], front: bool = False) -> dict[int, np.ndarray]:
@@ -93,76 +116,125 @@ def buckets_of(lengths: Sequence[int]) -> list[range]:
 
 
 def make_cover(
-    plan: PhrasePlan,
-    active: Sequence[int],
-    points: np.ndarray,
-    *,
-    front: bool,
-    device: torch.device,
-    dtype: torch.dtype,
+    plan: PhrasePlan, active: Sequence[int], *, front: bool, device: torch.device, dtype: torch.dtype
 ) -> Cover | None:
-    """The index sets of the boxes ``active``; None where none of them has a token.
-
-    points  float32 (active boxes, 72)
-    """
+    """The index sets of the boxes ``active``; None where none of them has a token."""
     tokens = box_tokens(plan, active, front)
     if not tokens:
         return None
     numbers = tuple(tokens)
-    order = sorted(range(len(numbers)), key=lambda i: len(tokens[numbers[i]]))  # stable: equal inputs, equal order
-    cells = [tokens[numbers[i]] for i in order]
-    covered = np.unique(np.concatenate(cells))
-    lengths = [1 + len(c) for c in cells]
-    rows: list[np.ndarray] = []
-    padding: list[tuple[int, int, np.ndarray | None]] = []
-    starts = np.empty(len(cells), np.int64)  # of each sequence, in the plan's order
-    sources: list[np.ndarray] = []
-    at = 0
-    for members in buckets_of(lengths):
-        longest = lengths[members[-1]]
-        for i in members:
-            starts[order[i]] = at
-            sources.append(at + 1 + np.arange(len(cells[i])))
-            row = np.concatenate([[order[i]], len(cells) + np.searchsorted(covered, cells[i])])
-            row = np.pad(row, (0, longest - len(row)), constant_values=order[i])
-            rows.append(row)
-            at += len(row)
-        sizes = np.array([lengths[i] for i in members])
-        hidden = np.arange(longest)[None, :] >= sizes[:, None]
-        padding.append((len(members), longest, hidden if hidden.any() else None))
-    strengths = np.array([plan.boxes[numbers[i]].strength for i in order], np.float64)
-    ranks, factor = _ranks(cells, sources, strengths, covered)
-    chosen = [active.index(number) for number in numbers]
     boxes = [plan.boxes[number] for number in numbers]
+    worded, shown = ([n for n, box in enumerate(boxes) if has(box)] for has in (_has_phrase, _has_picture))
+    heads: list[list[int]] = [[] for _ in boxes]  # the layout tokens of each instance
+    for at, n in enumerate([*worded, *shown]):
+        heads[n].append(at)
+    covered = np.unique(np.concatenate(list(tokens.values())))
+    first = sum(map(len, heads)) + len(covered)  # of the pictures' tokens among what is gathered from
+    theirs = dict(zip(shown, _runs([_size(boxes[n]) for n in shown], first), strict=True))
+    cells = [tokens[number] for number in numbers]
+    sequences = [
+        np.concatenate([heads[n], first - len(covered) + np.searchsorted(covered, cells[n]), theirs.get(n, ())])
+        for n in range(len(boxes))
+    ]
+    order = sorted(range(len(boxes)), key=lambda n: len(sequences[n]))  # stable: equal inputs, equal order
+    rows: list[np.ndarray] = []
+    buckets: list[Bucket] = []
+    starts = np.empty(len(boxes), np.int64)  # of each instance's sequence
+    at = 0
+    for members in buckets_of([len(sequences[n]) for n in order]):
+        longest = len(sequences[order[members[-1]]])
+        bias = np.full((len(members), longest), -np.inf, np.float32)
+        for row, n in enumerate(order[member] for member in members):
+            starts[n] = at
+            length = len(sequences[n])
+            rows.append(np.pad(sequences[n], (0, longest - length), constant_values=heads[n][0]))
+            bias[row, :length] = 0
+            if n in theirs:
+                bias[row, length - _size(boxes[n]) : length] = np.log(_place(boxes[n]).strength)
+            at += longest
+        mask = None
+        if bias.any():
+            mask = torch.from_numpy(bias).to(device, dtype)[:, None, None, :]
+        buckets.append(Bucket(len(members), longest, mask))
 
-    def index(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+    def index(values: np.ndarray | Sequence[int]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(device)
 
-    def numbers_of(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device, dtype)
+    def numbers_of(values: np.ndarray, kind: torch.dtype = dtype) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device, kind)
 
-    ids = np.array([(0.0, *box.centre) for box in boxes], np.float32)
-    positions = np.stack([np.zeros_like(covered), covered // plan.columns, covered % plan.columns], 1)
+    sources = [starts[n] + len(heads[n]) + np.arange(len(cells[n])) for n in order]
+    strengths = np.array([boxes[n].strength for n in order], np.float64)
+    ranks, factor = _ranks([cells[n] for n in order], sources, strengths, covered)
+    centres = np.array([(0.0, *boxes[n].centre) for n in (*worded, *shown)], np.float32)
+    on_grid = [np.stack([np.zeros_like(covered), covered // plan.columns, covered % plan.columns], 1)]
+    # A picture's tokens lie between those of the canvas, where its pixels would.
+    canvas = np.array([plan.columns, plan.rows])
+    places = [_place(boxes[n]).middles() for n in shown]
+    on_grid += [np.c_[np.ones(len(xy)), (xy * canvas - 0.5)[:, ::-1]] for xy in places]
+    points = [grid_points(box.corners) for box in boxes]
+    pictures = None
+    if shown:
+        ends = {n: starts[n] + len(sequences[n]) for n in shown}
+        gathered = [np.arange(ends[n] - _size(boxes[n]), ends[n]) for n in shown]
+        pooling = np.zeros((len(shown), sum(map(len, places))), np.float32)
+        for row, run in enumerate(_runs([len(xy) for xy in places])):
+            pooling[row, run] = 1 / len(run)
+        pictures = Pictures(
+            select=_selected(plan, [numbers[n] for n in shown], _size, index),
+            points=numbers_of(np.stack([points[n] for n in shown]), torch.float32),
+            places=numbers_of(np.concatenate(places), torch.float32),
+            pooling=numbers_of(pooling, torch.float32),
+            gathered=index(np.concatenate(gathered)),
+        )
     return Cover(
         numbers=numbers,
-        select=None if len(numbers) == len(plan.boxes) else index(np.array(numbers)),
+        select=_selected(plan, [numbers[n] for n in worded], _has_phrase, index),
         tokens=index(covered),
         gather=index(np.concatenate(rows)),
-        layout=index(starts),
-        buckets=tuple(Bucket(n, length, _additive(h, device, dtype)) for n, length, h in padding),
+        layout=index([starts[n] + heads[n].index(at) for at, n in enumerate([*worded, *shown])]),
+        buckets=tuple(buckets),
         ranks=tuple(Rank(index(t), index(s), numbers_of(w)[:, None]) for t, s, w in ranks),
         factor=None if factor is None else numbers_of(factor)[:, None],
-        points=torch.from_numpy(points[chosen]).to(device),
-        ids=torch.from_numpy(ids).to(device),
-        covered=torch.from_numpy(positions.astype(np.float32)).to(device),
+        points=numbers_of(np.array([points[n] for n in worded]).reshape(-1, COORDINATES), torch.float32),
+        ids=numbers_of(centres, torch.float32),
+        read=numbers_of(np.concatenate(on_grid), torch.float32),
+        pictures=pictures,
     )
 
 
-def _additive(hidden: np.ndarray | None, device: torch.device, dtype: torch.dtype) -> Tensor | None:
-    if hidden is None:
-        return None
-    values = np.where(hidden, np.float32(-np.inf), np.float32(0.0))
-    return torch.from_numpy(values).to(device, dtype)[:, None, None, :]
+def _has_phrase(box: PhraseBox) -> bool:
+    return box.phrase
+
+
+def _has_picture(box: PhraseBox) -> bool:
+    return box.picture is not None
+
+
+def _place(box: PhraseBox) -> Place:
+    if box.picture is None:
+        raise ValueError(f"{box.name} has no picture")
+    return box.picture
+
+
+def _size(box: PhraseBox) -> int:
+    """Tokens of its picture."""
+    return 0 if box.picture is None else box.picture.size
+
+
+def _runs(sizes: Sequence[int], first: int = 0) -> list[np.ndarray]:
+    """Consecutive numbers, cut into runs of these sizes."""
+    ends = first + np.cumsum(sizes, dtype=np.int64)
+    return [np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _selected(
+    plan: PhrasePlan, chosen: Sequence[int], size: Callable[[PhraseBox], int], index: Callable[[np.ndarray], Tensor]
+) -> Tensor | None:
+    """What belongs to the chosen boxes in a vector that holds ``size`` entries for each of the plan's; None: all."""
+    runs = _runs([size(box) for box in plan.boxes])
+    wanted = np.concatenate([runs[number] for number in chosen]) if chosen else np.empty(0, np.int64)
+    return None if len(wanted) == sum(map(len, runs)) else index(wanted)
 
 
 def _ranks(

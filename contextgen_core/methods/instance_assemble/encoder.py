@@ -1,6 +1,16 @@
-"""The extra weights of InstanceAssemble as modules: the layout encoder, and what is added to each block.
+"""The extra weights of InstanceAssemble as modules: the encoders, and what is added to each block.
 
 Linear layers are built by a class that the host gives, so that it can keep, move and cast them like its own.
+
+The authors announced pictures as content and never released them; :class:`PictureEncoder` is this pack's design. A
+picture is to a box what a phrase is: it gets a layout token of its own, of the same form as the phrase's, and goes
+through the same weights of the text stream. One vector cannot carry how a subject looks, so the picture's own tokens
+join the short sequence, too. They are tokens of the image: they go through the image stream's weights, stand on the
+canvas where the picture lies in its box (one step beside it on the first axis, as a condition picture does in
+FLUX.1-Kontext), and are carried from step to step as layout tokens are. An instance without a picture has the sequence
+that it always had, and weights without this part give the same numbers as before. Nothing here starts at zero: every
+stream norms what it gets first, and a norm at zero has no direction. A training that is to start neutral does so by
+``layout_forward`` at zero, as with phrases.
 """
 
 from __future__ import annotations
@@ -16,12 +26,14 @@ from .cells import COORDINATES
 
 FREQUENCIES = 8
 POSITION = FREQUENCIES * 2 * COORDINATES  # numbers that stand for a box
+PLACE = FREQUENCIES * 2 * 2  # numbers that stand for a point
+CHANNELS = 64  # of a token of a latent: 16 channels of 2 x 2
 
 MakeLinear = Callable[..., nn.Module]  # (inputs, outputs, bias=..., device=..., dtype=...)
 
 
 def embed_points(points: Tensor, rounded: bool = False) -> Tensor:
-    """Sines and cosines of points (..., 72): (..., 1152), frequency outermost, then sine and cosine, then coordinate.
+    """Sines and cosines of points (..., n): (..., 16 n), frequency outermost, then sine and cosine, then coordinate.
 
     rounded  compute in bfloat16 throughout, as the authors' pipeline does
     """
@@ -54,6 +66,31 @@ class LayoutEncoder(nn.Module):
         """points (N, 72) float32 and pooled phrases (B, N, P) -> layout tokens (B, N, width), in the phrases' dtype."""
         positions = embed_points(points, rounded).to(phrases.dtype).expand(*phrases.shape[:2], -1)
         return self.linears(torch.cat([self.text_embedder(phrases), positions], dim=-1))
+
+
+class PictureEncoder(nn.Module):
+    """A picture's tokens in the model's width, and one layout token of the whole (see the module's first lines)."""
+
+    def __init__(self, width: int, linear: MakeLinear = nn.Linear, **kind: Any) -> None:
+        super().__init__()
+        self.embedder = _Perceptron(CHANNELS + PLACE, width, width, linear, **kind)
+        self.linears = _Perceptron(width + POSITION, width // 2, width, linear, **kind)
+
+    def forward(
+        self, points: Tensor, content: Tensor, places: Tensor, pooling: Tensor, rounded: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The layout tokens (B, N, width) of N pictures and their R tokens in all (B, R, width), in content's dtype.
+
+        points   (N, 72) float32, of the pictures' boxes
+        content  (B, R, 64) packed latents as the model reads them, picture after picture
+        places   (R, 2) float32, x and y of each token's middle in shares of the canvas
+        pooling  (N, R): the mean over each picture's tokens
+        """
+        batch, kind = len(content), content.dtype
+        where = embed_points(places, rounded).to(kind).expand(batch, -1, -1)
+        tokens = self.embedder(torch.cat([content, where], dim=-1))
+        positions = embed_points(points, rounded).to(kind).expand(batch, -1, -1)
+        return self.linears(torch.cat([pooling.to(kind) @ tokens, positions], dim=-1)), tokens
 
 
 class _Pair(nn.Module):
@@ -97,6 +134,7 @@ class AssembleWeights(nn.Module):
     width, pooled  of the model's tokens, of its pooled text vector
     blocks         the low-rank pairs of each block with a layout step, by diffusers' name of the block, like
                    "transformer_blocks.3"
+    pictures       whether they know pictures as content
     """
 
     def __init__(
@@ -105,11 +143,14 @@ class AssembleWeights(nn.Module):
         pooled: int,
         blocks: Mapping[str, Sequence[PairSize]],
         linear: MakeLinear = nn.Linear,
+        *,
+        pictures: bool = False,
         **kind: Any,
     ) -> None:
         super().__init__()
         self.width, self.pooled = width, pooled
         self.layout_net = LayoutEncoder(width, pooled, linear, **kind)
+        self.picture_net = PictureEncoder(width, linear, **kind) if pictures else None
         self.blocks = nn.ModuleDict()
         for name, sizes in blocks.items():
             extras = BlockExtras(width, linear, **kind)
@@ -126,7 +167,7 @@ class AssembleWeights(nn.Module):
 
 def parameter_name(name: str) -> str:
     """How :class:`AssembleWeights` calls a parameter of the authors' files."""
-    if name.startswith("layout_net."):
+    if name.startswith(("layout_net.", "picture_net.")):
         return name
     kind, index, rest = name.split(".", 2)
     return f"blocks.{_key(f'{kind}.{index}')}.{rest}"

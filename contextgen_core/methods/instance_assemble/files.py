@@ -3,7 +3,8 @@
 The authors ship the layout weights as ``layout.pth`` (a plain tensor dictionary) and low-rank pairs as
 ``pytorch_lora_weights.safetensors``; their loaders drop what they cannot place without a word. Here such a file is
 refused in one sentence, and pairs on layers that the authors' code never switches on are listed. A file written by
-:func:`write_file` holds both under the same names.
+:func:`write_file` holds both under the same names, and the encoder of pictures (``picture_net.*``), which is this
+pack's, where there is one.
 """
 
 from __future__ import annotations
@@ -26,18 +27,16 @@ from ...backbones.layers import FLUX_DOUBLE, FLUX_SINGLE, SD3_JOINT, Layer
 from ...backbones.record import Backbone
 from ...errors import InputError
 from ...lora.header import MAX_TENSORS, read_header
-from .encoder import POSITION, AssembleWeights, MakeLinear, PairSize, parameter_name
+from .encoder import CHANNELS, PLACE, POSITION, AssembleWeights, MakeLinear, PairSize, parameter_name
 
 FORMAT_KEY, FORMAT = "instance_assemble", "1"
 FLUX, SD3 = "FLUX.1", "Stable Diffusion 3"
 NEVER_SWITCHED = ("ff.net.0.proj", "ff_context.net.0.proj")  # in a block with a layout step
 ENDING = ("attn.to_add_out", "ff_context.net.2")  # what Stable Diffusion 3's last block does not have
 
-_ENCODER = tuple(
-    f"layout_net.{part}.linear_{n}.{kind}"
-    for part in ("text_embedder", "linears")
-    for n in (1, 2)
-    for kind in ("weight", "bias")
+_ENCODER, _PICTURES = (
+    tuple(f"{part}.linear_{n}.{kind}" for part in parts for n in (1, 2) for kind in ("weight", "bias"))
+    for parts in (("layout_net.text_embedder", "layout_net.linears"), ("picture_net.embedder", "picture_net.linears"))
 )
 _FORWARD = re.compile(r"(?P<block>(?:single_)?transformer_blocks\.\d{1,3})\.layout_forward\.(?:weight|bias)")
 _PAIR = re.compile(r"(?P<layer>.+)\.(?P<part>lora_A\.weight|lora_B\.weight|alpha)")
@@ -69,9 +68,15 @@ class AssembleFile:
         """The ranks that occur."""
         return tuple(sorted({pair.rank for pairs in self.blocks.values() for pair in pairs}))
 
+    @property
+    def pictures(self) -> bool:
+        """Whether it knows pictures as content."""
+        return _PICTURES[0] in self.tensors
+
     def build(self, linear: MakeLinear = nn.Linear, dtype: torch.dtype | None = None) -> AssembleWeights:
         """The weights as modules, sharing the file's tensors where ``dtype`` is theirs or None."""
-        weights = AssembleWeights(self.width, self.pooled, self.blocks, linear, device=torch.device("meta"))
+        meta = torch.device("meta")
+        weights = AssembleWeights(self.width, self.pooled, self.blocks, linear, pictures=self.pictures, device=meta)
         weights.load_state_dict({k: v if dtype is None else v.to(dtype) for k, v in self.tensors.items()}, assign=True)
         return weights.eval().requires_grad_(False)
 
@@ -143,7 +148,7 @@ def check_fits(file: AssembleFile, backbone: Backbone) -> None:
 def write_file(path: str | os.PathLike[str], file: AssembleFile) -> None:
     """Writes an adapter as one safetensors file. It appears whole or not at all."""
     state: dict[str, Tensor] = {}
-    for key in _ENCODER:
+    for key in (*_ENCODER, *(_PICTURES if file.pictures else ())):
         state[key] = file.tensors[key]
     for block, pairs in file.blocks.items():
         for kind in ("weight", "bias"):
@@ -207,11 +212,13 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
 def _layout(name: str, tensors: Mapping[str, Tensor]) -> tuple[str, int, int, tuple[str, ...], tuple[str, ...]]:
     """Family, width, pooled width, blocks with a layout step, and unused names, of layout weights."""
     present = {match["block"] for key in tensors if (match := _FORWARD.fullmatch(key))}
-    unused = tuple(key for key in tensors if key not in _ENCODER and not _FORWARD.fullmatch(key))
+    pictures = any(key in tensors for key in _PICTURES)
+    encoders = (*_ENCODER, *(_PICTURES if pictures else ()))
+    unused = tuple(key for key in tensors if key not in encoders and not _FORWARD.fullmatch(key))
     family = FLUX if any(block.startswith("single") for block in present) else SD3
     last = max((int(b.split(".")[1]) for b in present if not b.startswith("single")), default=-1)
     blocks = _expected(family, last + 1) + (["single_transformer_blocks.0"] if family == FLUX else [])
-    wanted = [*_ENCODER, *(f"{block}.layout_forward.{kind}" for block in blocks for kind in ("weight", "bias"))]
+    wanted = [*encoders, *(f"{block}.layout_forward.{kind}" for block in blocks for kind in ("weight", "bias"))]
     missing = [key for key in wanted if key not in tensors]
     if missing or set(blocks) != present or last < 0:
         lacking = missing[0] if missing else "the layout_forward of each layout block"
@@ -227,6 +234,10 @@ def _layout(name: str, tensors: Mapping[str, Tensor]) -> tuple[str, int, int, tu
         "layout_net.linears.linear_2": (width, width // 2),
         **{f"{block}.layout_forward": (width, width) for block in blocks},
     }
+    if pictures:
+        shapes["picture_net.embedder.linear_1"] = (width, CHANNELS + PLACE)
+        shapes["picture_net.embedder.linear_2"] = (width, width)
+        shapes |= {f"picture_net.linears.linear_{n}": shapes[f"layout_net.linears.linear_{n}"] for n in (1, 2)}
     for stem, shape in {"layout_net.text_embedder.linear_1": (width, pooled), **shapes}.items():
         for kind, size in (("weight", shape), ("bias", shape[:1])):
             has = tuple(tensors[f"{stem}.{kind}"].shape)

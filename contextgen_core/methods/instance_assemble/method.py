@@ -27,7 +27,10 @@ def layout_blocks(counts: BlockCounts) -> tuple[int, ...]:
 
 
 class InstanceAssemble(Method):
-    """Phrases in boxes. Needs extra weights; acts on the negative conditioning, too, but without boxes there."""
+    """Phrases in boxes, and pictures where the weights know them.
+
+    Needs extra weights; acts on the negative conditioning, too, but without boxes there.
+    """
 
     name = "instance_assemble"
     label = "InstanceAssemble"
@@ -36,7 +39,14 @@ class InstanceAssemble(Method):
 
     def prepare(self, scene: Scene, options: PhraseOptions | None = None) -> Prepared:
         bound = bind(scene, options)
-        return Prepared(self.name, bound.plan, phrases=bound.phrases, negative=True, warnings=bound.warnings)
+        return Prepared(
+            self.name,
+            bound.plan,
+            phrases=bound.phrases,
+            content=bound.pictures,
+            negative=True,
+            warnings=bound.warnings,
+        )
 
     def plan_tuple(self, plan: PhrasePlan) -> tuple[object, ...]:
         return plan.as_tuple()
@@ -62,6 +72,13 @@ class InstanceAssemble(Method):
                 " connect the text encoders of this model.",
                 self.source,
                 "clip",
+            )
+
+        if not settings.pictures and any(box.picture is not None for box in plan.boxes):
+            raise InputError(
+                "the weights on the model know no pictures (the authors' do not); let phrases alone fill the boxes.",
+                self.source,
+                "content",
             )
 
     def moment(self, plan: PhrasePlan, settings: AssembleSettings, run: RunPosition | None) -> Hashable:

@@ -1,4 +1,4 @@
-"""The phrases of one picture on the token grid: plain numbers and bytes, hashable, free of tensors."""
+"""The instances of one picture on the token grid: plain numbers and bytes, hashable, free of tensors."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from ...composite.placement import placed
 from ...errors import InputError
 from ...input.checks import finite_number, shorten
 from ...layout.box import Box
-from ...layout.layout import box_name
+from ...layout.layout import Instance, box_name, sine_cosine
 from ...layout.tokens import TOKEN, TokenBox
 from .cells import Corners, box_cells, cell_ends, corners_of, grid_points
+from .content import Place, read_picture
 
 if TYPE_CHECKING:
     from ...composite.compose import Scene
 
-_PLAN_TAG = "instance-assemble-plan-1"
+_PLAN_TAG = "instance-assemble-plan-2"
+CONTENTS = ("phrases", "pictures", "both")
 MAX_STRENGTH = 4.0
 WHITE = 128  # a mask value from here on belongs to the instance
 
 
 class PhraseBox(NamedTuple):
-    """One instance: a box with a phrase.
+    """One instance: a box with a phrase, a picture, or both.
 
     name      how sentences and reports call it
     corners   left, top, right, bottom in shares of the canvas, float32 values: what the layout encoder reads
@@ -33,6 +36,8 @@ class PhraseBox(NamedTuple):
     chosen    one byte (0 or 1) per token of ``cells``, row-major: which of them count; empty: all
     strength  factor on what it adds to the picture (0..4, 1 = as trained), and its weight where boxes overlap
     start, end  shares of the sampling run (0..1) between which it acts
+    phrase    whether it has one
+    picture   where its picture lies, None without one
     """
 
     name: str
@@ -43,6 +48,8 @@ class PhraseBox(NamedTuple):
     strength: float = 1.0
     start: float = 0.0
     end: float = 1.0
+    phrase: bool = True
+    picture: Place | None = None
 
     def indices(self, columns: int) -> np.ndarray:
         """Its tokens as indices of the grid, ascending."""
@@ -65,6 +72,8 @@ class PhrasePlan:
     """A picture's grid of ``rows`` x ``columns`` tokens and its instances, in the layout's order: the last in front.
 
     pooled  how many numbers its phrases were encoded to, 0 while they are not
+
+    Encoded phrases stand in the order of the boxes that have one, packed pictures in that of the boxes that have one.
     """
 
     rows: int
@@ -73,7 +82,9 @@ class PhrasePlan:
     pooled: int = 0
 
     def as_tuple(self) -> tuple[object, ...]:
-        boxes = tuple((b.name, b.corners, b.centre, tuple(b.cells), *b[4:]) for b in self.boxes)
+        boxes = tuple(
+            (b.name, b.corners, b.centre, tuple(b.cells), *b[4:-1], b.picture and tuple(b.picture)) for b in self.boxes
+        )
         return (_PLAN_TAG, self.rows, self.columns, boxes, self.pooled)
 
     @classmethod
@@ -83,7 +94,9 @@ class PhrasePlan:
             tag, rows, columns, entries, pooled = cast(tuple[Any, ...], value)
             if tag != _PLAN_TAG:
                 raise ValueError(tag)
-            boxes = tuple(PhraseBox._make((*e[:3], TokenBox._make(e[3]), *e[4:])) for e in entries)
+            boxes = tuple(
+                PhraseBox._make((*e[:3], TokenBox._make(e[3]), *e[4:-1], e[-1] and Place._make(e[-1]))) for e in entries
+            )
         except (TypeError, ValueError, IndexError) as error:
             raise InputError(
                 "The phrases in this conditioning come from another version of the pack; run the graph again from"
@@ -108,26 +121,29 @@ class PhraseOptions:
     boxes   options by 1-based number of the box in the layout
     masks   masks by that number, uint8 (H, W) of any size, 255 = the instance: they take the place of the box
     sliced  take cells as the authors' code does, also beyond the canvas (:func:`.cells.box_cells`)
+    content what fills the boxes: their "phrases", their "pictures" (and phrases where a box has no picture), or "both"
     """
 
     boxes: Mapping[int, BoxOptions] = field(default_factory=dict)
     masks: Mapping[int, np.ndarray] = field(default_factory=dict)
     sliced: bool = False
+    content: str = CONTENTS[0]
 
 
 class BoundPhrases(NamedTuple):
-    """A plan with the phrase of each of its boxes, and sentences for the user."""
+    """A plan with its phrases and pictures (uint8 (h, w, 3), sides of whole tokens), and sentences for the user."""
 
     plan: PhrasePlan
     phrases: tuple[str, ...]
+    pictures: tuple[np.ndarray, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
 def bind(scene: Scene, options: PhraseOptions | None = None) -> BoundPhrases:
-    """The plan of a scene's boxes with words. A box with a reference and no words is left to other methods.
+    """The plan of a scene's boxes. What has no content of the chosen kind, and a hidden box, is left to other methods.
 
-    Raises InputError for a box with neither, for a layout without any words, and for options that name no such box or
-    are out of range.
+    Raises InputError for a box with neither words nor a reference, for a layout without any content, and for options
+    that name no such box or are out of range.
     """
     options = options or PhraseOptions()
     layout = scene.layout
@@ -138,25 +154,57 @@ def bind(scene: Scene, options: PhraseOptions | None = None) -> BoundPhrases:
             raise InputError(f"the {what} speak of box {wrong[0]}, but the layout has {len(instances)}; correct it.")
     boxes: list[PhraseBox] = []
     phrases: list[str] = []
+    pictures: list[np.ndarray] = []
     warnings: list[str] = []
     for number, instance in enumerate(instances, 1):
         name = box_name(number, instance.id)
         phrase = instance.label.strip()
+        if instance.hidden:
+            continue
         if not phrase and instance.reference is None:
             raise InputError(f"{name} has no words; type what it shows into its label, or delete it.")
-        if not phrase:
+        read = _picture(scene, number - 1) if options.content != "phrases" else None
+        if read is not None and options.content == "pictures":
+            phrase = ""
+        if not phrase and read is None:
             continue
         own = _checked(options.boxes.get(number, BoxOptions()), name)
         mask = options.masks.get(number)
-        box = phrase_box(name, instance.box, layout.width, layout.height, own, mask=mask, sliced=options.sliced)
-        boxes.append(box)
-        phrases.append(phrase)
-        warnings.extend(_warnings(box, instance.box, mask is not None))
+        box = _instance_box(name, instance, layout.width, layout.height, own, mask=mask, sliced=options.sliced)
+        boxes.append(box._replace(phrase=bool(phrase), picture=read and read[1]))
+        if phrase:
+            phrases.append(phrase)
+        if read is not None:
+            pictures.append(read[0])
+        warnings.extend(_warnings(box, instance.region, mask is not None))
     if not boxes:
-        raise InputError("the layout has no words; type into the label of each box what it shows.")
-    return BoundPhrases(
-        PhrasePlan(layout.height // TOKEN, layout.width // TOKEN, tuple(boxes)), tuple(phrases), tuple(warnings)
-    )
+        what = "words" if options.content == "phrases" else "words and no pictures"
+        raise InputError(f"the layout has no {what}; type into the label of each box what it shows.")
+    plan = PhrasePlan(layout.height // TOKEN, layout.width // TOKEN, tuple(boxes))
+    return BoundPhrases(plan, tuple(phrases), tuple(pictures), tuple(warnings))
+
+
+def _picture(scene: Scene, index: int) -> tuple[np.ndarray, Place] | None:
+    """The picture of an instance as content; None without one, or where nothing of it is to be read."""
+    reference, layout = scene.references[index], scene.layout
+    if reference is None or not reference.strength:
+        return None
+    cutout = placed(layout.instances[index], reference, layout, scene.fit)
+    return read_picture(cutout, layout.width, layout.height, reference.tokens, reference.strength)
+
+
+def _instance_box(name: str, instance: Instance, width: int, height: int, *words: Any, **options: Any) -> PhraseBox:
+    """The box of an instance; a turned one has the bounds of its outline, and of their tokens those that it touches."""
+    box = phrase_box(name, instance.region, width, height, *words, **options)
+    if not instance.rotation or box.chosen or box.cells.empty:
+        return box
+    (cx, cy), (sin, cos) = instance.box.center, sine_cosine(instance.rotation)
+    x = (np.arange(box.cells.x1, box.cells.x2)[None, :] + 0.5) * TOKEN - cx
+    y = (np.arange(box.cells.y1, box.cells.y2)[:, None] + 0.5) * TOKEN - cy
+    reach = TOKEN / 2 * (abs(sin) + abs(cos))  # of a token along the sides of the turned box
+    along = np.abs(x * cos + y * sin) < instance.box.width / 2 + reach
+    across = np.abs(y * cos - x * sin) < instance.box.height / 2 + reach
+    return box._replace(chosen=(along & across).astype(np.uint8).tobytes())
 
 
 def phrase_box(

@@ -3,7 +3,12 @@
 Each instance attends jointly over ``layout token | tokens of its box`` with the block's weights and the adapter's
 low-rank terms; the result is averaged over the boxes that cover a token, projected and added to the picture; in double
 blocks the image MLP then acts a second time on the whole picture, also outside the boxes. Layout tokens go on to the
-next step (paper, section 3, and the authors' transformer classes).
+next step (paper, section 3, and the authors' transformer classes). An instance with a picture (ours, :mod:`.encoder`)
+has a layout token and the picture's tokens besides; those are treated as tokens of its box are, and go on, too.
+
+For training, a step is differentiable in all of its weights. Per picture of the batch it reads two vectors,
+:data:`PHRASES` and :data:`CONTENT`, in the order of the plan's boxes that have a phrase or a picture; ``prepare`` with
+``PhraseOptions(content="both")`` gives the plan, the phrases and the pictures that the autoencoder encodes.
 
 Everything after the attention is affine and the same for all instances, so the attention is averaged before it is
 projected: queries, keys, values and projections are computed once for each covered token, however many boxes cover it.
@@ -12,22 +17,21 @@ projected: queries, keys, values and projections are computed once for each cove
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ...backbones.block import Additions, DoubleBlock, Modulation, SingleBlock, Stream, rotate
-from ..boundary import BlockWork
-from .cells import grid_points
+from ..boundary import CONTENT, BlockWork
 from .cover import Cover, make_cover
 from .encoder import AssembleWeights, BlockExtras
 from .plan import PhrasePlan
 
-PHRASES = "instance_assemble_phrases"  # name of the pooled phrases (B, instances, P) among a conditioning's vectors
+PHRASES = "instance_assemble_phrases"  # name of the pooled phrases (B, phrases, P) among a conditioning's vectors
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class AssembleSettings:
     mlp     of what the second MLP adds to the whole picture (0..1); the weights were trained with 1
     front   a token belongs to the front-most box alone instead of to the mean of all that cover it
     rounded compute a box's sines and cosines in bfloat16, as the authors' pipeline does
+    pictures whether the weights know pictures as content
     """
 
     scale: float = 1.0
@@ -46,6 +51,17 @@ class AssembleSettings:
     mlp: float = 1.0
     front: bool = False
     rounded: bool = False
+    pictures: bool = True
+
+
+class Encoded(NamedTuple):
+    """Layout tokens (B, N, D), and the tokens of pictures (B, R, D) or None."""
+
+    layout: Tensor
+    pictures: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Encoded:
+        return Encoded(change(self.layout), None if self.pictures is None else change(self.pictures))
 
 
 class LayoutStep:
@@ -67,9 +83,8 @@ class LayoutStep:
         dtype: torch.dtype,
     ) -> None:
         self.settings, self.doubles, self.last = settings, doubles, last
-        points = np.stack([grid_points(plan.boxes[number].corners) for number in active])
-        self.cover = make_cover(plan, active, points, front=settings.front, device=device, dtype=dtype)
-        self._encoded: tuple[Any, int, Tensor, Tensor] | None = None
+        self.cover = make_cover(plan, active, front=settings.front, device=device, dtype=dtype)
+        self._encoded: tuple[Any, int, tuple[Tensor, ...], Encoded] | None = None
 
     def after(self, work: BlockWork) -> None:
         """The step after one block, as :class:`contextgen_core.methods.boundary.Block` wants it."""
@@ -86,8 +101,8 @@ class LayoutStep:
         if cover is not None and rows is not None:
             # Written over in place, unless the old values are wanted for gradients.
             image = before.clone() if torch.is_grad_enabled() else before
-            attention = modulations[0] if work.double else modulations
-            self._boxes(work, extras, cover, image, rows, Modulation(*(part[rows] for part in attention)))
+            those = modulations if work.double else (modulations,)
+            self._boxes(work, extras, cover, image, rows, [Modulation(*(part[rows] for part in m)) for m in those])
         if work.double and self.settings.mlp:
             image = self._second_mlp(stream, image, modulations[1], extras.additions())
         _put_back(work, image, before)
@@ -101,24 +116,28 @@ class LayoutStep:
         cover: Cover,
         image: Tensor,
         rows: slice | Tensor,
-        modulation: Modulation,
+        modulations: Sequence[Modulation],
     ) -> None:
-        """Adds the instances' results to ``image`` in place, and moves the layout tokens on.
+        """Adds the instances' results to ``image`` in place, and moves layout tokens and pictures on.
 
-        rows  of the batch that have boxes; modulation: theirs, of the image before the attention
+        rows  of the batch that have boxes; modulations: theirs, of the image
         """
         # Kept by the block that left them: a block that is run again, as in checkpointing, starts from the same ones.
         left = [number for number in work.state.setdefault("layout", {}) if number < work.number]
-        layout = work.state["layout"][max(left)] if left else self._layout_tokens(work, cover)[rows]
+        encoded: Encoded = (
+            work.state["layout"][max(left)]
+            if left
+            else self._tokens(work, cover).map(lambda x: x.expand(len(work.image), -1, -1)[rows])
+        )
         if "rope" not in work.state:
             work.state["rope"] = (
-                [None, None] if work.rope is None else [work.rope_of(i) for i in (cover.ids, cover.covered)]
+                [None, None] if work.rope is None else [work.rope_of(i) for i in (cover.ids, cover.read)]
             )
         old = image[rows].index_select(1, cover.tokens)
         if work.double:
-            added, layout = self._double(work, extras, cover, old, layout, modulation, work.vec[rows])
+            added, encoded = self._double(work, extras, cover, old, encoded, modulations, work.vec[rows])
         else:
-            added, layout = self._single(work, extras, cover, old, layout, modulation)
+            added, encoded = self._single(work, extras, cover, old, encoded, modulations[0])
         if self.settings.scale != 1:
             added = added * self.settings.scale
         if cover.factor is not None:
@@ -128,7 +147,7 @@ class LayoutStep:
             image[rows].index_copy_(1, cover.tokens, new)
         else:
             image[rows] = image[rows].index_copy(1, cover.tokens, new)
-        work.state["layout"][work.number] = layout
+        work.state["layout"][work.number] = encoded
 
     def _double(
         self,
@@ -136,28 +155,33 @@ class LayoutStep:
         extras: BlockExtras,
         cover: Cover,
         image: Tensor,
-        layout: Tensor,
-        to_image: Modulation,
+        encoded: Encoded,
+        to_image: Sequence[Modulation],
         vec: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Encoded]:
         block: DoubleBlock = work.block
         additions = extras.additions()
         to_layout = block.text.modulation(vec, additions)
         ropes = work.state["rope"]
+        layout, pictures = encoded
         read = [
             _turned(stream.qkv(stream.modulate(stream.norm1(x), modulation), additions), rope)
             for stream, x, modulation, rope in zip(
-                (block.text, block.image), (layout, image), (to_layout[0], to_image), ropes, strict=True
+                (block.text, block.image),
+                (layout, _with(image, pictures)),
+                (to_layout[0], to_image[0]),
+                ropes,
+                strict=True,
             )
         ]
         q, k, v = (torch.cat(pair, dim=2) for pair in zip(*read, strict=True))
-        mean, attended = attend_instances(cover, q, k, v)
-        added = _gate(to_image) * extras.layout_forward(block.image.out(mean, additions))
+        mean, attended, seen = attend_instances(cover, q, k, v)
+        added = _gate(to_image[0]) * extras.layout_forward(block.image.out(mean, additions))
         if work.number != self.last and not block.text.ends and block.text.norm2 is not None:
-            layout = layout + _gate(to_layout[0]) * block.text.out(attended, additions)
-            normed = block.text.modulate(block.text.norm2(layout), to_layout[1])
-            layout = block.text.clamp(layout + _gate(to_layout[1]) * block.text.mlp(normed, additions))
-        return added, layout
+            layout = _on(block.text, layout, attended, to_layout, additions)
+            if pictures is not None and seen is not None:
+                pictures = _on(block.image, pictures, seen, to_image, additions)
+        return added, Encoded(layout, pictures)
 
     def _single(
         self,
@@ -165,24 +189,28 @@ class LayoutStep:
         extras: BlockExtras,
         cover: Cover,
         image: Tensor,
-        layout: Tensor,
+        encoded: Encoded,
         modulation: Modulation,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Encoded]:
         block: SingleBlock = work.block
         additions = extras.additions()
-        tokens = torch.cat([layout, image], dim=1)
+        layout, pictures = encoded
+        tokens = torch.cat([layout, _with(image, pictures)], dim=1)
         normed = block.modulate(block.norm1(tokens), modulation)
         q, k, v, hidden = block.qkv_mlp(normed, additions)
         count, ropes = layout.shape[1], work.state["rope"]
         q, k = (
             torch.cat([rotate(x[:, :, :count], ropes[0]), rotate(x[:, :, count:], ropes[1])], dim=2) for x in (q, k)
         )
-        mean, attended = attend_instances(cover, q, k, v)
+        mean, attended, seen = attend_instances(cover, q, k, v)
         hidden = block.act(hidden)
-        added = extras.layout_forward(_gate(modulation) * block.out(mean, hidden[:, count:], additions))
+        layout_hidden, image_hidden, picture_hidden = hidden.tensor_split((count, count + image.shape[1]), dim=1)
+        added = extras.layout_forward(_gate(modulation) * block.out(mean, image_hidden, additions))
         if work.number != self.last:
-            layout = layout + _gate(modulation) * block.out(attended, hidden[:, :count], additions)
-        return added, layout
+            layout = layout + _gate(modulation) * block.out(attended, layout_hidden, additions)
+            if pictures is not None and seen is not None:
+                pictures = pictures + _gate(modulation) * block.out(seen, picture_hidden, additions)
+        return added, Encoded(layout, pictures)
 
     def _second_mlp(self, stream: Stream, image: Tensor, modulation: Modulation, additions: Additions) -> Tensor:
         if stream.norm2 is None:
@@ -192,31 +220,49 @@ class LayoutStep:
 
     # --- once a run -------------------------------------------------------------------------------------------------
 
-    def _layout_tokens(self, work: BlockWork, cover: Cover) -> Tensor:
-        """The encoder's tokens (B, instances, D), remembered as long as phrases and weights stay the same."""
-        phrases = work.vectors[PHRASES]
-        if cover.select is not None:
-            phrases = phrases.index_select(1, cover.select)
+    def _tokens(self, work: BlockWork, cover: Cover) -> Encoded:
+        """The encoders' tokens, remembered as long as what they read and their weights stay the same."""
         weights: AssembleWeights = work.modules
+        given = [work.vectors.get(PHRASES), work.vectors.get(CONTENT)] if cover.pictures else [work.vectors[PHRASES]]
+        read = tuple(vector for vector in given if vector is not None)
         remember = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
         version = _version(weights) if remember else 0
         if remember and self._encoded is not None:
-            whose, before, given, tokens = self._encoded
-            same = whose() is weights and before == version and given.shape == phrases.shape
-            if same and torch.equal(given, phrases):
-                return tokens
-        tokens = weights.layout_net(cover.points, phrases, self.settings.rounded).to(work.image.dtype)
+            whose, before, known, encoded = self._encoded
+            if whose() is weights and before == version and all(map(_same, known, read)) and len(known) == len(read):
+                return encoded
+        encoded = self._encode(weights, cover, given[0], *given[1:])
+        encoded = encoded.map(lambda x: x.to(work.image.dtype))
         if remember:
-            self._encoded = weakref.ref(weights), version, phrases, tokens
-        return tokens
+            self._encoded = weakref.ref(weights), version, read, encoded
+        return encoded
+
+    def _encode(
+        self, weights: AssembleWeights, cover: Cover, phrases: Tensor | None, content: Tensor | None = None
+    ) -> Encoded:
+        layout, pictures = [], None
+        if phrases is not None and len(cover.points):
+            phrases = phrases if cover.select is None else phrases.index_select(1, cover.select)
+            layout.append(weights.layout_net(cover.points, phrases, self.settings.rounded))
+        if cover.pictures is not None:
+            if weights.picture_net is None or content is None:
+                raise RuntimeError("pictures in boxes need weights that know them, and their latents")
+            shown = cover.pictures
+            content = content if shown.select is None else content.index_select(1, shown.select)
+            token, pictures = weights.picture_net(
+                shown.points, content, shown.places, shown.pooling, self.settings.rounded
+            )
+            layout.append(token)
+        return Encoded(layout[0] if len(layout) == 1 else torch.cat(layout, dim=1), pictures)
 
 
-def attend_instances(cover: Cover, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def attend_instances(cover: Cover, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """All instances' joint attention.
 
-    q, k, v  (B, H, N + C, D) of ``layout tokens | covered tokens``, with rope
+    q, k, v  (B, H, N + C + R, D) of ``layout tokens | covered tokens | tokens of pictures``, with rope
 
-    Gives the mean over the boxes for each covered token, (B, C, H * D), and each layout token's, (B, N, H * D).
+    Gives the mean over the boxes for each covered token, (B, C, H * D), each layout token's, (B, N, H * D), and that of
+    the tokens of pictures, (B, R, H * D), None where there are none.
     """
     q, k, v = (x.index_select(2, cover.gather) for x in (q, k, v))
     out = _attend_buckets(cover, q, k, v)
@@ -224,7 +270,8 @@ def attend_instances(cover: Cover, q: Tensor, k: Tensor, v: Tensor) -> tuple[Ten
     mean = out.index_select(1, first.sources) * first.weights
     for rank in others:
         mean = mean.index_add(1, rank.tokens, out.index_select(1, rank.sources) * rank.weights)
-    return mean, out.index_select(1, cover.layout)
+    pictures = None if cover.pictures is None else out.index_select(1, cover.pictures.gathered)
+    return mean, out.index_select(1, cover.layout), pictures
 
 
 def _attend_buckets(cover: Cover, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -236,6 +283,23 @@ def _attend_buckets(cover: Cover, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         done = functional.scaled_dot_product_attention(*one, attn_mask=mask)  # (B n) H L D
         parts.append(done.transpose(1, 2).flatten(2).unflatten(0, (batch, -1)).flatten(1, 2))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _with(image: Tensor, pictures: Tensor | None) -> Tensor:
+    return image if pictures is None else torch.cat([image, pictures], dim=1)
+
+
+def _on(stream: Stream, x: Tensor, attended: Tensor, modulations: Sequence[Modulation], additions: Additions) -> Tensor:
+    """Tokens that go on to the next step: their attention's result added, and the stream's MLP behind it."""
+    if stream.norm2 is None:
+        raise RuntimeError("a stream that goes on has an MLP")
+    x = x + _gate(modulations[0]) * stream.out(attended, additions)
+    normed = stream.modulate(stream.norm2(x), modulations[1])
+    return stream.clamp(x + _gate(modulations[1]) * stream.mlp(normed, additions))
+
+
+def _same(known: Tensor, given: Tensor) -> bool:
+    return known.shape == given.shape and torch.equal(known, given)
 
 
 def _rows(positive: Any) -> slice | Tensor | None:
@@ -260,8 +324,9 @@ def _gate(modulation: Modulation) -> Tensor:
 
 
 def _version(weights: AssembleWeights) -> int:
-    """Changes when the encoder's weights are written to, where torch counts that."""
-    return sum(p._version for p in weights.layout_net.parameters() if not p.is_inference())
+    """Changes when the encoders' weights are written to, where torch counts that."""
+    encoders = [net for net in (weights.layout_net, weights.picture_net) if net is not None]
+    return sum(p._version for net in encoders for p in net.parameters() if not p.is_inference())
 
 
 def _put_back(work: BlockWork, image: Tensor, before: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 from contextgen_core.backbones.record import Backbone
 from contextgen_core.commands import convert
 from contextgen_core.errors import InputError
+from contextgen_core.methods.instance_assemble.encoder import AssembleWeights
 from contextgen_core.methods.instance_assemble.files import check_fits, read_files, write_file
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "instance_assemble"
@@ -55,6 +57,24 @@ def test_the_checkpoint_form_and_the_converted_file_hold_the_same(tmp_path: Path
         weights = second.build()
         assert all(torch.equal(value, first.tensors[key]) for key, value in weights.state_dict().items())
         assert not any(p.is_meta for p in weights.parameters())
+
+
+def test_the_encoder_of_pictures_travels_in_the_file(tmp_path: Path) -> None:
+    plain = read_files(LAYOUT, ALPHA)
+    assert not plain.pictures and plain.build().picture_net is None
+    knowing = AssembleWeights(plain.width, plain.pooled, plain.blocks, pictures=True).state_dict()
+    target = tmp_path / "pictures.safetensors"
+    write_file(target, replace(plain, tensors={**knowing, **plain.tensors}))
+    file = read_files(target)
+    assert file.pictures and not file.ignored and file.blocks == plain.blocks
+    state = file.build().state_dict()
+    assert state.keys() == knowing.keys()
+    assert all(torch.equal(state[key], knowing[key]) for key in state if key.startswith("picture_net."))
+    tensors = load_file(target)
+    del tensors["picture_net.linears.linear_2.bias"]
+    save_file(tensors, target, {"instance_assemble": "1"})
+    with pytest.raises(InputError, match=r"lacks picture_net\.linears\.linear_2\.bias"):
+        read_files(target)
 
 
 def test_half_precision_is_kept_or_asked_for(tmp_path: Path) -> None:

@@ -86,9 +86,9 @@ def test_rows_of_a_batch_have_boxes_of_their_own_or_none(
 def test_a_wrong_rule_is_noticed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     right = step.attend_instances
 
-    def exchanged(cover: step.Cover, *qkv: step.Tensor) -> tuple[step.Tensor, step.Tensor]:
-        mean, layout = right(cover, *qkv)
-        return mean.roll(1, dims=1), layout
+    def exchanged(cover: step.Cover, *qkv: step.Tensor) -> tuple[step.Tensor, step.Tensor, step.Tensor | None]:
+        mean, layout, pictures = right(cover, *qkv)
+        return mean.roll(1, dims=1), layout, pictures
 
     monkeypatch.setattr(step, "attend_instances", exchanged)
     result = run("ia_two_boxes", capsys)

@@ -23,8 +23,9 @@ from contextgen_core.attention.groups import Span
 from contextgen_core.backbones.block import rotate
 from contextgen_core.backbones.families import view
 from contextgen_core.layout.box import Box
-from contextgen_core.methods.boundary import BlockCounts, BlockWork, ForwardCall
+from contextgen_core.methods.boundary import CONTENT, BlockCounts, BlockWork, ForwardCall
 from contextgen_core.methods.instance_assemble.cells import grid_points
+from contextgen_core.methods.instance_assemble.content import Place
 from contextgen_core.methods.instance_assemble.cover import box_tokens
 from contextgen_core.methods.instance_assemble.encoder import AssembleWeights, PairSize
 from contextgen_core.methods.instance_assemble.method import InstanceAssemble, layout_blocks
@@ -74,7 +75,7 @@ def weights_of(kind: str) -> AssembleWeights:
         pairs = [pair for pair in pairs if "ff_context" not in pair[0]]
     name = "single_transformer_blocks.0" if kind == "single" else "transformer_blocks.0"
     sizes = [PairSize(layer, i * WIDTH, 3, o * WIDTH, 0.5) for layer, i, o in pairs]
-    return AssembleWeights(WIDTH, POOLED, {name: sizes}).requires_grad_(False)
+    return AssembleWeights(WIDTH, POOLED, {name: sizes}, pictures=True).requires_grad_(False)
 
 
 def plan_of(boxes: Sequence[Sequence[float]], strengths: Sequence[float] | None = None) -> PhrasePlan:
@@ -88,6 +89,16 @@ def plan_of(boxes: Sequence[Sequence[float]], strengths: Sequence[float] | None 
 BOXES = ((0, 0, 4, 4), (3, 2, 10, 9), (2, 2, 5, 5), (12, 12, 16, 16), (0, 0, 16, 16), (8, 8, 9, 9), (3, 3, 10, 9))
 
 
+def with_pictures(plan: PhrasePlan) -> PhrasePlan:
+    """The same boxes: the first with its phrase, then by turns one with a picture and one with both."""
+    boxes = []
+    for number, box in enumerate(plan.boxes):
+        rows, columns = 1 + number % 3, 1 + number % 2
+        place = Place(rows, columns, *box.corners, 1.0 if number % 4 else 0.5)
+        boxes.append(box._replace(phrase=number % 2 == 0, picture=place) if number else box)
+    return replace(plan, boxes=tuple(boxes))
+
+
 class Setting:
     """A block with its extra weights and a picture on which it works."""
 
@@ -99,7 +110,8 @@ class Setting:
         self.image = torch.randn(batch, self.tokens + (TEXT if self.single else 0), WIDTH)
         self.text = torch.randn(batch, TEXT, WIDTH)
         self.vec = torch.randn(batch, WIDTH)
-        self.phrases = torch.randn(1, len(plan.boxes), POOLED).expand(batch, -1, -1).clone()
+        self.phrases = torch.randn(1, sum(b.phrase for b in plan.boxes), POOLED).expand(batch, -1, -1).clone()
+        self.content = torch.randn(batch, sum(b.picture.size for b in plan.boxes if b.picture), 64)
         self.positive = positive or [True] * batch
 
     @property
@@ -127,7 +139,7 @@ class Setting:
             rope_of=self.rope_of,
             block=view(self.block),
             modules=self.weights,
-            vectors={PHRASES: self.phrases},
+            vectors={PHRASES: self.phrases, CONTENT: self.content},
             positive=self.positive,
         )
         return replace(work, **changes)
@@ -152,30 +164,37 @@ def one_at_a_time(setting: Setting, settings: AssembleSettings) -> Tensor:
         total, weight = torch.zeros_like(image), torch.zeros(1, setting.tokens, 1)
         stream = functions if setting.single else functions.image
         modulation = stream.modulation(vec, additions)
-        points = [torch.from_numpy(_points(plan, n)) for n in range(len(plan.boxes))]
         for number in cells if positive else ():
             index = torch.from_numpy(cells[number])
             box = plan.boxes[number]
-            token = setting.weights.layout_net(
-                points[number][None], setting.phrases[row : row + 1, number : number + 1]
-            )
-            ids = torch.tensor([[0, *box.centre], *((0, c // GRID, c % GRID) for c in index.tolist())])
-            rope = None if "joint" in setting.kind else positions(ids.float())
+            layout, pictures, ids = encoded(setting, row, number)
+            ids = [
+                *ids[: layout.shape[1]],
+                *((0, c // GRID, c % GRID) for c in index.tolist()),
+                *ids[layout.shape[1] :],
+            ]
+            rope = None if "joint" in setting.kind else positions(torch.tensor(ids).float())
+            first, last = layout.shape[1], layout.shape[1] + len(index)
+            bias = torch.zeros(1, last + pictures.shape[1])
+            if box.picture is not None:
+                bias[:, last:] = np.log(box.picture.strength)
             if setting.single:
-                joint = torch.cat([token, image[:, index]], dim=1)
+                joint = torch.cat([layout, image[:, index], pictures], dim=1)
                 q, k, v, hidden = functions.qkv_mlp(functions.modulate(functions.norm1(joint), modulation), additions)
-                attended = scaled_dot_product_attention(rotate(q, rope), rotate(k, rope), v)
+                attended = scaled_dot_product_attention(rotate(q, rope), rotate(k, rope), v, bias)
                 added = modulation.gate * functions.out(
                     attended.transpose(1, 2).flatten(2), functions.act(hidden), additions
                 )
-                added = extras.layout_forward(added[:, 1:])
+                added = extras.layout_forward(added[:, first:last])
             else:
                 to_text = functions.text.modulation(vec, additions)[0]
-                first = functions.text.qkv(functions.text.modulate(functions.text.norm1(token), to_text), additions)
-                rest = stream.qkv(stream.modulate(stream.norm1(image[:, index]), modulation[0]), additions)
-                q, k, v = (torch.cat(pair, dim=2) for pair in zip(first, rest, strict=True))
-                attended = scaled_dot_product_attention(rotate(q, rope), rotate(k, rope), v).transpose(1, 2).flatten(2)
-                added = modulation[0].gate * extras.layout_forward(stream.out(attended[:, 1:], additions))
+                words = functions.text.qkv(functions.text.modulate(functions.text.norm1(layout), to_text), additions)
+                tokens = torch.cat([image[:, index], pictures], dim=1)
+                rest = stream.qkv(stream.modulate(stream.norm1(tokens), modulation[0]), additions)
+                q, k, v = (torch.cat(pair, dim=2) for pair in zip(words, rest, strict=True))
+                attended = scaled_dot_product_attention(rotate(q, rope), rotate(k, rope), v, bias)
+                attended = attended.transpose(1, 2).flatten(2)[:, first:last]
+                added = modulation[0].gate * extras.layout_forward(stream.out(attended, additions))
             total[:, index] += box.strength**2 * added
             weight[:, index] += box.strength
         image += settings.scale * total / weight.clamp_min(1e-9)
@@ -185,8 +204,30 @@ def one_at_a_time(setting: Setting, settings: AssembleSettings) -> Tensor:
     return out
 
 
-def _points(plan: PhrasePlan, number: int) -> np.ndarray:
-    return grid_points(plan.boxes[number].corners)
+def encoded(setting: Setting, row: int, number: int) -> tuple[Tensor, Tensor, list[tuple[float, ...]]]:
+    """Layout tokens and tokens of the picture of one instance, encoded by themselves, with their position ids."""
+    boxes, weights = setting.plan.boxes, setting.weights
+    box = boxes[number]
+    points = torch.from_numpy(grid_points(box.corners))[None]
+    layout, pictures, ids = [], torch.zeros(1, 0, WIDTH), [(0, *box.centre)] * box.phrase
+    if box.phrase:
+        at = sum(b.phrase for b in boxes[:number])
+        layout.append(weights.layout_net(points, setting.phrases[row : row + 1, at : at + 1]))
+    if box.picture is not None:
+        at = sum(b.picture.size for b in boxes[:number] if b.picture)
+        rows, columns, left, top, right, bottom, _ = box.picture
+        places = [
+            (left + (c + 0.5) * (right - left) / columns, top + (r + 0.5) * (bottom - top) / rows)
+            for r in range(rows)
+            for c in range(columns)
+        ]
+        content = setting.content[row : row + 1, at : at + rows * columns]
+        assert weights.picture_net is not None
+        mean = torch.full((1, len(places)), 1 / len(places))
+        token, pictures = weights.picture_net(points, content, torch.tensor(places), mean)
+        layout.append(token)
+        ids = [*ids, (0, *box.centre), *((1, GRID * y - 0.5, GRID * x - 0.5) for x, y in places)]
+    return torch.cat(layout, dim=1), pictures, ids
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -195,8 +236,9 @@ def _points(plan: PhrasePlan, number: int) -> np.ndarray:
     [AssembleSettings(), AssembleSettings(scale=0.5), AssembleSettings(mlp=0.3), AssembleSettings(front=True)],
     ids=["official", "half", "mlp", "front"],
 )
-def test_all_at_once_equals_one_at_a_time(kind: str, settings: AssembleSettings) -> None:
-    setting = Setting(kind, plan_of(BOXES))
+@pytest.mark.parametrize("pictures", [False, True], ids=["phrases", "pictures"])
+def test_all_at_once_equals_one_at_a_time(kind: str, settings: AssembleSettings, pictures: bool) -> None:
+    setting = Setting(kind, with_pictures(plan_of(BOXES)) if pictures else plan_of(BOXES))
     with torch.no_grad():
         wanted = one_at_a_time(setting, settings)
     got = setting.run(settings)
@@ -220,13 +262,13 @@ def test_strength_scales_what_a_box_adds_and_weighs_it_against_others(kind: str)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("positive", [(True, True, True), (False, True, True), (True, False, True), (False,) * 3])
 def test_each_row_of_a_batch_is_what_it_is_alone(kind: str, positive: tuple[bool, ...]) -> None:
-    setting = Setting(kind, plan_of(BOXES[:4]), batch=3, positive=positive)
+    setting = Setting(kind, with_pictures(plan_of(BOXES[:4])), batch=3, positive=positive)
     together = setting.run()
     for row, is_positive in enumerate(positive):
         alone = setting.run(
             image=setting.image[row : row + 1].clone(),
             vec=setting.vec[row : row + 1],
-            vectors={PHRASES: setting.phrases[row : row + 1]},
+            vectors={PHRASES: setting.phrases[row : row + 1], CONTENT: setting.content[row : row + 1]},
             positive=[is_positive],
         )
         assert (together[row : row + 1] - alone).abs().max() < 2e-6
@@ -249,7 +291,7 @@ def test_a_skipped_block_gets_no_step() -> None:
 
 
 def test_layout_tokens_go_on_to_the_next_block_and_a_block_can_be_run_again() -> None:
-    setting = Setting("double", plan_of(BOXES))
+    setting = Setting("double", with_pictures(plan_of(BOXES)))
     call = ForwardCall(tuple(range(7)), TEXT, BlockCounts(4, 0), (GRID, GRID))
     step: Any = METHOD.forward(setting.plan, AssembleSettings(), call).blocks[0].after
     state: dict[str, Any] = {}
@@ -267,8 +309,19 @@ def test_layout_tokens_go_on_to_the_next_block_and_a_block_can_be_run_again() ->
     assert torch.equal(run(0), first) and torch.equal(run(1), second)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_elsewhere_changes_nothing_for_a_phrase(kind: str) -> None:
+    # What two boxes that share no token add is theirs alone.
+    plain, mixed = (Setting(kind, plan) for plan in (plan_of(BOXES[:1]), with_pictures(plan_of((BOXES[0], BOXES[3])))))
+    for name in ("block", "weights", "image", "vec", "text"):
+        setattr(mixed, name, getattr(plain, name))
+    mixed.phrases = plain.phrases
+    inside = [*range(4), *range(16, 20)]
+    assert (plain.run()[:, inside] - mixed.run()[:, inside]).abs().max() < 1e-6
+
+
 def test_encoded_phrases_are_remembered_only_as_long_as_they_are_the_same() -> None:
-    setting = Setting("double", plan_of(BOXES))
+    setting = Setting("double", with_pictures(plan_of(BOXES)))
     step, encoded = setting.step(AssembleSettings()), []
     encoder: Any = setting.weights.layout_net
     encoder.register_forward_hook(lambda *_: encoded.append(1))
@@ -280,8 +333,11 @@ def test_encoded_phrases_are_remembered_only_as_long_as_they_are_the_same() -> N
         return work.image
 
     first = run()
-    assert torch.equal(run(vectors={PHRASES: setting.phrases.clone()}), first) and len(encoded) == 1
-    assert not torch.equal(run(vectors={PHRASES: setting.phrases + 1}), first) and len(encoded) == 2
+    content = {CONTENT: setting.content}
+    assert torch.equal(run(vectors={PHRASES: setting.phrases.clone(), **content}), first) and len(encoded) == 1
+    assert not torch.equal(run(vectors={PHRASES: setting.phrases + 1, **content}), first) and len(encoded) == 2
+    assert not torch.equal(run(vectors={PHRASES: setting.phrases, CONTENT: setting.content + 1}), first)
+    first, encoded[:] = run(), [1, 1]
     with torch.no_grad():
         encoder.linears.linear_2.weight.mul_(2)
     assert not torch.equal(run(), first) and len(encoded) == 3
@@ -289,7 +345,7 @@ def test_encoded_phrases_are_remembered_only_as_long_as_they_are_the_same() -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_the_extra_weights(kind: str) -> None:
-    setting = Setting(kind, plan_of(BOXES))
+    setting = Setting(kind, with_pictures(plan_of(BOXES)))
     setting.weights.requires_grad_(True)
     work = setting.work()
     setting.step(AssembleSettings())(work)
