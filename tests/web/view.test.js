@@ -418,10 +418,10 @@ describe("panel, list and tools", () => {
   it("the outline of what is painted is shown beside a selected box that it leaves", async () => {
     const { view, store } = await openView(TWO, { names: ["Anna"] });
     withSubjects(view, { Anna: [400, 400, 100, 0, 300, 400] });
-    const outlines = () => [...view.element.querySelectorAll(".lines .painted")].map((line) => line.getAttribute("points"));
+    const outlines = () => [...view.element.querySelectorAll(".lines .painted")].map((line) => line.getAttribute("d"));
     expect(outlines()).toEqual([]);
     store.dispatch({ type: "select", ids: ["a"] });
-    expect(outlines()).toEqual(["130.00,59.00 271.00,59.00 271.00,342.00 130.00,342.00 130.00,59.00"]);
+    expect(outlines()).toEqual(["M130.00 59.00L271.00 59.00L271.00 342.00L130.00 342.00L130.00 59.00"]);
     view.setEnvironment({ fit: "stretch" });
     expect(outlines()).toEqual([]);
   });
@@ -564,5 +564,85 @@ describe("leaving", () => {
     drag(view, [150, 150], [350, 350], { target: boxOf(view, "a") });
     press(view.stage.element, "n");
     expect(heard).toEqual([]);
+  });
+});
+
+describe("3D boxes", () => {
+  it("D makes a cuboid of the selected box and a box of a cuboid; one step of undo each", async () => {
+    const { view, store } = await openView('[{"id":"a","x":300,"y":500,"w":200,"h":300}]');
+    store.dispatch({ type: "select", ids: ["a"] });
+    boxOf(view, "a").focus();
+    press(boxOf(view, "a"), "d");
+    expect(boxes(store)[0].solid).toMatchObject({ y: 0, yaw: 0 });
+    expect(boxOf(view, "a").classList.contains("solid")).toBe(true);
+    expect(document.activeElement).toBe(boxOf(view, "a"));
+    expect(boxOf(view, "a").getAttribute("aria-label")).toContain("3D, distance");
+    expect(view.element.querySelectorAll(".lines .edge, .lines .behind")).toHaveLength(2);
+    expect(view.element.querySelectorAll(".floor path")).toHaveLength(2);
+    press(boxOf(view, "a"), "d");
+    expect("solid" in boxes(store)[0]).toBe(false);
+    expect(view.element.querySelectorAll(".floor path")).toHaveLength(0);
+    store.undo();
+    expect(boxes(store)[0].solid).toBeDefined();
+    store.undo();
+    expect(boxes(store)[0]).toMatchObject({ x: 300, y: 500, w: 200, h: 300 });
+    store.dispatch({ type: "select", ids: [] });
+    press(view.stage.element, "d");
+    expect(boxes(store)[1].solid).toBeDefined();
+    store.undo();
+    expect(boxes(store)).toHaveLength(1);
+  });
+
+  it("handles, keys and the panel's numbers change it; a number that the camera would not see changes nothing", async () => {
+    const { view, store } = await openView('[{"id":"a","x":300,"y":500,"w":200,"h":300}]');
+    store.dispatch({ type: "select", ids: ["a"] });
+    press(boxOf(view, "a"), "d");
+    const solid = () => boxes(store)[0].solid;
+    const start = solid();
+    tool(view, "solid").click();
+    const at = view.stage.byId.get("a").querySelector('[data-handle="rise"]');
+    drag(view, [400, 500], [400, 400], { target: at });
+    expect(solid().h).toBeGreaterThan(1.2 * start.h);
+    press(boxOf(view, "a"), "ArrowUp");
+    expect(solid().z).toBeGreaterThan(start.z);
+    press(boxOf(view, "a"), "r");
+    expect(solid().yaw).toBe(15);
+    expect(view.live.textContent).toContain("turned by 15 degrees");
+    const number = (name, key = "solid") => view.element.querySelector(`[data-${key}="${name}"]`);
+    enter(number("yaw"), "-30");
+    expect(solid().yaw).toBe(-30);
+    expect(number("z").value).toBe(String(solid().z));
+    enter(number("z"), "-5");
+    expect(solid().z).toBeGreaterThan(0);
+    expect(view.live.textContent).toContain("camera would not see");
+    enter(number("z"), "");
+    enter(number("focal", "camera"), "1.5");
+    expect(store.state.layout.camera).toMatchObject({ focal: 1.5, height: 1, pitch: 0 });
+    enter(number("focal", "camera"), "0");
+    expect(store.state.layout.camera.focal).toBe(0.1);
+  });
+
+  it("a locked one keeps its place and its numbers", async () => {
+    const { view, store } = await openView('[{"id":"a","x":300,"y":500,"w":200,"h":300}]');
+    store.dispatch({ type: "select", ids: ["a"] });
+    press(boxOf(view, "a"), "d");
+    store.dispatch({ type: "lock", ids: ["a"], locked: true });
+    const before = boxes(store)[0];
+    tool(view, "solid").click();
+    expect(view.element.querySelector('[data-solid="z"]').disabled).toBe(true);
+    for (const key of ["ArrowUp", "r", "w", "d"]) press(boxOf(view, "a"), key);
+    expect(boxes(store)[0]).toBe(before);
+  });
+
+  it("the planes are a way to look at the layout: nothing of it changes, and no step is made", async () => {
+    const { view, store } = await openView(TWO);
+    const select = view.element.querySelector('[data-setting="shows"]');
+    tool(view, "solid").click();
+    enter(select, "depth");
+    expect(view.stage.showing).toBe("planes");
+    expect(view.status.textContent).toContain("depth of 3D boxes");
+    expect(store.canUndo).toBe(false);
+    enter(select, "picture");
+    expect(view.stage.showing).toBe("live");
   });
 });

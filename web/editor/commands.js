@@ -2,8 +2,10 @@
 
 import { isolate } from "../kit/i18n.js";
 import { selected } from "../scene/actions.js";
+import { cameraOf } from "../scene/camera.js";
 import { confine, reshape } from "../scene/geometry.js";
-import { CANVAS_MAX, CANVAS_MIN, MAX_BOXES, parseLayout, serialiseLayout, DEFAULT_PREFERENCES } from "../scene/schema.js";
+import { reshaped } from "../scene/kinds/solid.js";
+import { CANVAS_MAX, CANVAS_MIN, MAX_BOXES, nextId, parseLayout, serialiseLayout, DEFAULT_PREFERENCES } from "../scene/schema.js";
 import { naturalAspect } from "../render/place.js";
 
 /** @typedef {import("../scene/schema.js").Ref} Ref */
@@ -54,8 +56,8 @@ export class Commands {
     return true;
   }
 
-  /** A box in the middle, for the keyboard and for references dropped without a place. @param {{ref?: Ref, x?: number, y?: number}} [options] */
-  add({ ref = this.nextReference(), x, y } = {}) {
+  /** A box in the middle, for the keyboard and for references dropped without a place. @param {{ref?: Ref, x?: number, y?: number, solid?: boolean}} [options] */
+  add({ ref = this.nextReference(), x, y, solid = false } = {}) {
     if (!this.canPlace || this.#full()) return;
     const { canvas, editor } = this.#layout;
     const side = Math.min(canvas.w, canvas.h) / 3;
@@ -65,7 +67,10 @@ export class Commands {
     const shaped = cutout ? reshape(square, naturalAspect(this.view.environment.fit, cutout), canvas) : square;
     // Without a place of its own a new box steps aside from those that lie there already.
     const rect = x === undefined ? besideOthers(shaped, this.#layout) : shaped;
-    this.store.dispatch({ type: "add", rect: confine(rect, canvas, editor.inside), ref });
+    const id = nextId(this.#layout.boxes);
+    this.store.begin();
+    this.store.preview({ type: "add", rect: confine(rect, canvas, editor.inside), ref }, ...(solid ? [/** @type {const} */ ({ type: "solid", ids: [id], on: true })] : []));
+    this.store.commit();
     this.sayAdded();
   }
 
@@ -141,6 +146,11 @@ export class Commands {
   sayPlaced() {
     const [box, ...more] = selected(this.store.state);
     if (!box || more.length) return;
+    if (box.solid) {
+      const { at: _at, ...shape } = box.solid;
+      this.view.announce(this.t("saidSolid", shape));
+      return;
+    }
     const whole = { x: Math.round(box.x), y: Math.round(box.y), w: Math.round(box.w), h: Math.round(box.h) };
     this.view.announce(this.t("saidPlaced", whole));
   }
@@ -171,9 +181,49 @@ export class Commands {
     if (!this.canPlace) return;
     const boxes = selected(this.store.state);
     if (!boxes.length) return;
-    for (const box of boxes) this.store.dispatch({ type: "layer", ids: [box.id], change: { rot: (box.rot ?? 0) + degrees } }, { join: "turn" });
-    if (boxes.length === 1) this.view.announce(this.t("saidTurned", { rot: selected(this.store.state)[0].rot ?? 0 }));
+    for (const box of boxes) {
+      if (box.solid) this.store.dispatch({ type: "become", box: reshaped(box, { yaw: box.solid.yaw + degrees }, this.#layout) }, { join: "turn" });
+      else this.store.dispatch({ type: "layer", ids: [box.id], change: { rot: (box.rot ?? 0) + degrees } }, { join: "turn" });
+    }
+    if (boxes.length === 1 && boxes[0].solid) this.sayPlaced();
+    else if (boxes.length === 1) this.view.announce(this.t("saidTurned", { rot: selected(this.store.state)[0].rot ?? 0 }));
   }
+
+  // --- cuboids ------------------------------------------------------------------------------------------------------
+
+  /** Whether `solid` would make flat boxes. */
+  get makesFlat() {
+    const boxes = selected(this.store.state);
+    return boxes.length > 0 && boxes.every((box) => box.solid);
+  }
+
+  /** Makes cuboids of the selected boxes, or boxes of cuboids; with nothing selected a new cuboid. */
+  solid() {
+    if (!this.canPlace) return;
+    if (!this.store.state.selection.length) return this.add({ solid: true });
+    const on = !this.makesFlat;
+    if (!this.store.dispatch({ type: "solid", ids: this.store.state.selection, on })) return;
+    this.view.announce(this.t(on ? "saidSolidMade" : "saidSolidFlat"));
+  }
+
+  /** Numbers of the one selected cuboid. @param {Partial<import("../scene/camera.js").Shape>} change @param {string} join */
+  reshape(change, join) {
+    const [box, ...more] = selected(this.store.state);
+    if (!box?.solid || more.length || !this.canPlace) return;
+    if (this.store.dispatch({ type: "become", box: reshaped(box, change, this.#layout) }, { join: `solid ${join}` })) this.sayPlaced();
+    else this.view.announce(this.t("saidUnseen"));
+  }
+
+  /** @param {Partial<import("../scene/schema.js").Camera>} change */
+  film(change) {
+    if (!this.canPlace) return;
+    const [to, key] = [{ ...cameraOf(this.#layout), ...change }, Object.keys(change)[0]];
+    const round = (/** @type {number} */ value, /** @type {number} */ low, /** @type {number} */ high) => Math.round(Math.min(high, Math.max(low, value)) * 1000) / 1000;
+    const camera = { focal: round(to.focal, 0.1, 20), height: round(to.height, 0.05, 100), pitch: round(to.pitch, -85, 85) };
+    if (!this.store.dispatch({ type: "camera", camera }, { join: `camera ${key}` })) this.view.announce(this.t("saidUnseen"));
+  }
+
+  // --- layers -------------------------------------------------------------------------------------------------------
 
   /** Sets what of the selected boxes may be set by itself. @param {import("../scene/actions.js").Layer} change @param {string} [join] */
   layer(change, join = "") {

@@ -89,6 +89,9 @@ function pressed(view, event, target) {
       return done(commands.turn(15));
     case "R":
       return done(commands.turn(-15));
+    case "d":
+    case "D":
+      return done(commands.solid());
     case "e":
     case "E":
       return done(commands.hide());
@@ -129,7 +132,8 @@ function kindKeys(view, event) {
   if (!box || more.length || !view.commands.canPlace) return false;
   const next = kindOf(box).key(box, event, view.store.state.layout);
   if (!next) return false;
-  view.store.dispatch({ type: "become", box: next }, { join: `key ${event.key}` });
+  if (view.store.dispatch({ type: "become", box: next }, { join: `key ${event.key}` })) view.commands.sayPlaced();
+  else if (next === box) view.announce(view.t("saidUnseen"));
   return true;
 }
 

@@ -55,7 +55,7 @@ export class LayerPanel {
       const same = box && boxes.every((each) => value(each) === value(box));
       if (root.activeElement !== field || store.inGesture) field.value = same ? String(value(box)) : "";
     };
-    show(this.rot, (each) => each.rot ?? 0, off || !free);
+    show(this.rot, (each) => each.rot ?? 0, off || !free || boxes.every((each) => each.solid));
     show(this.opacity, (each) => Math.round((each.opacity ?? 1) * PERCENT), off);
     show(this.strength, (each) => each.strength ?? 1, off);
     this.fit.disabled = off;

@@ -1,9 +1,11 @@
 /** The canvas with its boxes: HTML elements with percentage geometry over one painted picture. */
 
 import { element, icon, setAttribute, setChildren, setText } from "../kit/dom.js";
-import { cornersOf } from "../kit/matrix.js";
+import { centreOf, cornersOf, turn } from "../kit/matrix.js";
 import { panned, toCanvas, WHOLE, zoomed } from "../kit/viewport.js";
 import { GREY, paint } from "../render/composite.js";
+import { paintPlane, planesOf } from "../render/routing.js";
+import { cameraOf, horizonOf, pointOf } from "../scene/camera.js";
 import { colourOf, inkOn } from "../scene/colours.js";
 import { bounds, HANDLES } from "../scene/geometry.js";
 import { kindOf, regionOf } from "../scene/kinds/index.js";
@@ -12,6 +14,9 @@ import { Gestures } from "./gestures.js";
 
 /** Longest side of what is painted, pixels. */
 const PAINT_SIDE = 2048;
+/** Longest side of a plane of the control picture, and of one that follows the hand, pixels. */
+const PLANE_SIDE = 512;
+const HELD_SIDE = 192;
 /** A painted outline is shown beside its box when it leaves it by more than this share of the box's side. */
 const BEYOND = 0.02;
 const SVG = "http://www.w3.org/2000/svg";
@@ -26,10 +31,8 @@ export class Stage {
     this.canvas = element("canvas", { class: "paint", "aria-hidden": "true" });
     this.boxes = element("div", { class: "boxes" });
     this.guides = element("div", { class: "guides", "aria-hidden": "true" });
-    this.lines = document.createElementNS(SVG, "svg");
-    setAttribute(this.lines, "class", "lines");
-    setAttribute(this.lines, "aria-hidden", "true");
-    setAttribute(this.lines, "preserveAspectRatio", "none");
+    this.floor = drawing("lines floor");
+    this.lines = drawing("lines");
     this.frame = element("div", { class: "frame", hidden: true, "aria-hidden": "true" });
     const handles = HANDLES.map((handle) => element("i", { class: "handle", "data-handle": handle }));
     this.together = element("div", { class: "together", hidden: true, "aria-hidden": "true" }, ...handles);
@@ -37,6 +40,7 @@ export class Stage {
       "div",
       { class: "stage", role: "application", tabindex: 0 },
       this.canvas,
+      this.floor,
       this.boxes,
       this.lines,
       this.guides,
@@ -138,7 +142,9 @@ export class Stage {
     // Elements stay in the order of their making: moving one would take its focus. What is in front is told by z-index.
     setChildren(this.boxes, [...this.byId.values()]);
     // The keys must not fall to the graph because the box that had the focus is gone.
-    if (focused instanceof HTMLElement && focused.dataset.box && !focused.isConnected) this.element.focus({ preventScroll: true });
+    if (focused instanceof HTMLElement && focused.dataset.box && !focused.isConnected) {
+      (this.byId.get(focused.dataset.box) ?? this.element).focus({ preventScroll: true });
+    }
     this.#updateTogether();
     this.#updateLines();
     this.#schedulePaint();
@@ -151,10 +157,12 @@ export class Stage {
       "div",
       { class: "box", role: "button", "data-box": box.id, "data-kind": kind.name },
       element("span", { class: "tag" }, element("b"), element("bdi"), icon("lock"), icon("hidden"), icon("warning")),
-      ...kind.handles.map(({ id, x, y, cursor }) => {
-        const handle = element("i", { class: "handle", "data-handle": id });
+      ...kind.handles.map(({ id, cursor }) => {
+        // Those of the edges follow the frame by the style sheet.
+        const free = !HANDLES.some((known) => known === id);
+        const title = kind.name === "solid" ? this.view.t(/** @type {Parameters<import("./strings.js").Translate>[0]} */ (`handle_${id}`)) : null;
+        const handle = element("i", { class: free ? "handle free" : "handle", "data-handle": id, title });
         handle.style.cursor = cursor;
-        if (!HANDLES.some((known) => known === id)) Object.assign(handle.style, { left: `${100 * x}%`, top: `${100 * y}%` });
         return handle;
       }),
     );
@@ -191,7 +199,8 @@ export class Stage {
       bare: !layout.editor.labels && !chosen,
       slim: shown.w < 48,
       flat: shown.h < 48,
-      atop: !box.rot && (box.y / canvas.h) * this.element.offsetHeight * this.seen.zoom < 36,
+      solid: box.solid !== undefined,
+      atop: !box.rot && !box.solid && (box.y / canvas.h) * this.element.offsetHeight * this.seen.zoom < 36,
     };
     for (const [key, on] of Object.entries(classes)) node.classList.toggle(key, on);
     setAttribute(node, "tabindex", active ? 0 : -1);
@@ -201,6 +210,19 @@ export class Stage {
     // The number is drawn by the style sheet: it is part of the spoken name already.
     setAttribute(tag.children[0], "data-number", index + 1);
     setText(tag.children[1], name);
+    if (classes.single) this.#placeHandles(node, box);
+  }
+
+  /** Handles that stand where their kind says, in shares of the frame. @param {HTMLElement} node @param {import("../scene/schema.js").Box} box */
+  #placeHandles(node, box) {
+    const kind = kindOf(box);
+    for (const handle of /** @type {NodeListOf<HTMLElement>} */ (node.querySelectorAll(".handle.free"))) {
+      const place = kind.where(box, handle.dataset.handle ?? "", this.view.store.state.layout);
+      handle.hidden = !place;
+      if (!place) continue;
+      const { x, y } = turn(place, centreOf(box), -(box.rot ?? 0));
+      Object.assign(handle.style, { left: percent(x - box.x, box.w), top: percent(y - box.y, box.h) });
+    }
   }
 
   /** @param {import("../render/planes.js").Member} member @param {number} index @param {string} name @param {boolean} locked */
@@ -219,6 +241,7 @@ export class Stage {
         h: share(box.h, layout.canvas.h),
       }),
     ];
+    if (box.solid) parts.push(t("boxSolid", { z: box.solid.z, yaw: box.solid.yaw }));
     if (box.rot) parts.push(t("boxTurned", { rot: box.rot }));
     if (box.flip) parts.push(t("boxFlipped"));
     if (locked) parts.push(t("boxLocked"));
@@ -240,23 +263,32 @@ export class Stage {
   /** What is drawn beside the frames: what a kind has to show, and the outline of a subject that leaves its selected box. */
   #updateLines() {
     const { layout, selection } = this.view.store.state;
-    setAttribute(this.lines, "viewBox", `0 0 ${layout.canvas.w} ${layout.canvas.h}`);
     const wanted = this.view.scene.members.flatMap(({ box, placement }) => {
-      const own = kindOf(box).lines(box, layout).map((points) => ({ points, colour: colourOf(box), kind: "own" }));
-      const leaves = placement && selection.includes(box.id) && leavesBox(placement, box);
-      return leaves ? [...own, { points: closed(cornersOf(placement.rect, placement.rot, placement.about)), colour: colourOf(box), kind: "painted" }] : own;
+      /** @type {{kind: string, paths: readonly (readonly import("../scene/kinds/index.js").Point[])[]}[]} */
+      const own = kindOf(box).lines(box, layout).filter(({ kind }) => kind !== "front" || selection.includes(box.id));
+      const leaves = placement && layout.editor.shows === "picture" && selection.includes(box.id) && leavesBox(placement, box);
+      if (leaves) own.push({ kind: "painted", paths: [closed(cornersOf(placement.rect, placement.rot, placement.about))] });
+      return own.map((line) => ({ ...line, colour: colourOf(box) }));
     });
-    const nodes = [...this.lines.children];
-    setChildren(
-      this.lines,
-      wanted.map(({ points, colour, kind }, i) => {
-        const line = nodes[i] ?? document.createElementNS(SVG, "polyline");
-        setAttribute(line, "points", points.map(({ x, y }) => `${x.toFixed(2)},${y.toFixed(2)}`).join(" "));
-        setAttribute(line, "stroke", colour);
-        setAttribute(line, "class", kind);
-        return line;
-      }),
-    );
+    draw(this.lines, layout.canvas, wanted);
+    draw(this.floor, layout.canvas, layout.boxes.some((box) => box.solid) ? this.#ground() : []);
+  }
+
+  /** The horizon, and lines on the ground that run to it. */
+  #ground() {
+    const { layout } = this.view.store.state;
+    const { canvas } = layout;
+    const camera = cameraOf(layout);
+    const y = horizonOf(camera, canvas);
+    const unit = camera.height;
+    const depths = [1, 1.5, 2, 3, 4, 6, 8, 12, 20].map((z) => [{ x: -40 * unit, z: z * unit }, { x: 40 * unit, z: z * unit }]);
+    const rails = Array.from({ length: 17 }, (_, i) => [{ x: (i - 8) * unit, z: 0.8 * unit }, { x: (i - 8) * unit, z: 200 * unit }]);
+    const paths = [...depths, ...rails].flatMap((line) => {
+      const ends = line.map((at) => pointOf(camera, canvas, { ...at, y: 0 }));
+      return ends[0] && ends[1] ? [[ends[0], ends[1]]] : [];
+    });
+    const across = [[{ x: 0, y }, { x: canvas.w, y }]];
+    return [{ kind: "ground", paths, colour: "#fff" }, { kind: "horizon", paths: y > 0 && y < canvas.h ? across : [], colour: "#fff" }];
   }
 
   /** @param {string} id */
@@ -319,12 +351,13 @@ export class Stage {
     this.repaint = requestAnimationFrame(() => this.#paint());
   }
 
-  /** Which picture stands for the composite now. @returns {"run" | "picture" | "live" | "plain"} */
+  /** Which picture stands for the composite now. @returns {"run" | "picture" | "live" | "plain" | "planes"} */
   get showing() {
     const { environment, store } = this.view;
     const { layout } = store.state;
     const { background, preview } = layout.editor;
     const { run } = environment;
+    if (layout.editor.shows !== "picture") return "planes";
     const current = run !== null && run.current && !store.inGesture && sameScene(run.layout, layout);
     if (environment.picture && (background === "auto" || background === "picture")) return "picture";
     if (run && background === "run" && !preview) return "run";
@@ -357,6 +390,7 @@ export class Stage {
     context.fillStyle = GREY;
     context.fillRect(0, 0, w, h);
     const { showing } = this;
+    if (showing === "planes") return this.#paintPlane(context, part);
     const url = showing === "picture" ? environment.picture : showing === "run" || editor.background === "run" ? environment.run?.url : null;
     const picture = url ? this.#picture(url) : null;
     if (picture) {
@@ -368,6 +402,18 @@ export class Stage {
       context.fillRect(0, 0, w, h);
     }
     if (showing === "live" || (showing === "run" && !picture)) paint(context, part, scene.painted, { hard: !store.inGesture });
+  }
+
+  /** A plane of the control picture, of those that have a reference. @param {CanvasRenderingContext2D} context @param {import("../scene/schema.js").Rect} part */
+  #paintPlane(context, part) {
+    const { store, scene } = this.view;
+    const { layout } = store.state;
+    const { canvas, editor } = layout;
+    if (editor.shows === "picture") return;
+    const k = Math.min(1, (store.inGesture ? HELD_SIDE : PLANE_SIDE) / Math.max(canvas.w, canvas.h));
+    const size = { w: Math.max(1, Math.round(canvas.w * k)), h: Math.max(1, Math.round(canvas.h * k)) };
+    const subjects = scene.members.filter((member) => member.reference && !member.off).map((member) => member.box);
+    paintPlane(context, part, planesOf(layout, subjects, size.w, size.h)[editor.shows], editor.shows, size, canvas);
   }
 
   /** A background picture if it is loaded already; else it is asked for and painted later. @param {string} url */
@@ -387,6 +433,31 @@ export class Stage {
 function leavesBox({ rect }, box) {
   const [x, y] = [BEYOND * box.w, BEYOND * box.h];
   return rect.x < box.x - x || rect.y < box.y - y || rect.x + rect.w > box.x + box.w + x || rect.y + rect.h > box.y + box.h + y;
+}
+
+/** @param {string} name */
+function drawing(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  setAttribute(svg, "class", name);
+  setAttribute(svg, "aria-hidden", "true");
+  setAttribute(svg, "preserveAspectRatio", "none");
+  return svg;
+}
+
+/** @param {SVGSVGElement} svg @param {import("../scene/schema.js").Size} canvas @param {readonly {kind: string, paths: readonly (readonly {x: number, y: number}[])[], colour: string}[]} wanted */
+function draw(svg, canvas, wanted) {
+  setAttribute(svg, "viewBox", `0 0 ${canvas.w} ${canvas.h}`);
+  const nodes = [...svg.children];
+  setChildren(
+    svg,
+    wanted.map(({ paths, colour, kind }, i) => {
+      const line = nodes[i] ?? document.createElementNS(SVG, "path");
+      setAttribute(line, "d", paths.map((points) => `M${points.map(({ x, y }) => `${x.toFixed(2)} ${y.toFixed(2)}`).join("L")}`).join(""));
+      setAttribute(line, "stroke", colour);
+      setAttribute(line, "class", kind);
+      return line;
+    }),
+  );
 }
 
 /** @template T @param {readonly T[]} points @returns {T[]} */

@@ -55,6 +55,7 @@ export class Toolbar {
         gap(),
         this.#disclosure("arrange", t("arrange"), this.arrange),
         view.isLarge ? null : this.#disclosure("layer", t("layer"), view.layer.element),
+        this.#disclosure("solid", t("space"), view.space.element),
         this.#disclosure("canvas", t("canvasSize"), this.canvasRow),
         this.#disclosure("settings", t("settings"), this.settings),
         ...(view.isLarge ? this.#zoomTools() : []),
@@ -63,6 +64,7 @@ export class Toolbar {
       ),
       this.arrange,
       view.isLarge ? null : view.layer.element,
+      view.space.element,
       this.canvasRow,
       this.settings,
     );
@@ -149,6 +151,7 @@ export class Toolbar {
     const toggle = () => {
       row.hidden = !row.hidden;
       setAttribute(button, "aria-expanded", row.hidden ? "false" : "true");
+      this.view.space.update();
     };
     button.addEventListener("click", toggle, { signal: this.signal });
     return button;

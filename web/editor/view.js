@@ -23,6 +23,7 @@ import { onKeyDown } from "./keys.js";
 import { LayerPanel } from "./layer.js";
 import { BoxList } from "./list.js";
 import { Pictures } from "./pictures.js";
+import { SpacePanel } from "./space.js";
 import { Stage } from "./stage.js";
 import { TextPanel } from "./text_panel.js";
 import { Toolbar } from "./toolbar.js";
@@ -58,6 +59,7 @@ export class EditorView {
     this.list = new BoxList(this, signal);
     this.fields = new Fields(this, signal);
     this.layer = new LayerPanel(this, signal);
+    this.space = new SpacePanel(this, signal);
     this.toolbar = new Toolbar(this, signal);
     this.textPanel = new TextPanel(this, signal);
     this.sidebar = { focusFields: () => this.fields.focus() };
@@ -153,11 +155,12 @@ export class EditorView {
     }
     this.fields.update();
     this.layer.update();
+    this.space.update();
   }
 
   #updateNotes() {
     const { following, seeding, readOnly, order } = this.environment;
-    const { canvas, boxes } = this.store.state.layout;
+    const { canvas, boxes, editor } = this.store.state.layout;
     const notice = readOnly ? "linked" : following ? "following" : seeding ? (boxes.length ? "seeded" : "seeding") : null;
     this.notice.hidden = notice === null;
     this.detach.hidden = notice !== "following";
@@ -165,6 +168,7 @@ export class EditorView {
     setText(this.noticeText, notice ? this.t(notice) : "");
     const parts = [`${canvas.w} × ${canvas.h}`];
     const { showing } = this.stage;
+    if (showing === "planes") parts.push(this.t(`shows_${editor.shows}`));
     if (showing === "run") parts.push(this.t("statusTrue"));
     if (showing === "live" && boxes.length) parts.push(this.t(this.scene.exact ? "statusLive" : "statusRough"));
     if (this.store.state.selection.length > 1) parts.push(this.t("several", { count: this.store.state.selection.length }));

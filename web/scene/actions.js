@@ -26,6 +26,8 @@
  *   | {type: "layer", ids: readonly string[], change: Layer}
  *   | {type: "flip", ids: readonly string[], axis: "h" | "v"}
  *   | {type: "become", box: Box}
+ *   | {type: "solid", ids: readonly string[], on: boolean}
+ *   | {type: "camera", camera: import("./schema.js").Camera}
  *   | {type: "group"}
  *   | {type: "ungroup"}
  *   | {type: "groupIs", id: string, change: Partial<Omit<import("./schema.js").Group, "id">>}
@@ -40,9 +42,11 @@
  */
 
 import { normaliseAngle } from "../kit/matrix.js";
+import { cameraOf } from "./camera.js";
 import { align, bounds, confine, distribute, MIN_SIDE } from "./geometry.js";
 import { kindOf, regionOf } from "./kinds/index.js";
-import { cleanText, groupOf, isLocked, MAX_BOXES, MAX_LABEL, MAX_STRENGTH, MAX_TURNED, nextId } from "./schema.js";
+import { toFlat, toSolid } from "./kinds/solid.js";
+import { cleanText, DEFAULT_CAMERA, groupOf, isLocked, MAX_BOXES, MAX_LABEL, MAX_STRENGTH, MAX_TURNED, nextId } from "./schema.js";
 
 /** @param {State} state @param {Action} action @returns {State} */
 export function reduce(state, action) {
@@ -88,7 +92,11 @@ export function reduce(state, action) {
     case "flip":
       return mapBoxes(state, (box) => (action.ids.includes(box.id) && free(box) ? flipped(box, action.axis) : box));
     case "become":
-      return mapBoxes(state, (box) => (box.id === action.box.id && free(box) && !sameFields(box, action.box) ? settled(action.box, layout) : box));
+      return mapBoxes(state, (box) => (box.id === action.box.id && free(box) && !sameFields(box, action.box) ? kindOf(action.box).settle(action.box, layout) : box));
+    case "solid":
+      return mapBoxes(state, (box) => (action.ids.includes(box.id) && free(box) && (box.solid !== undefined) !== action.on ? (action.on ? toSolid(box, layout) : toFlat(box)) : box));
+    case "camera":
+      return film(state, action.camera);
     case "group":
       return group(state);
     case "ungroup":
@@ -168,39 +176,9 @@ function kept(selection, boxes) {
   return selection.filter((id) => boxes.some((box) => box.id === id));
 }
 
-/** Whole pixels, inside the canvas as far as the user wants that; a turned box by the room it takes. @param {Rect} rect @param {number} rot @param {Layout} layout @returns {Rect} */
-function placed(rect, rot, layout) {
-  const { canvas, editor } = layout;
-  const whole = {
-    x: Math.round(rect.x),
-    y: Math.round(rect.y),
-    w: Math.max(MIN_SIDE, Math.round(rect.w)),
-    h: Math.max(MIN_SIDE, Math.round(rect.h)),
-  };
-  if (!rot) return confine(whole, canvas, editor.inside);
-  const region = regionOf({ ...whole, rot });
-  // What turned is larger than the canvas stays around its middle.
-  const fits = region.w <= canvas.w && region.h <= canvas.h;
-  const target = confine(region, canvas, editor.inside && fits);
-  const [dx, dy] = [Math.round(target.x - region.x), Math.round(target.y - region.y)];
-  return { ...whole, x: clampFrame(whole.x + dx, whole.w, canvas.w), y: clampFrame(whole.y + dy, whole.h, canvas.h) };
-}
-
-/** The untouched frame of a turned box reaches into the canvas, too: the format asks for it. @param {number} at @param {number} size @param {number} side */
-function clampFrame(at, size, side) {
-  return Math.min(Math.max(at, 1 - size), side - 1);
-}
-
 /** @param {Box} box @param {Rect} rect @param {Layout} layout @returns {Box} */
 function moved(box, rect, layout) {
-  const next = placed(rect, box.rot ?? 0, layout);
-  const same = next.x === box.x && next.y === box.y && next.w === box.w && next.h === box.h;
-  return same ? box : kindOf(box).place(box, next, layout);
-}
-
-/** A box as its kind has drawn it, on whole pixels. @param {Box} box @param {Layout} layout @returns {Box} */
-function settled(box, layout) {
-  return { ...box, ...placed(box, box.rot ?? 0, layout) };
+  return kindOf(box).place(box, rect, layout);
 }
 
 /** @param {Box} box @param {Layer} change @param {Layout} layout @returns {Box} */
@@ -211,7 +189,8 @@ function layered(box, change, layout) {
     if (value === normal || value === null) delete next[key];
     else next[key] = value;
   };
-  if (change.rot !== undefined && !isLocked(box, layout)) set("rot", normaliseAngle(change.rot), 0);
+  // A cuboid turns in its scene.
+  if (change.rot !== undefined && !box.solid && !isLocked(box, layout)) set("rot", normaliseAngle(change.rot), 0);
   if (change.fit !== undefined) set("fit", change.fit ?? undefined, undefined);
   if (change.strength !== undefined) set("strength", hundredths(change.strength, MAX_STRENGTH), 1);
   if (change.opacity !== undefined) set("opacity", hundredths(change.opacity, 1), 1);
@@ -303,7 +282,8 @@ function shifted(boxes, layout) {
   const by = Math.max(8, Math.round(Math.min(layout.canvas.w, layout.canvas.h) / 40));
   return boxes.map((box) => {
     const fits = box.x + box.w + by <= layout.canvas.w && box.y + box.h + by <= layout.canvas.h;
-    return { ...box, x: box.x + (fits ? by : -by), y: box.y + (fits ? by : -by), locked: false };
+    const rect = { x: box.x + (fits ? by : -by), y: box.y + (fits ? by : -by), w: box.w, h: box.h };
+    return { ...(box.solid ? moved(box, rect, layout) : { ...box, ...rect }), locked: false };
   });
 }
 
@@ -311,7 +291,7 @@ function shifted(boxes, layout) {
 function pasted(boxes, canvas, layout) {
   const sx = layout.canvas.w / canvas.w;
   const sy = layout.canvas.h / canvas.h;
-  const scaled = boxes.map((box) => ({ ...box, x: box.x * sx, y: box.y * sy, w: box.w * sx, h: box.h * sy }));
+  const scaled = boxes.map((box) => kindOf(box).rescale(box, { x: box.x * sx, y: box.y * sy, w: box.w * sx, h: box.h * sy }, layout));
   const occupied = scaled.some((a) =>
     layout.boxes.some((b) => Math.abs(a.x - b.x) < 4 && Math.abs(a.y - b.y) < 4 && Math.abs(a.w - b.w) < 4),
   );
@@ -371,18 +351,28 @@ function resizeCanvas(state, size) {
   if (size.w === canvas.w && size.h === canvas.h) return state;
   const sx = size.w / canvas.w;
   const sy = size.h / canvas.h;
-  const boxes = state.layout.boxes.map((box) =>
-    editor.resize === "scale"
-      ? rescaled(box, keepVisible(boundedTurned(box, { x: box.x * sx, y: box.y * sy, w: box.w * sx, h: box.h * sy }, size), size))
-      : rescaled(box, confine(boundedTurned(box, box, size), size, editor.inside)),
-  );
-  return { ...state, layout: { ...state.layout, canvas: { w: size.w, h: size.h }, boxes } };
+  const next = { ...state.layout, canvas: { w: size.w, h: size.h } };
+  const boxes = state.layout.boxes.map((box) => {
+    const rect =
+      editor.resize === "scale"
+        ? keepVisible(boundedTurned(box, { x: box.x * sx, y: box.y * sy, w: box.w * sx, h: box.h * sy }, size), size)
+        : confine(boundedTurned(box, box, size), size, editor.inside);
+    return kindOf(box).rescale(box, rect, next);
+  });
+  return { ...state, layout: { ...next, boxes } };
 }
 
-/** A box on a canvas of another size: where it was a projection, it is one no longer. @param {Box} box @param {Rect} rect @returns {Box} */
-function rescaled(box, rect) {
-  if (rect.x === box.x && rect.y === box.y && rect.w === box.w && rect.h === box.h) return box;
-  return kindOf(box).rescale(box, rect);
+/** All cuboids as another camera sees them; nothing changes when it would not see one of them. @param {State} state @param {import("./schema.js").Camera} camera @returns {State} */
+function film(state, camera) {
+  const before = cameraOf(state.layout);
+  const keys = /** @type {const} */ (["focal", "height", "pitch"]);
+  if (keys.every((key) => camera[key] === before[key])) return state;
+  const { camera: _before, ...rest } = state.layout;
+  const plain = keys.every((key) => camera[key] === DEFAULT_CAMERA[key]);
+  const next = plain ? rest : { ...rest, camera };
+  const boxes = state.layout.boxes.map((box) => (box.solid ? kindOf(box).rescale(box, box, next) : box));
+  if (boxes.some((box, i) => !box.solid && state.layout.boxes[i].solid)) return state;
+  return { ...state, layout: { ...next, boxes } };
 }
 
 /** A turned box keeps within what the format allows. @param {Box} box @param {Rect} rect @param {Size} size @returns {Rect} */

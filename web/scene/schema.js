@@ -20,7 +20,8 @@
  * @typedef {"scale" | "keep"} ResizeRule  what boxes do when the canvas changes its size
  * @typedef {"auto" | "plain" | "run" | "picture"} Background
  * @typedef {{resize: ResizeRule, grid: number, edges: boolean, inside: boolean, aspect: boolean,
- *            background: Background, preview: boolean, labels: boolean}} Preferences  labels: names at boxes that are not selected
+ *            background: Background, preview: boolean, labels: boolean, shows: Shows}} Preferences  labels: names at boxes that are not selected
+ * @typedef {(typeof SHOWS)[number]} Shows  the picture, or a plane of SIGMA-GEN's control picture
  * @typedef {{canvas: Size, boxes: readonly Box[], editor: Preferences, groups?: readonly Group[], camera?: Camera,
  *   more?: Readonly<Record<string, unknown>>}} Layout  boxes in painting order, bottom first; more: keys of newer versions
  * @typedef {{code: string, where: string}} Problem  why a text is no layout; `code` is a key of the strings
@@ -44,6 +45,7 @@ export const MAX_STRENGTH = 4;
 export const MAX_TURNED = 4;
 /** What a layout may demand of its reader in `needs`. */
 const KNOWN_NEEDS = ["rot", "flip", "fit", "strength", "opacity", "hidden", "groups", "solid", "camera"];
+export const SHOWS = /** @type {const} */ (["picture", "ascending", "descending", "depth"]);
 export const FITS = /** @type {const} */ (["instance", "stretch", "image"]);
 
 /** @type {Readonly<Camera>} */
@@ -59,6 +61,7 @@ export const DEFAULT_PREFERENCES = Object.freeze({
   background: "auto",
   preview: true,
   labels: true,
+  shows: "picture",
 });
 
 /** A layout without boxes. @param {Size} canvas @returns {Layout} */
@@ -401,6 +404,8 @@ function readPreferences(value) {
   if (background === "auto" || background === "plain" || background === "run" || background === "picture") {
     read.background = background;
   }
+  const shows = SHOWS.find((each) => each === own(value, "shows"));
+  if (shows) read.shows = shows;
   const grid = own(value, "grid");
   if (typeof grid === "number" && Number.isInteger(grid) && grid >= 0 && grid <= 512) read.grid = grid;
   for (const key of /** @type {const} */ (["edges", "inside", "aspect", "preview", "labels"])) {

@@ -1,7 +1,7 @@
 /** A rectangle of the canvas, which may be turned about its centre. */
 
-import { centreOf, cornersOf, normaliseAngle, turn } from "../../kit/matrix.js";
-import { contains, handlePoint, HANDLES, resize } from "../geometry.js";
+import { boundsOf, centreOf, cornersOf, normaliseAngle, turn } from "../../kit/matrix.js";
+import { confine, contains, handlePoint, HANDLES, MIN_SIDE, resize } from "../geometry.js";
 import { MAX_TURNED } from "../schema.js";
 
 /** @typedef {import("../schema.js").Box} Box @typedef {import("../schema.js").Rect} Rect @typedef {import("../geometry.js").Handle} Edge */
@@ -19,22 +19,46 @@ export const flat = {
     return contains(box, x, y);
   },
   handles: [
-    ...HANDLES.map((id) => ({ id, ...handlePoint({ x: 0, y: 0, w: 1, h: 1 }, id), cursor: `${CURSORS[id]}-resize` })),
-    { id: TURN, x: 0.5, y: 0, cursor: "grab" },
+    ...HANDLES.map((id) => ({ id, cursor: `${CURSORS[id]}-resize` })),
+    { id: TURN, cursor: "grab" },
   ],
+  where: (box, id) => turn(handlePoint(box, /** @type {Edge} */ (id === TURN ? "n" : id)), centreOf(box), box.rot ?? 0),
   drag(box, handle, from, to, pull) {
     if (handle === TURN) return turned(box, from, to, pull);
     return box.rot ? resizedTurned(box, /** @type {Edge} */ (handle), from, to, pull) : resized(box, /** @type {Edge} */ (handle), from, to, pull);
   },
-  place: (box, rect) => ({ ...box, ...pick(rect) }),
-  rescale: (box, rect) => ({ ...box, ...pick(rect) }),
+  place: (box, rect, layout) => at(box, wholePixels(rect, box.rot ?? 0, layout)),
+  settle: (box, layout) => at(box, wholePixels(box, box.rot ?? 0, layout)),
+  rescale: (box, rect) => at(box, rect),
   lines: () => [],
   key: () => null,
 };
 
-/** @param {Rect} rect @returns {Rect} */
-function pick({ x, y, w, h }) {
-  return { x, y, w, h };
+/** @param {Box} box @param {Rect} rect @returns {Box} */
+function at(box, { x, y, w, h }) {
+  return x === box.x && y === box.y && w === box.w && h === box.h ? box : { ...box, x, y, w, h };
+}
+
+/** Whole pixels, inside the canvas as far as the user wants that; a turned box by the room it takes. @param {Rect} rect @param {number} rot @param {import("../schema.js").Layout} layout @returns {Rect} */
+function wholePixels(rect, rot, { canvas, editor }) {
+  const whole = {
+    x: Math.round(rect.x),
+    y: Math.round(rect.y),
+    w: Math.max(MIN_SIDE, Math.round(rect.w)),
+    h: Math.max(MIN_SIDE, Math.round(rect.h)),
+  };
+  if (!rot) return confine(whole, canvas, editor.inside);
+  const region = boundsOf(cornersOf(whole, rot));
+  // What turned is larger than the canvas stays around its middle.
+  const fits = region.w <= canvas.w && region.h <= canvas.h;
+  const target = confine(region, canvas, editor.inside && fits);
+  const [dx, dy] = [Math.round(target.x - region.x), Math.round(target.y - region.y)];
+  return { ...whole, x: clampFrame(whole.x + dx, whole.w, canvas.w), y: clampFrame(whole.y + dy, whole.h, canvas.h) };
+}
+
+/** The untouched frame of a turned box reaches into the canvas, too: the format asks for it. @param {number} at @param {number} size @param {number} side */
+function clampFrame(at, size, side) {
+  return Math.min(Math.max(at, 1 - size), side - 1);
 }
 
 /** @param {Box} box @param {import("./index.js").Point} from @param {import("./index.js").Point} to @param {import("./index.js").Pull} pull @returns {Box} */
