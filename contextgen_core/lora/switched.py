@@ -20,12 +20,13 @@ class SwitchedAdapter(torch.nn.Module):
         double: blocks of the model with two streams, which are numbered before the others.
         strength: multiplies all of it.
 
-    ``unused`` names the modules that belong to no block and not to the image tokens' embedding: they act on no token of
-    their own.
+    ``names`` are the modules of its pairs, in the order of ``down`` and ``up``; ``unused`` those that belong to no
+    block and not to the image tokens' embedding: they act on no token of their own.
     """
 
     def __init__(self, adapter: Adapter, double: int, strength: float = 1.0) -> None:
         super().__init__()
+        self.names: tuple[str, ...] = ()
         self.unused: tuple[str, ...] = ()
         self._scales: list[float] = []
         self._of_block: dict[int, dict[str, int]] = {}
@@ -43,6 +44,7 @@ class SwitchedAdapter(torch.nn.Module):
             else:
                 self.unused += (pair.module,)
                 continue
+            self.names += (pair.module,)
             self.down.append(torch.nn.Parameter(pair.down, requires_grad=False))
             self.up.append(torch.nn.Parameter(pair.up, requires_grad=False))
             self._scales.append(pair.scale * strength)

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import InputError
 from ..tiny import model as tiny
 
-STAGES = ("scenes", "autoencoder", "base", "sft", "dpo")
+STAGES = ("scenes", "controls", "autoencoder", "base", "sft", "dpo")
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,29 @@ class MethodConfig:
 
 
 @dataclass(frozen=True)
+class RoutingConfig:
+    """SIGMA-GEN: its switches, and how its control pictures are drawn.
+
+    timestep, guidance, scope, cross: as in `contextgen_core.methods.sigma_gen.method.Settings`; cell: side of an
+    identity's cell in pixels; regions: shares of the kinds, one kind in a picture; variants: control pictures of each
+    encoded scene; dilation: the most, as a share of the picture's side; jitter: of a box's sides; drop: probability
+    that one channel is empty;
+    planes: both, or for the ablations `one` (ascending alone) and `unnamed` (regions are told, but not whose)."""
+
+    timestep: str = "current"
+    guidance: str = "automatic"
+    scope: str = "all"
+    cross: bool = True
+    cell: int = 64
+    regions: dict[str, float] = field(default_factory=lambda: {"mask": 1.0, "cuboid": 1.0, "box": 1.0})
+    variants: int = 3
+    dilation: float = 0.02
+    jitter: float = 0.01
+    drop: float = 0.1
+    planes: str = "both"
+
+
+@dataclass(frozen=True)
 class EveryConfig:
     """Steps between lines of the log, checkpoints, and sample pictures; 0 = never. keep: how many checkpoints stay."""
 
@@ -162,6 +185,7 @@ class Config:
     dpo: DpoConfig = field(default_factory=DpoConfig)
     data: DataConfig = field(default_factory=DataConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
+    routing: RoutingConfig = field(default_factory=RoutingConfig)
     every: EveryConfig = field(default_factory=EveryConfig)
 
     def __post_init__(self) -> None:
@@ -174,6 +198,7 @@ class Config:
         _choice("method.rule", self.method.rule, ("official", "paper", "cla"))
         _choice("method.kernel", self.method.kernel, ("grouped", "batched", "dense"))
         _choice("method.offsets", self.method.offsets, ("cumulative", "overlapping"))
+        _choice("routing.planes", self.routing.planes, ("both", "one", "unnamed"))
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)} in the training config; give at least 1.")

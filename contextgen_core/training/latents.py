@@ -23,7 +23,7 @@ from ..methods.contextgen.sequence import Plan, ReferenceTokens
 from ..tiny.autoencoder import Taesd
 from ..tiny.text import Form, encode_words
 from .batch import Batch
-from .config import Config
+from .config import Config, subjects_at
 from .small_world import world
 
 REFERENCE_GRID = world.REFERENCE_SIZE // TOKEN
@@ -210,39 +210,6 @@ class LatentSet:
         return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in fields})
 
 
-class Reader(NamedTuple):
-    """How a method reads scenes.
-
-    collate(data, indices, references, box, hidden, *, composite, named, form) makes a batch of them, as
-    `LatentSet.batch` does; counts gives for each scene (N,) the number that all scenes of a batch share, 0 for scenes
-    of which the method can make nothing."""
-
-    collate: Callable[..., Batch]
-    counts: Callable[[LatentSet], np.ndarray]
-
-    def buckets(self, data: LatentSet) -> tuple[np.ndarray, ...]:
-        """Indices of the scenes that may share a batch, smallest counts first."""
-        counts = self.counts(data)
-        return tuple(np.flatnonzero(counts == n) for n in np.unique(counts))
-
-
-PICTURES = Reader(LatentSet.batch, lambda data: np.asarray(data.count))  # composite and references
-
-
-@dataclass(frozen=True, eq=False)
-class LatentMix:
-    """Sets of several canvas sizes; each batch comes from one of them, drawn by its share."""
-
-    sets: tuple[LatentSet, ...]
-    shares: tuple[float, ...] = (1.0,)
-    form: Form = Form.CREATURES  # of the words that the transformer knows
-    reader: Reader = PICTURES  # of the method under training
-
-    def draw(self, rng: np.random.Generator, config: Config) -> Batch:
-        chosen = int(rng.choice(len(self.sets), p=np.array(self.shares) / sum(self.shares)))
-        return self.sets[chosen].draw(rng, config, self.form, self.reader)
-
-
 @torch.no_grad()
 def encode(vae: Taesd, pictures: np.ndarray, chunk: int = 16) -> Tensor:
     """uint8 (N, H, W, 3) -> packed latents float32 (N, H/16 * W/16, 64)."""
@@ -306,3 +273,56 @@ def training_scenes(
     for k in range(start, stop):
         tier = cycle[k % len(cycle)]
         yield (seed, world.TIERS.index(tier), k), world.scene(seed, split, k, tier)
+
+
+class Reader(NamedTuple):
+    """How a method reads scenes.
+
+    collate(data, indices, references, box, hidden, *, composite, named, form) makes a batch of them, as
+    `LatentSet.batch` does; counts gives for each scene (N,) the number that all scenes of a batch share, 0 for scenes
+    of which the method can make nothing. open reads a set from its folder, and encode(vae, scenes, pictures, keys=)
+    makes one of scenes that are to be judged."""
+
+    collate: Callable[..., Batch]
+    counts: Callable[[LatentSet], np.ndarray]
+    open: Callable[[Path], LatentSet] = LatentSet.load
+    encode: Callable[..., LatentSet] = encode_scenes
+
+    def buckets(self, data: LatentSet) -> tuple[np.ndarray, ...]:
+        """Indices of the scenes that may share a batch, smallest counts first."""
+        counts = self.counts(data)
+        return tuple(np.flatnonzero(counts == n) for n in np.unique(counts))
+
+    def within(self, least: int, most: float) -> Reader:
+        """The same, blind to scenes with a number outside of these bounds."""
+
+        def counts(data: LatentSet) -> np.ndarray:
+            numbers = self.counts(data)
+            return np.where((numbers >= least) & (numbers <= most), numbers, 0)
+
+        return self._replace(counts=counts)
+
+
+PICTURES = Reader(LatentSet.batch, lambda data: np.asarray(data.count))  # composite and references
+
+
+@dataclass(frozen=True, eq=False)
+class LatentMix:
+    """Sets of several canvas sizes; each batch comes from one of them, drawn by its share. Under a curriculum the share
+    of the run that is done bounds the numbers that the reader counts."""
+
+    sets: tuple[LatentSet, ...]
+    shares: tuple[float, ...] = (1.0,)
+    form: Form = Form.CREATURES  # of the words that the transformer knows
+    reader: Reader = PICTURES  # of the method under training
+
+    def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0) -> Batch:
+        reader, shares = self.reader, np.array(self.shares)
+        if config.data.curriculum and config.stage != "base":
+            least, most = subjects_at(config.data.curriculum, done)
+            reader = reader.within(least, most)
+            shares = shares * [bool((reader.counts(part) > 0).any()) for part in self.sets]
+            if not shares.any():
+                raise InputError(f"No scene has {least} to {most:g} subjects; correct data.curriculum.")
+        chosen = int(rng.choice(len(self.sets), p=shares / shares.sum()))
+        return self.sets[chosen].draw(rng, config, self.form, reader)
