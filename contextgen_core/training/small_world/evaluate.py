@@ -15,12 +15,12 @@ camouflaged. Intervals are paired bootstraps over creatures. :func:`find_box` lo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import world
+from . import solids, world
 
 KINDS = ("shape", "pattern", "first", "second", "random")
 SEEN = 0.25  # a creature of which less than this share is in sight is not judged
@@ -357,3 +357,56 @@ def likeness_to_copy(scene: world.Scene, picture: np.ndarray) -> list[float]:
         to_paste = float(np.sqrt(np.square(image[part] - paste[part]).mean()))
         out.append(to_truth / max(to_truth + to_paste, 1e-6))
     return out
+
+
+# ---- pose and mix-ups ----------------------------------------------------------------------------
+
+_LEANS = np.arange(-40, 41, 5)  # degrees that a creature's lean is told among, beside the true one
+
+
+def lean_error(scene: world.Scene, index: int, picture: np.ndarray) -> float:
+    """By how many degrees a creature in a cuboid leans otherwise than its cuboid does: it is drawn there at every lean
+    from -40 to 40 degrees in steps of 5, and at the true one, and the nearest to the picture (uint8 (size, size, 3))
+    counts, over the pixels that nothing covers. nan for a creature without cuboid, or of which too little is in
+    sight."""
+    member = scene.members[index]
+    if member.solid is None:
+        return float("nan")
+    open_, whole = _uncovered(scene, index), world.cover(member) >= 0.5
+    x1, y1, x2, y2 = member.box
+    if (whole & open_[y1:y2, x1:x2]).sum() < 2 * SEEN * whole.sum():
+        return float("nan")
+    order = world.front_order(scene)
+    behind = world.render_target(scene, skip=tuple(order[order.index(index) :]))
+    drawn: dict[float, np.ndarray] = {}
+    for lean in (*_LEANS.tolist(), member.solid.roll):
+        solid = replace(member.solid, roll=lean)
+        box = solids.middle_box(solid, scene.size)
+        if min(box) < 0 or max(box) > scene.size:
+            continue
+        drawn[lean] = behind.copy()
+        world.paint(drawn[lean], member._replace(solid=solid, box=box), scene.light)
+    changed = np.any([np.abs(canvas - behind).max(-1) > 0 for canvas in drawn.values()], axis=0) & open_
+    image = picture.astype(np.float32) / 255
+    errors = {lean: float(np.square(image - canvas)[changed].sum()) for lean, canvas in drawn.items()}
+    return abs(min(errors, key=errors.__getitem__) - member.solid.roll)
+
+
+def swapped(scene: world.Scene, index: int, picture: np.ndarray) -> bool | None:
+    """Whether a creature's place shows another of the scene's subjects rather than its own one: drawn there, that one
+    is nearer to the picture (uint8 (size, size, 3)). None where it cannot be told: told by words, covered, or alone."""
+    member = scene.members[index]
+    rivals = {m.creature for m in scene.members if not m.told} - {member.creature}
+    open_, whole = _uncovered(scene, index), world.cover(member) >= 0.5
+    x1, y1, x2, y2 = member.box
+    region = open_[y1:y2, x1:x2]
+    if member.told or not rivals or (whole & region).sum() < SEEN * whole.sum():
+        return None
+    order = world.front_order(scene)
+    behind = world.render_target(scene, skip=tuple(order[order.index(index) :]))
+    there = picture[y1:y2, x1:x2].astype(np.float32) / 255
+
+    def error(creature: world.Creature) -> float:
+        return float(np.square(there - _crop(scene, index, creature, behind))[region].mean())
+
+    return min(error(c) for c in sorted(rivals)) < error(member.creature)
