@@ -36,7 +36,7 @@ from ..pictures import captioned
 from ..tiny.autoencoder import Taesd
 from .ablate import insert
 from .config import Config, from_dict
-from .latents import LatentSet, encode_scenes
+from .latents import PICTURES, LatentSet, Reader
 from .parts import autoencoder
 from .recipes import RECIPES, Network, base_network
 from .run import Run
@@ -206,17 +206,17 @@ def precise(config: Config) -> AbstractContextManager[Any]:
 # ---- judging -------------------------------------------------------------------------------------
 
 
-def encode_test(vae: Taesd, scenes: list[world.Scene]) -> TestScenes:
+def encode_test(vae: Taesd, scenes: list[world.Scene], reader: Reader = PICTURES) -> TestScenes:
     keys = [(SEED, world.TIERS.index(s.tier), i) for i, s in enumerate(scenes)]
     rendered = [world.render(s) for s in scenes]
-    return TestScenes(scenes, rendered, encode_scenes(vae, scenes, rendered, keys=keys))
+    return TestScenes(scenes, rendered, reader.encode(vae, scenes, rendered, keys=keys))
 
 
 def judge(network: Network, vae: Taesd, counts: Counts) -> Outcome:
     """Pictures of the held-out scenes by a trained method, and what they are worth."""
     made = {}
     for name, scenes in counts.sets().items():
-        test = encode_test(vae, scenes)
+        test = encode_test(vae, scenes, network.reader)
         made[name] = test, pictures.to_pixels(vae, sample_set(network, test.data, STEPS, SEED))  # type: ignore[arg-type]
     tokens, flops, seconds = cost(network, made["plain"][0].data)
     return _outcome(made, tokens, flops, seconds)
@@ -393,10 +393,10 @@ def sheet(runs: Mapping[str, Config], counts: Counts, rows: int = 3) -> np.ndarr
             continue
         for name, config in runs.items():
             vae = autoencoder(config)
-            test = encode_test(vae, list(scenes))
             adapter = config.model.adapter or str(Path(config.output) / "adapter.safetensors")
             trained = replace(config, model=replace(config.model, adapter=adapter))
             network = TransformerTask(trained, None).network
+            test = encode_test(vae, list(scenes), network.reader)
             with precise(config):
                 made = pictures.to_pixels(vae, sample_set(network, test.data, STEPS, SEED))
             columns[RECIPES[name].title] += [_sized(p) for p in made]

@@ -4,6 +4,7 @@ mistake."""
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -95,7 +96,8 @@ class DataConfig:
     (tiers of one canvas size); folders: subfolders of `path` (sets of scenes, or the authors' subsets), with their
     shares; hidden_share: share of scenes that hide a creature (world; 0 = as stored); composite: share of the base's
     batches that show the composite (the others have words alone); named: share of the captions beside a composite that
-    name creatures;
+    name creatures; curriculum: how long each phase of the run lasts, as weights, by the numbers of subjects in its
+    pictures: `{"1-4": 3, "3-": 2}` (empty = all numbers all along);
     size: side of the target picture, reference: area of a reference as the side of a square, in pixels (imig)."""
 
     kind: str = "world"
@@ -110,6 +112,7 @@ class DataConfig:
     hidden_share: float = 0.0
     composite: float = 1.0
     named: float = 0.0
+    curriculum: dict[str, float] = field(default_factory=dict)
     tiers: dict[str, int] = field(default_factory=lambda: {"flexible": 3, "basic": 1, "complex": 1})
 
 
@@ -198,6 +201,7 @@ class Config:
         _choice("method.rule", self.method.rule, ("official", "paper", "cla"))
         _choice("method.kernel", self.method.kernel, ("grouped", "batched", "dense"))
         _choice("method.offsets", self.method.offsets, ("cumulative", "overlapping"))
+        subjects_at(self.data.curriculum, 1.0)
         _choice("routing.planes", self.routing.planes, ("both", "one", "unnamed"))
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
@@ -207,6 +211,20 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def subjects_at(curriculum: Mapping[str, float], done: float) -> tuple[int, float]:
+    """The least and the most subjects (inf: any number) in the phase that holds when `done` (0..1) of a run is over.
+    Raises InputError for a phase that is no range."""
+    ends, total, now = 0.0, sum(curriculum.values()), (1, math.inf)
+    for phase, length in curriculum.items():
+        least, dash, most = phase.partition("-")
+        if not least.isdecimal() or not dash or not (most.isdecimal() or not most) or length <= 0:
+            raise InputError(f"data.curriculum has {phase!r}: {length:g}; write phases like '1-4': 3 or '5-': 2.")
+        now, ends = (int(least), float(most or "inf")), ends + length / total
+        if done < ends:
+            break
+    return now
 
 
 def _choice(name: str, value: str, choices: Sequence[str]) -> None:

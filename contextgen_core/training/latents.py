@@ -142,12 +142,17 @@ class LatentSet:
         return out.reshape(-1)
 
     def draw(
-        self, rng: np.random.Generator, config: Config, form: Form = Form.CREATURES, reader: Reader | None = None
+        self,
+        rng: np.random.Generator,
+        config: Config,
+        done: float = 0.0,
+        form: Form = Form.CREATURES,
+        reader: Reader | None = None,
     ) -> Batch:
-        """A random batch as `reader` (default `PICTURES`) reads it. Its scenes have the same number of what is bound in
-        them; that number is drawn by its share. The base sees nothing that is bound, the composite in `data.composite`
-        of its batches, and captions alone in the others."""
-        reader = reader or PICTURES
+        """A random batch as `reader` (default `PICTURES`) reads it, when `done` (0..1) of the run is over. Its scenes
+        have the same number of what is bound in them; that number is drawn by its share. The base sees nothing that is
+        bound, the composite in `data.composite` of its batches, and captions alone in the others."""
+        reader = (reader or PICTURES).at(config, done)
         flow, data, references = config.flow, config.data, config.stage != "base"
         counts = reader.counts(self)
         share = self._shares(data.hidden_share, counts if references else None)
@@ -293,8 +298,11 @@ class Reader(NamedTuple):
         counts = self.counts(data)
         return tuple(np.flatnonzero(counts == n) for n in np.unique(counts))
 
-    def within(self, least: int, most: float) -> Reader:
-        """The same, blind to scenes with a number outside of these bounds."""
+    def at(self, config: Config, done: float) -> Reader:
+        """The same, blind to the numbers that the curriculum leaves out when `done` of the run is over."""
+        if not config.data.curriculum or config.stage == "base":
+            return self
+        least, most = subjects_at(config.data.curriculum, done)
 
         def counts(data: LatentSet) -> np.ndarray:
             numbers = self.counts(data)
@@ -317,12 +325,9 @@ class LatentMix:
     reader: Reader = PICTURES  # of the method under training
 
     def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0) -> Batch:
-        reader, shares = self.reader, np.array(self.shares)
-        if config.data.curriculum and config.stage != "base":
-            least, most = subjects_at(config.data.curriculum, done)
-            reader = reader.within(least, most)
-            shares = shares * [bool((reader.counts(part) > 0).any()) for part in self.sets]
-            if not shares.any():
-                raise InputError(f"No scene has {least} to {most:g} subjects; correct data.curriculum.")
+        counts = self.reader.at(config, done).counts
+        shares = np.array([s * bool((counts(d) > 0).any()) for s, d in zip(self.shares, self.sets, strict=True)])
+        if not shares.any():
+            raise InputError("No scene has the numbers of subjects that data.curriculum asks for; correct it.")
         chosen = int(rng.choice(len(self.sets), p=shares / shares.sum()))
-        return self.sets[chosen].draw(rng, config, self.form, reader)
+        return self.sets[chosen].draw(rng, config, done, self.form, self.reader)

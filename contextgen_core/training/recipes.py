@@ -19,12 +19,14 @@ from ..methods.contextgen.schedule import Rule
 from ..methods.contextgen.settings import Settings
 from ..tiny import model as tiny
 from ..tiny.text import Form
+from . import sigma_gen
 from .adapter import Adapter, adapter_state, add_adapter, load_adapter_state, read_adapter, save_adapter
 from .batch import Batch
 from .config import Config, MethodConfig
 from .latents import PICTURES, Reader
 from .model import FlowNetwork
 from .parts import words_form
+from .small_world.controls import ROUTED
 
 
 class Network(Protocol):
@@ -117,7 +119,23 @@ RECIPES: dict[str, Recipe] = {
         read_adapter,
         _low_rank_sizes,
         shipped=lambda: tiny.adapter_path("sft"),
-    )
+    ),
+    "sigma_gen": Recipe(
+        "SIGMA-GEN",
+        {
+            "lora": {"rank": 24, "folded": True},
+            "optimizer": {"name": "muon", "rate": 0.01, "warmup": 10, "tail": 0.5},
+            "flow": {"mean": 0.6, "box": 1.5, "hidden": 4.0},
+            "method": {"kernel": "batched"},
+        },
+        sigma_gen.RoutedNetwork,
+        sigma_gen.state_of,
+        sigma_gen.load_state,
+        save_adapter,
+        read_adapter,
+        _low_rank_sizes,
+        reader=ROUTED,
+    ),
 }
 
 

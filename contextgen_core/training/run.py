@@ -33,7 +33,7 @@ class Task(Protocol):
 
     model: nn.Module  # forward(*inputs) -> (loss, metrics)
 
-    def inputs(self, seed: int, part: int) -> tuple[Any, ...]: ...
+    def inputs(self, seed: int, part: int, done: float = 0.0) -> tuple[Any, ...]: ...
     def extra(self) -> dict[str, Tensor]: ...
     def restore_extra(self, extra: dict[str, Tensor]) -> None: ...
     def finish(self, output: Path | None) -> None: ...  # None: only take part in making divided weights whole
@@ -233,7 +233,8 @@ class Run:
             group["lr"] = rate_at(self.step, config.steps, config.optimizer)
         total: dict[str, float] = {}
         for part in range(config.accumulate):
-            inputs = self.task.inputs(step_seed(config.seed, self.step, part, accelerator.process_index), part)
+            seed = step_seed(config.seed, self.step, part, accelerator.process_index)
+            inputs = self.task.inputs(seed, part, self.step / config.steps)
             last = part == config.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(self.model), accelerator.autocast():
                 loss, metrics = self.model(*inputs)

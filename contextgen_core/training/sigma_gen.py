@@ -8,7 +8,8 @@ act on the condition tokens alone, it stands beside the weights, as the product 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,22 +18,18 @@ from torch import Tensor, nn
 from ..attention import sdpa
 from ..errors import InputError
 from ..hosts.diffusers import FluxHost
-from ..lora import adapter as files
+from ..lora.adapter import Adapter as LoraFile
+from ..lora.adapter import LowRank
 from ..lora.switched import SwitchedAdapter
-from ..methods.boundary import Bound
+from ..methods.boundary import Bound, RunPosition
 from ..methods.sigma_gen.method import SIGMA_GEN, Settings
 from ..tiny.text import Form
+from .adapter import TARGETS, Adapter, adapter_state, add_adapter, load_adapter_state
 from .batch import Batch
-from .config import Config, RoutingConfig
-from .model import TARGETS, Adapter, adapter_state, add_adapter, load_adapter_state, softmax_product
+from .config import Config
+from .model import softmax_product
 from .parts import words_form
-from .small_world.controls import encode_scenes_routed, routed_batch
-
-SWITCHED = "switched"  # the adapter of the condition tokens alone, beside the blocks
-
-
-def settings_of(routing: RoutingConfig) -> Settings:
-    return Settings(routing.timestep, routing.guidance, routing.scope, routing.cross)
+from .small_world.controls import ROUTED, encode_scenes_routed
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, /) -> Tensor:
@@ -45,30 +42,34 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None,
 
 
 class RoutedNetwork(nn.Module):
-    """The transformer with SIGMA-GEN's condition tokens; `forward` gives the velocity of the noise tokens.
-
-    region: kind of the regions that judge it (one of `routing.KINDS`)."""
+    """A frozen transformer with SIGMA-GEN's condition tokens and adapter; `forward` gives the velocity of the noise
+    tokens. `switched` is the adapter where it acts on the condition tokens alone."""
 
     def __init__(self, transformer: Any, config: Config) -> None:
         super().__init__()
+        routing = config.routing
+        self.settings = Settings(routing.timestep, routing.guidance, routing.scope, routing.cross)
+        self.switched = add_switched(transformer, config) if routing.scope == "conditions" else None
+        if self.switched is None:
+            lora = config.lora
+            alpha = lora.alpha or lora.rank
+            add_adapter(transformer, Adapter(lora.rank, alpha, lora.folded, lora.one_sided), config.seed)
         self.transformer = transformer
-        self.settings = settings_of(config.routing)
-        self.routing = config.routing
-        self.region = "box"
         self.guidance = config.flow.guidance
         self.form: Form = words_form(config)
-        self.collate: Callable[..., Batch] = routed_batch
+        self.routing = routing
+        self.judged_with("box")
         self._attend = plain_attention if config.method.kernel == "batched" else sdpa
         self._host = [FluxHost(transformer)]  # in a list: not a submodule
 
-    def encode(self, vae: Any, scenes: Any, pictures: Any, keys: Any = None) -> Any:
-        return encode_scenes_routed(vae, scenes, pictures, keys, settings=self.routing, kind=self.region)
+    def judged_with(self, kind: str) -> None:
+        """From now on scenes are encoded with this kind of regions, one of `routing.KINDS`."""
+        self.reader = ROUTED._replace(encode=partial(encode_scenes_routed, settings=self.routing, kind=kind))
 
-    def forward(self, batch: Batch, noisy: Tensor, times: Tensor) -> Tensor:
+    def forward(self, batch: Batch, noisy: Tensor, times: Tensor, position: RunPosition | None = None) -> Tensor:
         """noisy (B, M, 64), times (B,) in 0..1 -> velocity (B, M, 64)."""
         if len(set(batch.plans)) > 1:
             raise InputError("The pictures of a batch have different numbers of subjects; set batch to 1.")
-        switched = getattr(self.transformer, SWITCHED, None)
         return self._host[0].velocity(
             Bound(SIGMA_GEN, batch.plans[0], self.settings),
             noisy,
@@ -77,43 +78,49 @@ class RoutedNetwork(nn.Module):
             pooled=batch.pooled,
             timestep=times,
             guidance=None if self.guidance is None else torch.full_like(times, self.guidance),
-            modules=None if switched is None else {SIGMA_GEN.name: switched},
+            modules=None if self.switched is None else {SIGMA_GEN.name: self.switched},
+            position=position,
             attend=self._attend,
         )
 
 
-def adapt(transformer: Any, config: Config, state: dict[str, Tensor] | None) -> None:
-    """Freezes the transformer and gives it the adapter, filled from a file's tensors where some are given."""
-    lora = config.lora
-    if config.routing.scope == "all":
-        add_adapter(transformer, Adapter(lora.rank, lora.alpha or lora.rank, lora.folded, lora.one_sided), config.seed)
-        if state is not None:
-            load_adapter_state(transformer, state)
-        return
+def add_switched(transformer: Any, config: Config) -> SwitchedAdapter:
+    """Freezes the transformer; returns the adapter that trains beside it (Gaussian A, zero B, as PEFT's)."""
     transformer.requires_grad_(False)
-    generator = torch.Generator().manual_seed(config.seed)
+    lora, generator = config.lora, torch.Generator().manual_seed(config.seed)
     pairs = []
     for name, module in transformer.named_modules():
-        if not re.fullmatch(TARGETS, name):
-            continue
-        outputs, inputs = module.weight.shape
-        down = torch.randn(lora.rank, inputs, generator=generator) / lora.rank
-        up = torch.zeros(outputs, lora.rank)
-        key = f"transformer.{name}.lora_"
-        if state is not None:
-            down, up = state[f"{key}A.weight"], state[f"{key}B.weight"]
-        pairs.append(files.LowRank(name, down, up, lora.alpha or lora.rank))
-    switched = SwitchedAdapter(files.Adapter(tuple(pairs)), len(transformer.transformer_blocks))
-    setattr(transformer, SWITCHED, switched.requires_grad_(True))
+        if re.fullmatch(TARGETS, name):
+            outputs, inputs = module.weight.shape
+            down = torch.randn(lora.rank, inputs, generator=generator) / lora.rank
+            pairs.append(LowRank(name, down, torch.zeros(outputs, lora.rank), lora.alpha or lora.rank))
+    switched = SwitchedAdapter(LoraFile(tuple(pairs)), len(transformer.transformer_blocks))
+    return switched.requires_grad_(True)
 
 
-def state_of(transformer: Any) -> dict[str, Tensor]:
-    """The adapter in the authors' keys (those of diffusers), whichever form it trained in."""
-    switched = getattr(transformer, SWITCHED, None)
-    if switched is None:
-        return adapter_state(transformer)
+def state_of(network: RoutedNetwork) -> dict[str, Tensor]:
+    """The adapter in diffusers' keys, whichever form it trains in."""
+    if network.switched is None:
+        return adapter_state(network.transformer)
+    return {key: tensor.detach() for key, tensor in _tensors(network.switched).items()}
+
+
+def load_state(network: RoutedNetwork, state: Mapping[str, Tensor]) -> None:
+    """Fills the adapter. Raises InputError for a file of another shape."""
+    if network.switched is None:
+        load_adapter_state(network.transformer, state)
+        return
+    tensors = _tensors(network.switched)
+    if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in state.items()}:
+        raise InputError("The adapter has other modules or another rank than this model; set lora.rank to its rank.")
+    with torch.no_grad():
+        for key, tensor in tensors.items():
+            tensor.copy_(state[key])
+
+
+def _tensors(switched: SwitchedAdapter) -> dict[str, Tensor]:
     return {
-        f"transformer.{name}.lora_{side}.weight": tensor.detach()
+        f"transformer.{name}.lora_{side}.weight": tensor
         for name, down, up in zip(switched.names, switched.down, switched.up, strict=True)
         for side, tensor in (("A", down), ("B", up))
     }

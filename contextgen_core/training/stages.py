@@ -20,6 +20,7 @@ from .recipes import recipe_of
 from .run import Run
 from .small_world import world
 from .small_world.autoencoder import AutoencoderTask
+from .small_world.controls import make_controls
 from .small_world.pixels import PixelSet
 from .tasks import TransformerTask
 
@@ -33,6 +34,8 @@ def train(config: Config) -> int:
         torch.set_num_threads(config.threads)
     if config.stage == "scenes":
         return make_scenes(config)
+    if config.stage == "controls":
+        return make_controls(config)
     if config.stage == "autoencoder":
         return Run(config, AutoencoderTask(config)).go()
     return Run(config, TransformerTask(config, open_data(config))).go()
@@ -45,8 +48,9 @@ def open_data(config: Config) -> Any:
     if config.data.kind == "world":
         folders = {Path(config.data.path) / name: share for name, share in config.data.folders.items()}
         folders = folders or {Path(config.data.path): 1.0}
-        sets, shares = tuple(map(LatentSet.load, folders)), tuple(folders.values())
-        return LatentMix(sets, shares, words_form(config), recipe_of(config).reader)
+        reader = recipe_of(config).reader
+        sets, shares = tuple(map(reader.open, folders)), tuple(folders.values())
+        return LatentMix(sets, shares, words_form(config), reader)
     return PixelSet(config)
 
 

@@ -189,10 +189,11 @@ class TransformerTask:
             self.model = FlowObjective(network)
         self.network = network
 
-    def inputs(self, seed: int, part: int) -> tuple[Batch, Tensor, Tensor]:
-        """Batch, times and noise of one part of a step; a function of the seed alone."""
+    def inputs(self, seed: int, part: int, done: float = 0.0) -> tuple[Batch, Tensor, Tensor]:
+        """Batch, times and noise of one part of a step; a function of the seed and of the share of the run that is
+        done."""
         generator = torch.Generator().manual_seed(seed)
-        batch = self.data.draw(np.random.default_rng(seed), self.config)
+        batch = self.data.draw(np.random.default_rng(seed), self.config, done)
         times = flow.sample_times(len(batch.target), generator, self.config.flow.mean, self.config.flow.deviation)
         noise = torch.randn(batch.target.shape, generator=generator)
         device = next(self.network.transformer.parameters()).device

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
@@ -31,7 +31,7 @@ from ...tiny.autoencoder import Taesd
 from ...tiny.text import Form
 from ..batch import Batch
 from ..config import Config, RoutingConfig
-from ..latents import CHANNELS, LatentSet, encode, encode_scenes
+from ..latents import CHANNELS, LatentSet, Reader, encode, encode_scenes
 from ..parts import autoencoder
 from ..routing import Regions, box_regions, dilated, draw_kind, jittered, route
 from . import world
@@ -68,10 +68,13 @@ class RoutedSet(LatentSet):
         self,
         rng: np.random.Generator,
         config: Config,
+        done: float = 0.0,
         form: Form = Form.CREATURES,
-        collate: Callable[..., Batch] | None = None,
+        reader: Reader | None = None,
     ) -> Batch:
-        return super().draw(rng, config, form, partial(collate or routed_batch, rng=rng))
+        """A random batch, with a random one of each scene's control pictures."""
+        reader = reader or ROUTED
+        return super().draw(rng, config, done, form, reader._replace(collate=partial(reader.collate, rng=rng)))
 
 
 def _fields(data: LatentSet) -> dict[str, Any]:
@@ -176,6 +179,9 @@ def encode_scenes_routed(
     """Scenes to be judged: as `encode_scenes`, with the exact control picture of one kind of region."""
     plain = encode_scenes(vae, scenes, pictures, keys=keys)
     return RoutedSet(**_fields(plain), **encode_routed(vae, scenes, settings, [kind]))
+
+
+ROUTED = Reader(routed_batch, lambda data: np.asarray(data.count), RoutedSet.load)
 
 
 # ---- the stage -----------------------------------------------------------------------------------

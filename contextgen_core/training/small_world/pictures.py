@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ...pictures import enlarged, square_of
 from ...tiny.autoencoder import Taesd
-from ..latents import encode_scenes
 from ..recipes import Network
 from ..sampling import sample_set
 from . import world
@@ -52,7 +51,7 @@ def sample_sheet(
     """Writes held-out scenes: composite, references, result, truth. Without a path it only takes part in sampling."""
     scenes = [world.scene(0, "test", i, "flexible" if i % 3 else "complex") for i in range(count)]
     pictures = [world.render(s) for s in scenes]
-    latents = sample_set(network, encode_scenes(vae, scenes, pictures), steps, references=references)
+    latents = sample_set(network, network.reader.encode(vae, scenes, pictures), steps, references=references)
     if path is None:
         return
     columns = [

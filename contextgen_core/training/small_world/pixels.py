@@ -108,7 +108,7 @@ class PixelSet:
     def __len__(self) -> int:
         return sum(len(s) for s in self.subsets)
 
-    def draw(self, rng: np.random.Generator, config: Config) -> Batch:
+    def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0) -> Batch:
         """A batch of random items, each with its own references."""
         references = config.stage != "base"
         made = [self._sample(rng, config, references) for _ in range(config.batch)]
