@@ -90,7 +90,8 @@ class DpoConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """kind `world` (encoded scenes of the small world in `path`) or `imig` (the authors' folders).
+    """kind `world` (encoded scenes of the small world in `path`), `imig` (the folders of ContextGen's authors) or
+    `sigma_set` (folders for SIGMA-GEN, see `contextgen_core.training.sigma_set`).
 
     count, seed: how many scenes the stage `scenes` makes, and which; tiers: how many of each tier a round of them has
     (tiers of one canvas size); folders: subfolders of `path` (sets of scenes, or the authors' subsets), with their
@@ -98,7 +99,8 @@ class DataConfig:
     batches that show the composite (the others have words alone); named: share of the captions beside a composite that
     name creatures; curriculum: how long each phase of the run lasts, as weights, by the numbers of subjects in its
     pictures: `{"1-4": 3, "3-": 2}` (empty = all numbers all along);
-    size: side of the target picture, reference: area of a reference as the side of a square, in pixels (imig)."""
+    size: side of the target picture, reference: area of a reference as the side of a square, in pixels (imig;
+    sigma_set: size alone)."""
 
     kind: str = "world"
     path: str = ""
@@ -197,7 +199,7 @@ class Config:
         _choice("model.kind", self.model.kind, ("tiny", "pretrained"))
         _choice("optimizer.name", self.optimizer.name, ("adamw", "prodigy", "muon"))
         _choice("dpo.lose", self.dpo.lose, ("composite", "pasted"))
-        _choice("data.kind", self.data.kind, ("world", "imig"))
+        _choice("data.kind", self.data.kind, ("world", "imig", "sigma_set"))
         _choice("method.rule", self.method.rule, ("official", "paper", "cla"))
         _choice("method.kernel", self.method.kernel, ("grouped", "batched", "dense"))
         _choice("method.offsets", self.method.offsets, ("cumulative", "overlapping"))

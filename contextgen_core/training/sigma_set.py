@@ -36,7 +36,7 @@ from ..methods.sigma_gen.control import MOST, Cell, identity_stack, nearest
 from ..methods.sigma_gen.cuboids import Cuboid, depths, grey_of
 from ..methods.sigma_gen.method import plan_of
 from .batch import Batch
-from .config import Config, RoutingConfig
+from .config import Config, RoutingConfig, subjects_at
 from .routing import Regions, box_regions, dilated, draw_kind, jittered, route
 from .small_world import world
 from .small_world.pixels import Encoders, PretrainedEncoders, TinyEncoders
@@ -250,10 +250,14 @@ class RoutedPictures:
     def __len__(self) -> int:
         return len(self.items)
 
-    def draw(self, rng: np.random.Generator, config: Config) -> Batch:
-        """A batch of random items with equally many subjects."""
-        first = rng.choice(len(self.items), p=self.shares)
-        same = np.flatnonzero(self.counts == self.counts[first])
+    def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0) -> Batch:
+        """A batch of random items with equally many subjects, as many as the curriculum allows when `done` (0..1) of
+        the run is over."""
+        least, most = subjects_at(config.data.curriculum, done)
+        share = np.where((self.counts >= least) & (self.counts <= most), self.shares, 0)
+        if not share.any():
+            raise InputError(f"No picture has {least} to {most:g} subjects; correct data.curriculum.")
+        same = np.flatnonzero(self.counts == self.counts[rng.choice(len(self.items), p=share / share.sum())])
         share = self.shares[same] / self.shares[same].sum()
         samples = [self._sample(self.items[k], rng, config) for k in rng.choice(same, config.batch, p=share)]
         target, conditions, text, pooled = (torch.stack(part) for part in zip(*(s[1:] for s in samples), strict=True))

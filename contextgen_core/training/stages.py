@@ -18,6 +18,7 @@ from .latents import LatentMix, LatentSet, encode_scenes, training_scenes
 from .parts import autoencoder, words_form
 from .recipes import recipe_of
 from .run import Run
+from .sigma_set import RoutedPictures
 from .small_world import world
 from .small_world.autoencoder import AutoencoderTask
 from .small_world.controls import make_controls
@@ -51,7 +52,7 @@ def open_data(config: Config) -> Any:
         reader = recipe_of(config).reader
         sets, shares = tuple(map(reader.open, folders)), tuple(folders.values())
         return LatentMix(sets, shares, words_form(config), reader)
-    return PixelSet(config)
+    return RoutedPictures(config) if config.data.kind == "sigma_set" else PixelSet(config)
 
 
 def make_scenes(config: Config) -> int:
