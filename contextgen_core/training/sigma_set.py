@@ -193,6 +193,8 @@ def read_pixels(path: Path, mode: str, where: str, size: tuple[int, int] | None 
                     " give one of the same size."
                 )
             return np.asarray(image.convert(mode))
+    except InputError:
+        raise
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{where}: {path.name} cannot be read as a picture; fetch it again.") from error
 

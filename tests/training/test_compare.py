@@ -13,7 +13,7 @@ import torch
 
 from contextgen_core.errors import InputError
 from contextgen_core.tiny.autoencoder import NARROW, Taesd
-from contextgen_core.training import compare
+from contextgen_core.training import compare, stages
 from contextgen_core.training.config import from_dict
 from contextgen_core.training.latents import encode_scenes, training_scenes
 from contextgen_core.training.recipes import RECIPES, base_network, recipe_of
@@ -31,6 +31,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, tiers in (("128", {"flexible": 1, "complex": 1, "words": 1}), ("192", {"dense": 1})):
         keys, scenes = zip(*training_scenes(0, tiers, 0, 6), strict=True)
         encode_scenes(vae, scenes, [world.render(s) for s in scenes], keys=keys).save(folder / name)
+        stages.train(
+            from_dict({"stage": "controls", "output": "x", "data": {"path": str(folder / name)}, "threads": 1})
+        )
     return folder
 
 
