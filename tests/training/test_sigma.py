@@ -23,7 +23,7 @@ from contextgen_core.methods.sigma_gen.control import Cell
 from contextgen_core.methods.sigma_gen.method import SIGMA_GEN, ControlOptions, Settings
 from contextgen_core.tiny.autoencoder import NARROW, Taesd
 from contextgen_core.training import sigma_figures, sigma_set
-from contextgen_core.training.config import Config, RoutingConfig, from_dict, subjects_at
+from contextgen_core.training.config import Config, RoutingConfig, from_dict, load, subjects_at
 from contextgen_core.training.latents import LatentSet, encode, encode_scenes
 from contextgen_core.training.routing import KINDS, route
 from contextgen_core.training.small_world import controls, evaluate, world
@@ -328,11 +328,10 @@ def test_a_folder_comes_back_as_it_was_drawn(miniature: Path) -> None:
 
 
 def test_a_folder_trains(miniature: Path, tmp_path: Path) -> None:
-    made = config(
-        output=str(tmp_path / "run"),
-        steps=2,
-        data={"kind": "sigma_set", "path": str(miniature), "size": 128},
-    )
+    small = ["model.kind=tiny", "model.weights=shipped", "model.checkpointing=false", "precision=fp32", "steps=2"]
+    small += ["data.size=128", "routing.cell=64", "lora.rank=4", "lora.alpha=4", "flow.guidance=null", "batch=2"]
+    paths = [f"data.path={miniature}", f"output={tmp_path}/run", "data.curriculum={1-: 1}"]
+    made = load(Path(__file__).parents[2] / "configs" / "kontext_sigma_gen.yaml", [*small, *paths])
     assert train(made) == 2
     assert load_adapter(tmp_path / "run" / "adapter.safetensors").rank == 4
     prompts = {sigma_set.prompt(sigma_set.read_set(miniature)[0], np.random.default_rng(s)) for s in range(8)}
