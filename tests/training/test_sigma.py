@@ -210,10 +210,10 @@ def test_encoded_controls_are_drawn_again_alike_and_read_as_written(folder: Path
         order = np.asarray(data.orders[i])
         assert all(sorted(row[: data.count[i]]) == list(range(data.count[i])) for row in order)
     batches = [data.draw(np.random.default_rng(s), config()) for s in (7, 7, 8)]
-    assert torch.equal(batches[0].conditions, batches[1].conditions)
+    assert torch.equal(torch.as_tensor(batches[0].conditions), torch.as_tensor(batches[1].conditions))
     assert not torch.equal(batches[0].target, batches[2].target)
     stack, noise = batches[0].plans[0].stack_tokens, batches[0].plans[0].noise_tokens
-    assert batches[0].conditions.shape[1] == stack + noise
+    assert batches[0].tokens == batches[0].text.shape[1] + stack + 2 * noise
     with pytest.raises(InputError, match="run the stage 'controls' first"):
         RoutedSet.load(_plain(folder))
 
