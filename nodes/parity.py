@@ -16,7 +16,9 @@ from ..contextgen_core.commands.parity import load, transformer
 from ..contextgen_core.lora.adapter import load_adapter
 from ..contextgen_core.methods.golden import Golden
 from .adapter import apply_adapter
-from .host import attach, build_flux, build_sd3, install
+from .host import attach, build_flux, build_qwen, build_sd3, install
+
+BUILD = {"flux": build_flux, "sd3": build_sd3, "qwen": build_qwen}
 
 
 def host_options(model: Any) -> dict[str, Any]:
@@ -36,13 +38,18 @@ def run_case(words: dict[str, Any]) -> None:
 def _velocity(case: Golden, arguments: Namespace) -> np.ndarray:
     method, plan, settings = case.bound
     config, state = transformer(arguments.config, arguments.weights, case.config)
-    sd3 = case.family == "sd3"
-    model = (build_sd3 if sd3 else build_flux)(config, state, torch.float32)
+    sd3, qwen = case.family == "sd3", case.family == "qwen"
+    model = BUILD[case.family](config, state, torch.float32)
     if arguments.adapter and not case.modules:
         model, _report = apply_adapter(model, load_adapter(arguments.adapter), Path(arguments.adapter).name, 1.0)
     model = install(model, method, settings, case.modules(comfy.ops.manual_cast.Linear) if case.modules else None)
-    [[_, values]] = attach([[case.text, {}]], method, plan, list(case.pictures), case.vectors)
-    further = {"ref_latents": values.get("reference_latents"), "guidance": case.guidance}
+    noise, *pictures = (latent[:, :, None] if qwen else latent for latent in (case.noise, *case.pictures))
+    [[_, values]] = attach([[case.text, {}]], method, plan, pictures, case.vectors)
+    further = {
+        "ref_latents": values.get("reference_latents"),
+        "guidance": case.guidance,
+        "y": None if qwen else case.pooled,
+    }
     options = {**host_options(model), "cond_or_uncond": [0 if case.positive else 1]}
     velocities: list[torch.Tensor] = []
     hook = model.model.diffusion_model.register_forward_hook(lambda *seen: velocities.append(seen[-1]))
@@ -53,10 +60,9 @@ def _velocity(case: Golden, arguments: Namespace) -> np.ndarray:
     try:
         with torch.inference_mode():
             model.model.apply_model(
-                case.noise,
+                noise,
                 case.timestep / 1000 if sd3 else case.timestep,
                 c_crossattn=case.text,
-                y=case.pooled,
                 transformer_options=options,
                 **{key: value for key, value in further.items() if value is not None},
                 **{key: cond.cond for key, cond in values["model_conds"].items()},
@@ -67,4 +73,4 @@ def _velocity(case: Golden, arguments: Namespace) -> np.ndarray:
         for patcher in patchers:
             patcher.unpatch_model()
     (velocity,) = velocities
-    return (velocity if sd3 else pack(velocity)).float().cpu().numpy()
+    return (velocity if sd3 else pack(velocity.squeeze(2) if qwen else velocity)).float().cpu().numpy()

@@ -14,7 +14,7 @@ A call that does not come through all of its hooks raises: a silent no-op would 
 from .conditioning import attach, plan_of
 from .families import Family, family_of
 from .install import Probe, install, methods_of, settings_of, watched
-from .models import build_flux, build_sd3
+from .models import build_flux, build_qwen, build_sd3
 from .sizes import expect_side, shift_doubt
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Probe",
     "attach",
     "build_flux",
+    "build_qwen",
     "build_sd3",
     "expect_side",
     "family_of",

@@ -52,6 +52,7 @@ def begin(
     options, x, context = given.get("transformer_options") or {}, given["x"], given["context"]
     theirs = options.get("patches_replace", {}).get("dit", {})
     bounds = tuple(bound for bound, _ in acting)
+    beside = () if any(bound.method.sizes(bound.plan)[1] for bound in bounds) else given.get("ref_latents") or ()
     request = PassRequest(
         bounds=bounds,
         moments=tuple(moment for _, moment in acting),
@@ -59,11 +60,20 @@ def begin(
         blocks=family.counts,
         noise=bounds[0].method.sizes(bounds[0].plan)[0],
         watched=frozenset(number for number, key in enumerate(family.keys) if key in theirs),
+        references=tuple(_grid(latent) for latent in beside),
+        positions=family.backbone.positions,
         torch_backend=_torch_backend() and "optimized_attention_override" not in options,
         device=x.device,
         dtype=dtype,
     )
     return Call(transformer, family, request, vectors, modules, _rows(options, len(x)), given)
+
+
+def _grid(latent: torch.Tensor) -> tuple[int, int]:
+    """Rows and columns in tokens of a latent (B, C, h, w) or (B, C, frames, h, w); frames stand below each other."""
+    frames = latent.shape[2] if latent.ndim == 5 else 1
+    rows, columns = ((side + 1) // 2 for side in latent.shape[-2:])
+    return frames * rows, columns
 
 
 def _rows(options: Options, batch: int) -> tuple[bool, ...]:
@@ -99,6 +109,7 @@ class Call:
         self.blocks_reached: set[int] = set()
         self.attention_reached: set[int] = set()
         self.short_pe: dict[int, torch.Tensor] = {}
+        self.placed_pe: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def owned(self) -> bool:
@@ -204,11 +215,24 @@ class Call:
         return vec + model.vector_in(given["y"][:, : model.params.vec_in_dim])
 
     def shorten_pe(self, pe: torch.Tensor, length: int) -> torch.Tensor:
-        if pe.shape[2] == length:
+        if pe.shape[2] in (1, length):
             return pe
         if length not in self.short_pe:
             self.short_pe[length] = pe[:, :, :length].contiguous()
         return self.short_pe[length]
+
+    def place_texts(self, pe: torch.Tensor) -> torch.Tensor:
+        """The rotations of all tokens with those of the texts by the method's ids, where no patch could give them."""
+        ids = self.passed.forward.text_ids
+        if ids is None or self.family.post_input:
+            return pe
+        if self.placed_pe is None or self.placed_pe[0] is not pe:
+            words = _rope_of(self.transformer, ids.to(pe.device)).to(pe.dtype)  # (1, 1, T, D / 2, 2, 2)
+            axis = 1 if pe.shape[2] == 1 else 2  # of the tokens, by the host's version
+            words = words.transpose(1, 2) if axis == 1 else words
+            rest = pe.narrow(axis, len(ids), pe.shape[axis] - len(ids))
+            self.placed_pe = pe, torch.cat([words.expand(len(pe), -1, -1, -1, -1, -1), rest], dim=axis)
+        return self.placed_pe[1]
 
     def check(self) -> None:
         """Raises unless every hook of ours was reached."""
@@ -221,8 +245,8 @@ class Call:
         count = len(self.family.keys)
         reached = self.attention_reached if self.owned else self.blocks_reached
         return InputError(
-            f"another node replaces parts of {self.family.backbone.name.split('.')[0]} so that the layout did not reach"
-            f" {count - len(reached)} of {count} blocks; remove nodes that replace FLUX's"
+            f"another node replaces parts of {self.family.label} so that the layout did not reach"
+            f" {count - len(reached)} of {count} blocks; remove nodes that replace {self.family.label}'s"
             " forward pass or blocks.",
             self.node,
             "model",
@@ -241,7 +265,7 @@ class _Block:
         call = self.call
         if call.owned and args.get("attn_mask") is not None:
             raise InputError(
-                "another node puts an attention mask on FLUX's blocks, which has no meaning for the"
+                f"another node puts an attention mask on {call.family.label}'s blocks, which has no meaning for the"
                 " layout's tokens; remove it.",
                 call.node,
                 "model",
@@ -252,7 +276,8 @@ class _Block:
         pe = args.get("pe")
         if call.owned:
             length = call.passed.lengths[self.number]
-            pe = call.shorten_pe(args["pe"], length)
+            self._check_tokens(args, length)
+            pe = call.shorten_pe(call.place_texts(args["pe"]), length)
             options = self._options(args.get("transformer_options") or {}, length)
             args = {**args, "pe": pe, "transformer_options": options}
         ran = False
@@ -269,6 +294,19 @@ class _Block:
         if call.passed.afters[self.number]:
             out = self._after(args, out, ran)
         return self._leave(out)
+
+    def _check_tokens(self, args: Options, length: int) -> None:
+        """Where no patch has shown the tokens before the first block."""
+        if self.call.family.post_input or "txt" not in args:
+            return
+        found = args["txt"].shape[1] + args["img"].shape[1]
+        if found != length:
+            raise InputError(
+                f"another node has changed the tokens ({found} instead of {length}); remove nodes that add or drop"
+                " tokens.",
+                self.call.node,
+                "model",
+            )
 
     def _options(self, options: Options, length: int) -> Options:
         options = {**options}
@@ -293,12 +331,18 @@ class _Block:
         *args: Any,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Stands in for the host's attention: q, k, v (B, H, S, D) after RoPE -> (B, S, H*D)."""
+        """Stands in for the host's attention: q, k, v (B, H, S, D) after RoPE -> (B, S, H*D).
+
+        0.3.64's Qwen-Image hands them over as (B, S, H*D).
+        """
+        if q.ndim == 3:
+            q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+            kwargs["skip_reshape"] = True
         mask = kwargs.pop("mask", args[0] if args else None)
         if mask is not None or not kwargs.get("skip_reshape") or kwargs.get("skip_output_reshape"):
             raise InputError(
-                "another node changes how FLUX calls its attention; remove nodes that replace"
-                " FLUX's blocks or add attention masks.",
+                f"another node changes how {self.call.family.label} calls its attention; remove nodes that replace"
+                f" {self.call.family.label}'s blocks or add attention masks.",
                 self.call.node,
                 "model",
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 import comfy.ldm.flux.model
 import comfy.ldm.modules.diffusionmodules.mmdit as mmdit
+import comfy.ldm.qwen_image.model as qwen_image
 import comfy.model_base
 
 from ...contextgen_core.backbones import Backbone, backbone
@@ -24,7 +25,7 @@ class Family:
     backbone    what methods need to know of it
     keys        the host's names of all blocks, in the order in which methods number them
     block_of    diffusion model and number of a block -> its module
-    post_input  whether tokens and ids pass by a ``post_input`` patch
+    post_input  whether tokens and ids pass by a ``post_input`` patch; if not, ids are turned into the blocks' rotations
     wrapped     whether a DIFFUSION_MODEL wrapper is called; if not, the call begins a layer above, in APPLY_MODEL
     """
 
@@ -33,6 +34,11 @@ class Family:
     block_of: Callable[[Any, int], Any]
     post_input: bool = True
     wrapped: bool = True
+
+    @property
+    def label(self) -> str:
+        """In sentences about what other nodes do to it."""
+        return self.backbone.name.split(".")[0]
 
     @property
     def counts(self) -> BlockCounts:
@@ -48,6 +54,10 @@ def _sd3_block(model: Any, number: int) -> Any:
     return model.joint_blocks[number]
 
 
+def _qwen_block(model: Any, number: int) -> Any:
+    return model.transformer_blocks[number]
+
+
 def family_of_transformer(transformer: Any) -> Family | None:
     """The family of a diffusion model, None for one that no method knows."""
     if isinstance(transformer, comfy.ldm.flux.model.Flux):
@@ -58,6 +68,10 @@ def family_of_transformer(transformer: Any) -> Family | None:
         known = backbone(transformer)
         keys = [("double_block", i) for i in range(known.double)]
         return Family(known, tuple(keys), _sd3_block, post_input=False, wrapped=False)
+    if isinstance(transformer, qwen_image.QwenImageTransformer2DModel):
+        known = backbone(transformer)
+        keys = [("double_block", i) for i in range(known.double)]
+        return Family(known, tuple(keys), _qwen_block, post_input=False)  # 0.3.64 has no such patch here
     return None
 
 
@@ -81,6 +95,10 @@ def family_of(model: Any) -> Family:
                 "this is Stable Diffusion 3.5 medium, whose blocks have a second attention; load Stable Diffusion 3"
                 " medium or FLUX.1."
             )
+        family = family_of_transformer(transformer)
+        if family is not None:
+            return family
+    if type(base) is comfy.model_base.QwenImage and isinstance(transformer, qwen_image.QwenImageTransformer2DModel):
         family = family_of_transformer(transformer)
         if family is not None:
             return family

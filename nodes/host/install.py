@@ -15,8 +15,8 @@ from ...contextgen_core.errors import InputError
 from ...contextgen_core.methods.boundary import Bound, Forward, Method
 from ...contextgen_core.methods.registry import method as method_named
 from .call import MEMO, Call, Options, begin
-from .conditioning import PLAN, plans_of, scaled_content, take
-from .families import family_of, family_of_transformer
+from .conditioning import PLAN, VECTOR, plans_of, scaled_content, take
+from .families import Family, family_of, family_of_transformer
 from .memory import prepare_sampling
 from .sizes import shift_doubt
 from .weights import modules_of, set_modules
@@ -107,7 +107,8 @@ def _outer_sample(installed: Installed, executor: Any, noise: torch.Tensor, *arg
         for cond in conds:
             plans = plans_of(cond)
             for method, plan in plans:
-                _check_model(guider.model_patcher, installed, method, plan)
+                family = _check_model(guider.model_patcher, installed, method, plan)
+                _check_phrases(family, method, cond)
             _check_cond(plans, cond, noise)
     sized = any(plans_of(cond) for conds in guider.conds.values() for cond in conds)
     if sized and (doubt := shift_doubt(guider.model_patcher, noise.shape[-1] * 8, noise.shape[-2] * 8)):
@@ -115,7 +116,7 @@ def _outer_sample(installed: Installed, executor: Any, noise: torch.Tensor, *arg
     return executor(noise, *args, **kwargs)
 
 
-def _check_model(patcher: Any, installed: Installed, method: Method, plan: Any) -> None:
+def _check_model(patcher: Any, installed: Installed, method: Method, plan: Any) -> Family:
     if method.name not in dict(installed.entries):
         others = " and ".join(method_named(name).label for name, _ in installed.entries)
         raise InputError(
@@ -145,6 +146,20 @@ def _check_model(patcher: Any, installed: Installed, method: Method, plan: Any) 
             "model",
         )
     method.check(plan, installed.settings(method.name), family.backbone)
+    return family
+
+
+def _check_phrases(family: Family, method: Method, cond: Options) -> None:
+    phrases = cond.get("model_conds", {}).get(f"{VECTOR}{method.name}_phrases")
+    known = family.backbone
+    if phrases is None or not known.text or phrases.cond.shape[-1] == known.text:
+        return
+    raise InputError(
+        f"the phrases have {phrases.cond.shape[-1]} numbers a token, {known.name} reads {known.text}; connect the text"
+        " encoder of this model.",
+        method.source,
+        "clip",
+    )
 
 
 def _check_cond(plans: list[tuple[Method, Any]], cond: Options, noise: torch.Tensor) -> None:
@@ -157,6 +172,13 @@ def _check_cond(plans: list[tuple[Method, Any]], cond: Options, noise: torch.Ten
             " the layout; remove it, the boxes of the layout say where things go.",
             sources[0],
             "conditioning",
+        )
+    if noise.ndim == 5 and noise.shape[2] != 1:
+        raise InputError(
+            f"the latent has {noise.shape[2]} layers, a layout is one picture; use the latent that {sources[0]} puts"
+            " out.",
+            "KSampler",
+            "latent_image",
         )
     if cond.get("attention_mask") is not None:
         raise InputError(
@@ -281,7 +303,7 @@ def _planned(
     context = call.context(given["context"])
     if context is not given["context"]:
         args, kwargs = _with(names, args, kwargs, "context", context)
-    if call.owned:
+    if call.passed.ids is not None:
         # The host's own reference methods differ in ids only, which are rewritten, but for one that would also give
         # the references another modulation.
         kwargs["ref_latents_method"] = "offset"

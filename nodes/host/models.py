@@ -1,4 +1,4 @@
-"""Builds a FLUX.1 model of any size in ComfyUI from diffusers weights.
+"""Builds FLUX.1 and other models of any size in ComfyUI from diffusers weights.
 
 The host's stock loaders take the width and the number of heads of FLUX for granted (0.3.64 all of them), so a small
 model needs its explicit configuration. The weights are renamed by the host's own converter.
@@ -138,3 +138,18 @@ def _into(fused: torch.Tensor, part: torch.Tensor, rows: tuple[int, int, int]) -
     fused = fused.clone()
     fused.narrow(*rows).copy_(part)
     return fused
+
+
+def build_qwen(config: dict[str, Any], state: dict[str, torch.Tensor], dtype: torch.dtype) -> Any:
+    """A ComfyUI MODEL from a diffusers ``QwenImageTransformer2DModel`` configuration and state dict, all in ``dtype``.
+
+    The host keeps diffusers' names.
+    """
+    model_config = comfy.supported_models.QwenImage({"image_model": "qwen_image", **config})
+    model_config.set_inference_dtype(dtype, None)
+    offload = comfy.model_management.unet_offload_device()
+    model = model_config.get_model({}, "", device=offload)
+    model.diffusion_model.load_state_dict({key: value.to(dtype) for key, value in state.items()})
+    return comfy.model_patcher.ModelPatcher(
+        model, load_device=comfy.model_management.get_torch_device(), offload_device=offload
+    )

@@ -6,6 +6,7 @@ import logging
 from functools import partial
 from typing import Any
 
+import comfy.model_base
 import comfy.model_sampling
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -23,8 +24,10 @@ TOLERANCE = 0.005
 def shift_doubt(model: Any, width: int, height: int) -> str | None:
     """One sentence where the model's sampling shift is the usual one of another size than this, in pixels.
 
-    None where it fits, and for models without such a shift.
+    None where it fits, and for models of another family or without such a shift.
     """
+    if type(model.model) is not comfy.model_base.Flux:
+        return None
     sampling = model.get_model_object("model_sampling")
     if not isinstance(sampling, comfy.model_sampling.ModelSamplingFlux):
         return None
