@@ -20,8 +20,10 @@ from ..contextgen_core.lora.adapter import (
     interpolate,
     load_adapter,
     match,
+    qwen_shapes,
     to_diffusers,
 )
+from ..contextgen_core.lora.keys import BLOCKS, QWEN
 from ..contextgen_core.tiny.model import ADAPTERS, FOLDER, adapter_path
 from . import host
 from .sockets import naming, schema
@@ -56,18 +58,27 @@ class ContextGenDPOLoRALoader(io.ComfyNode):
     ) -> io.NodeOutput:
         if strength == 0:
             return _output(model, f"{adapter}: strength 0, the model is unchanged")
+        with naming(NODE, "model"):
+            family = _family(model)
         with naming(NODE, "adapter"):
-            loaded = load_adapter(adapter_file(adapter))
+            loaded = load_adapter(adapter_file(adapter), family)
         if sft_adapter != NONE:
             with naming(NODE, "sft_adapter"):
-                loaded = interpolate(load_adapter(adapter_file(sft_adapter)), loaded, flexibility)
-        with naming(NODE, "model"):
-            host.family_of(model)
+                loaded = interpolate(load_adapter(adapter_file(sft_adapter), family), loaded, flexibility)
         with naming(NODE, "adapter"):
             patched, lines = apply_adapter(model, loaded, adapter, strength)
         if sft_adapter != NONE:
             lines.append(f"flexibility {flexibility:g} between {sft_adapter} (0) and {adapter} (1)")
         return _output(patched, "\n".join(lines))
+
+
+def _family(model: Any) -> str:
+    name: str = host.family_of(model).backbone.name
+    if name not in BLOCKS:
+        raise InputError(
+            f"this is {name}, these adapters are for {' or '.join(BLOCKS)}; load ComfyUI's own LoRA loader."
+        )
+    return name
 
 
 def _output(model: Any, report: str) -> io.NodeOutput:
@@ -105,17 +116,7 @@ def apply_adapter(model: Any, adapter: Adapter, name: str, strength: float) -> t
 
 def fitting(model: Any, adapter: Adapter, name: str) -> tuple[Adapter, MatchReport]:
     """What of an adapter fits a model, in diffusers' names. Raises InputError if nothing does."""
-    params = model.model.diffusion_model.params
-    shapes = flux_shapes(
-        params.hidden_size,
-        params.depth,
-        params.depth_single_blocks,
-        text=params.context_in_dim,
-        pooled=params.vec_in_dim,
-    )
-    if not params.guidance_embed:
-        shapes = {module: shape for module, shape in shapes.items() if "guidance_embedder" not in module}
-    found = match(adapter, shapes)
+    found = match(adapter, _shapes(model))
     if not found.matched:
         raise InputError(
             f"none of the {len(found.unmatched)} modules of {name} fits this model (for example "
@@ -124,6 +125,17 @@ def fitting(model: Any, adapter: Adapter, name: str) -> tuple[Adapter, MatchRepo
     wanted = set(found.matched)
     taken = replace(adapter, pairs=tuple(pair for pair in to_diffusers(adapter).pairs if pair.module in wanted))
     return taken, found
+
+
+def _shapes(model: Any) -> dict[str, tuple[int, int]]:
+    """The model's layers in diffusers' names with their (out, in)."""
+    known, transformer = host.family_of(model).backbone, model.model.diffusion_model
+    if known.name == QWEN:
+        return qwen_shapes(known.width, known.double, text=known.text)
+    shapes = flux_shapes(known.width, known.double, known.single, text=known.text, pooled=known.pooled)
+    if not transformer.params.guidance_embed:
+        shapes = {module: shape for module, shape in shapes.items() if "guidance_embedder" not in module}
+    return shapes
 
 
 def described(name: str, found: MatchReport, strength: float, how: str) -> list[str]:

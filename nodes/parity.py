@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..contextgen_core.backbones.flux import pack
-from ..contextgen_core.commands.parity import load, transformer
+from ..contextgen_core.commands.parity import FAMILY, load, transformer
 from ..contextgen_core.lora.adapter import load_adapter
 from ..contextgen_core.methods.golden import Golden
 from .adapter import apply_adapter
@@ -41,7 +41,8 @@ def _velocity(case: Golden, arguments: Namespace) -> np.ndarray:
     sd3, qwen = case.family == "sd3", case.family == "qwen"
     model = BUILD[case.family](config, state, torch.float32)
     if arguments.adapter and not case.modules:
-        model, _report = apply_adapter(model, load_adapter(arguments.adapter), Path(arguments.adapter).name, 1.0)
+        adapter = load_adapter(arguments.adapter, FAMILY[case.family])
+        model, _report = apply_adapter(model, adapter, Path(arguments.adapter).name, 1.0)
     model = install(model, method, settings, case.modules(comfy.ops.manual_cast.Linear) if case.modules else None)
     noise, *pictures = (latent[:, :, None] if qwen else latent for latent in (case.noise, *case.pictures))
     [[_, values]] = attach([[case.text, {}]], method, plan, pictures, case.vectors)

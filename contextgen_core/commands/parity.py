@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from ..backbones.flux import pack
 from ..errors import InputError
 from ..lora.adapter import load_adapter
+from ..lora.keys import FLUX, QWEN
 from ..methods.golden import Golden
 from ..methods.registry import MODULES, golden_module
 
@@ -41,6 +42,7 @@ SHORT_NAMES = {  # of a configuration in EliGen's cases, and diffusers'
     "in": "in_channels",
     "text": "joint_attention_dim",
 }
+FAMILY = {"flux": FLUX, "sd3": FLUX, "qwen": QWEN}  # of a case, whose adapters are read
 NOTES = ("theta", "mlp")  # what no model of the family can have otherwise
 
 
@@ -91,7 +93,7 @@ def diffusers_velocity(case: Golden, arguments: argparse.Namespace) -> torch.Ten
     build, host_of = families[case.family]
     model = build(*transformer(arguments.config, arguments.weights, case.config))
     if arguments.adapter and not case.modules:
-        merge_adapter(model, load_adapter(arguments.adapter))
+        merge_adapter(model, load_adapter(arguments.adapter, FAMILY[case.family]))
     method = case.bound.method
     words: dict[str, Any] = {
         "text": case.text,

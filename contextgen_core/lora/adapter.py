@@ -1,7 +1,8 @@
 """Adapter files: reading and checking them, naming their layers alike, mixing two, writing one.
 
 An adapter changes the weight of a layer by ``up @ down * alpha / rank``. Files spell the layers in many ways
-(adapter_keys.py); here each has one name, and a file that is not a plain FLUX.1 LoRA is refused in one sentence.
+(keys.py); here each has one name, and a file that is not a plain LoRA on FLUX.1 or Qwen-Image is refused in one
+sentence.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..backbones.layers import QWEN as QWEN_BLOCK
 from ..errors import InputError
 from .header import FLOAT_DTYPES, INT_DTYPES, Header, TensorInfo, read_header
 from .keys import (
-    DOUBLE_BLOCKS,
-    SINGLE_BLOCKS,
+    BLOCKS,
+    FLUX,
     block_of,
     fused_parts,
     is_text_encoder,
@@ -44,6 +46,7 @@ __all__ = [
     "load_adapter",
     "match",
     "normalise_key",
+    "qwen_shapes",
     "read_header",
     "to_diffusers",
     "write_adapter",
@@ -82,7 +85,7 @@ class LowRank:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """A LoRA on FLUX.1: pairs sorted by module, the file's metadata, and keys of the file that it does not use."""
+    """A LoRA: pairs sorted by module, the file's metadata, and keys of the file that it does not use."""
 
     pairs: tuple[LowRank, ...]
     metadata: tuple[tuple[str, str], ...] = ()
@@ -112,8 +115,8 @@ class MatchReport(NamedTuple):
     alpha: float
 
 
-def load_adapter(path: str | os.PathLike[str]) -> Adapter:
-    """Reads a FLUX.1 LoRA from a safetensors file, in any of the known spellings.
+def load_adapter(path: str | os.PathLike[str], model: str = FLUX) -> Adapter:
+    """Reads a LoRA on ``model`` (a family's name: FLUX.1, Qwen-Image) from a safetensors file, in any known spelling.
 
     A pair's alpha is the file's own tensor for it, else the PEFT configuration or the rank/alpha in the metadata, else
     its rank (scale 1). Raises InputError for a file that is damaged, of another kind, for another model, or holds
@@ -121,8 +124,8 @@ def load_adapter(path: str | os.PathLike[str]) -> Adapter:
     """
     header = read_header(path)
     name = header.path.name
-    entries, ignored = _sort_out(header)
-    _check_model(name, entries)
+    entries, ignored = _sort_out(header, model)
+    _check_model(name, entries, model)
     try:
         with safe_open(str(header.path), framework="pt", device="cpu") as file:
             pairs = tuple(_load_pair(header, module, parts, file) for module, parts in sorted(entries.items()))
@@ -131,38 +134,40 @@ def load_adapter(path: str | os.PathLike[str]) -> Adapter:
     return Adapter(pairs, header.metadata, ignored)
 
 
-def _sort_out(header: Header) -> tuple[dict[str, dict[str, TensorInfo]], tuple[str, ...]]:
-    """Groups the tensors by module and part, and refuses what is no plain LoRA on FLUX; also the unused keys."""
+def _sort_out(header: Header, model: str) -> tuple[dict[str, dict[str, TensorInfo]], tuple[str, ...]]:
+    """Groups the tensors by module and part, and refuses what is no plain LoRA on the model; also the unused keys."""
     name = header.path.name
     keys = [info.name for info in header.tensors]
-    model = other_model(keys)
+    other = other_model(keys, model)
     entries: dict[str, dict[str, TensorInfo]] = {}
     unused: list[str] = []
     for info in header.tensors:
-        found = split_key(info.name)
+        found = split_key(info.name, model)
         if found is None or is_text_encoder(info.name):
             unused.append(info.name)
         elif found.part in entries.setdefault(found.module, {}):
             raise InputError(f"{name} holds {found.module} twice, in two spellings; keep one of them.")
         else:
             entries[found.module][found.part] = info
-    if model:
-        raise InputError(f"{name} is for {model}, not for FLUX.1; choose a FLUX.1 adapter.")
+    if other:
+        raise InputError(f"{name} is for {other}, not for {model}; choose a {model} adapter.")
     kind = other_kind(key for key in keys if not is_text_encoder(key))
     if kind:
         raise InputError(f"{name} is {kind}, not a plain LoRA; load it with ComfyUI's own LoRA loader.")
     if not any({"down", "up"} & parts.keys() for parts in entries.values()):
-        what = "holds whole weights, not an adapter" if _is_model(keys) else "holds no low-rank pair on a FLUX layer"
-        raise InputError(f"{name} {what}; choose a FLUX.1 LoRA.")
+        whole = _is_model(keys, model)
+        what = "whole weights, not an adapter" if whole else f"no low-rank pair on a layer of {model}"
+        raise InputError(f"{name} holds {what}; choose a {model} LoRA.")
     return entries, tuple(unused)
 
 
-def _is_model(keys: Sequence[str]) -> bool:
-    return any(normalise_key(key.removesuffix("weight") + "lora_A.weight") for key in keys if key.endswith(".weight"))
+def _is_model(keys: Sequence[str], model: str) -> bool:
+    stems = (key.removesuffix("weight") for key in keys if key.endswith(".weight"))
+    return any(normalise_key(stem + "lora_A.weight", model) for stem in stems)
 
 
-def _check_model(name: str, entries: Mapping[str, Mapping[str, TensorInfo]]) -> None:
-    """Checks that every pair is whole and that names and shapes together can belong to one FLUX.1."""
+def _check_model(name: str, entries: Mapping[str, Mapping[str, TensorInfo]], model: str) -> None:
+    """Checks that every pair is whole and that names and shapes together can belong to one such model."""
     width: int | None = None
     for module, parts in sorted(entries.items()):
         for part, factor in (("down", "lora_A"), ("up", "lora_B")):
@@ -170,16 +175,17 @@ def _check_model(name: str, entries: Mapping[str, Mapping[str, TensorInfo]]) -> 
                 raise InputError(f"{name} lacks the {factor} factor of {module}; download it again.")
         out_size, in_size = _check_pair(name, module, parts)
         block = block_of(module)
-        if block and block[1] >= (DOUBLE_BLOCKS if block[0] == "double" else SINGLE_BLOCKS):
-            count = f"{DOUBLE_BLOCKS} double and {SINGLE_BLOCKS} single blocks"
-            raise InputError(f"{name} is for another model: it has {module}, and FLUX.1 has {count}.")
+        counts = BLOCKS[model]
+        if block and block[1] >= counts[block[0]]:
+            count = " and ".join(f"{number} {kind}" for kind, number in counts.items())
+            raise InputError(f"{name} is for another model: it has {module}, and {model} has {count} blocks.")
         for size, multiple in zip((out_size, in_size), width_multiples(module), strict=True):
             if multiple is None:
                 continue
             width = width or size // multiple
             if size != width * multiple:
                 shape = f"{out_size}x{in_size}"
-                raise InputError(f"{name} is not for FLUX.1: {module} of {shape} does not fit a width of {width}.")
+                raise InputError(f"{name} is not for {model}: {module} of {shape} does not fit a width of {width}.")
 
 
 def _check_pair(name: str, module: str, parts: Mapping[str, TensorInfo]) -> tuple[int, int]:
@@ -322,6 +328,22 @@ def flux_shapes(
     for module in blocks:
         rows, columns = width_multiples(module)
         shapes[module] = ((rows or 0) * width, (columns or 0) * width)
+    return shapes
+
+
+def qwen_shapes(width: int, blocks: int, *, channels: int = 64, text: int = 3584) -> dict[str, tuple[int, int]]:
+    """The same of a Qwen-Image with so many ``blocks``."""
+    shapes: dict[str, tuple[int, int]] = {
+        "img_in": (width, channels),
+        "txt_in": (width, text),
+        "proj_out": (channels, width),
+        "norm_out.linear": (2 * width, width),
+        "time_text_embed.timestep_embedder.linear_1": (width, 256),
+        "time_text_embed.timestep_embedder.linear_2": (width, width),
+    }
+    for number in range(blocks):
+        for layer in QWEN_BLOCK:
+            shapes[f"transformer_blocks.{number}.{layer.name}"] = (layer.outputs * width, layer.inputs * width)
     return shapes
 
 

@@ -3,6 +3,8 @@
 Canonical is diffusers' module path on ``FluxTransformer2DModel`` (``transformer_blocks.0.attn.to_q``). Layers that the
 original FLUX code fuses or orders otherwise have no such path and keep that code's: ``double_blocks.N.img_attn.qkv``
 and ``txt_attn.qkv``, ``single_blocks.N.linear1`` (also ``linear1_qkv``), ``final_layer.adaLN_modulation.1``.
+
+Qwen-Image's layers have the same names everywhere, those of ``QwenImageTransformer2DModel``.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-DOUBLE_BLOCKS, SINGLE_BLOCKS = 19, 38  # of FLUX.1
+FLUX, QWEN = "FLUX.1", "Qwen-Image"
+BLOCKS = {FLUX: {"double": 19, "single": 38}, QWEN: {"double": 60}}
 
 _DOTTED_PREFIXES = (
     "base_model.model.",
@@ -34,6 +37,11 @@ _DOUBLE: dict[str, tuple[int, int]] = {
     "norm1.linear": (6, 1), "norm1_context.linear": (6, 1),
     "ff.net.0.proj": (4, 1), "ff.net.2": (1, 4), "ff_context.net.0.proj": (4, 1), "ff_context.net.2": (1, 4),
 }  # fmt: skip
+_QWEN: dict[str, tuple[int, int]] = {
+    **{name: shape for name, shape in _DOUBLE.items() if name.startswith("attn.")},
+    "img_mod.1": (6, 1), "txt_mod.1": (6, 1),
+    "img_mlp.net.0.proj": (4, 1), "img_mlp.net.2": (1, 4), "txt_mlp.net.0.proj": (4, 1), "txt_mlp.net.2": (1, 4),
+}  # fmt: skip
 _SINGLE: dict[str, tuple[int, int]] = {
     "attn.to_q": (1, 1), "attn.to_k": (1, 1), "attn.to_v": (1, 1),
     "norm.linear": (3, 1), "proj_mlp": (4, 1), "proj_out": (1, 5),
@@ -46,6 +54,14 @@ _ROOT: dict[str, tuple[int | None, int | None]] = {
     "norm_out.linear": (2, 1),
     **{f"time_text_embed.{name}.linear_1": (1, None) for name in _EMBEDDERS},
     **{f"time_text_embed.{name}.linear_2": (1, 1) for name in _EMBEDDERS},
+}
+_QWEN_ROOT: dict[str, tuple[int | None, int | None]] = {
+    "img_in": (1, None),
+    "txt_in": (1, None),
+    "proj_out": (None, 1),
+    "norm_out.linear": (2, 1),
+    "time_text_embed.timestep_embedder.linear_1": (1, None),
+    "time_text_embed.timestep_embedder.linear_2": (1, 1),
 }
 _FUSED: dict[str, tuple[int, int]] = {
     "img_attn.qkv": (3, 1), "txt_attn.qkv": (3, 1), "linear1": (7, 1), "linear1_qkv": (3, 1),
@@ -104,7 +120,7 @@ _OTHER_KINDS = (
 _OTHER_MODELS = (
     ("FLUX.2", r"stream_modulation|to_qkv_mlp_proj|ff(_context)?[._]linear_(in|out)\b|single_blocks[._]4\d[._]"),
     ("Chroma", r"distilled_guidance_layer"),
-    ("Qwen-Image", r"transformer_blocks[._]\d+[._](img|txt)_(mlp|mod)[._]"),
+    (QWEN, r"transformer_blocks[._]\d+[._](img|txt)_(mlp|mod)[._]"),
     ("SDXL", r"\blora_te2_|(down|up)_blocks[._]\d[._]attentions[._]\d[._]transformer_blocks[._][1-9]"),
     ("SDXL", r"(in|out)put_blocks[._]\d[._]1[._]transformer_blocks"),
     ("Stable Diffusion", r"(down|up|input|output)_blocks[._]\d|mid_block[._]|middle_block[._]"),
@@ -114,6 +130,7 @@ _OTHER_MODELS = (
     ("Wan", r"(^|[._])blocks[._]\d+[._](self_attn|cross_attn|attn1|ffn)"),
     ("Z-Image or Lumina", r"(^|[._])layers[._]\d+[._](attention|feed_forward|adaLN_modulation)"),
 )
+_FLUX_RE = re.compile(r"single_transformer_blocks|(double|single)_blocks|transformer_blocks[._]\d+[._](ff|norm1)")
 _OTHER_MODELS_RE = tuple((name, re.compile(pattern)) for name, pattern in _OTHER_MODELS)
 
 
@@ -124,24 +141,29 @@ class AdapterKey(NamedTuple):
     part: str
 
 
-def _canonical(layer: str, kind: str, dotted: bool) -> str | None:
-    """The canonical layer name below a block (or below the root) of the given kind of naming."""
-    tables: dict[str, dict[str, str | None]] = {
+_TABLES: dict[str, dict[str, dict[str, str | None]]] = {  # by model and kind of naming; "" is outside of the blocks
+    FLUX: {
         "transformer_blocks": {name: name for name in _DOUBLE},
         "single_transformer_blocks": {name: name for name in _SINGLE},
         "double_blocks": _BFL_DOUBLE,
         "single_blocks": {**_BFL_SINGLE, **_DIFFSYNTH_SINGLE},
         "blocks": _DIFFSYNTH_DOUBLE,
         "": {**{name: name for name in _ROOT}, **_BFL_ROOT},
-    }
-    for name, target in tables[kind].items():
+    },
+    QWEN: {"transformer_blocks": {name: name for name in _QWEN}, "": {name: name for name in _QWEN_ROOT}},
+}
+
+
+def _canonical(layer: str, kind: str, dotted: bool, model: str) -> str | None:
+    """The canonical layer name below a block (or below the root) of the given kind of naming."""
+    for name, target in _TABLES[model].get(kind, {}).items():
         if layer == (name if dotted else name.replace(".", "_")):
             return target or name
     return None
 
 
-def module_path(stem: str) -> str | None:
-    """The canonical module path of a layer spelt in any of the known ways, or None.
+def module_path(stem: str, model: str = FLUX) -> str | None:
+    """The canonical module path of a layer of ``model`` spelt in any of the known ways, or None.
 
     ``stem`` is a tensor's key without its last part, e.g. ``lora_unet_double_blocks_0_img_attn_proj``.
     """
@@ -154,12 +176,12 @@ def module_path(stem: str) -> str | None:
             break
     block = _BLOCK.fullmatch(stem)
     if block is None:
-        return _canonical(stem, "", dotted)
+        return _canonical(stem, "", dotted, model)
     kind, index = block["kind"], block["index"]
     separators = stem[len(kind)] + stem[len(kind) + 1 + len(index)]
     if separators != (".." if dotted else "__"):
         return None
-    layer = _canonical(block["layer"], kind, dotted)
+    layer = _canonical(block["layer"], kind, dotted, model)
     if layer is None:
         return None
     kind = "double_blocks" if kind == "blocks" else kind
@@ -169,19 +191,19 @@ def module_path(stem: str) -> str | None:
     return f"{family}.{index}.{layer}"
 
 
-def split_key(key: str) -> AdapterKey | None:
-    """The module and part of a tensor's key, or None when it is no part of a low-rank pair on a FLUX layer."""
+def split_key(key: str, model: str = FLUX) -> AdapterKey | None:
+    """The module and part of a tensor's key, or None when it is no part of a low-rank pair on a layer of ``model``."""
     for part, pattern in (("down", _DOWN), ("up", _UP), ("alpha", _ALPHA)):
         found = pattern.fullmatch(key)
         if found:
-            module = module_path(found["stem"])
+            module = module_path(found["stem"], model)
             return AdapterKey(module, part) if module else None
     return None
 
 
-def normalise_key(key: str) -> str | None:
-    """The canonical module path of an adapter tensor's key, or None when it belongs to no FLUX layer."""
-    found = split_key(key)
+def normalise_key(key: str, model: str = FLUX) -> str | None:
+    """The canonical module path of an adapter tensor's key, or None when it belongs to no layer of ``model``."""
+    found = split_key(key, model)
     return found.module if found else None
 
 
@@ -195,9 +217,11 @@ def other_kind(keys: Iterable[str]) -> str | None:
     return _first(keys, _OTHER_KINDS)
 
 
-def other_model(keys: Iterable[str]) -> str | None:
-    """The model whose layer names these are, when it is recognisably not FLUX.1; None otherwise."""
-    return _first((key for key in keys if not is_text_encoder(key) or "lora_te2_" in key), _OTHER_MODELS_RE)
+def other_model(keys: Iterable[str], model: str = FLUX) -> str | None:
+    """The model whose layer names these are, when it is recognisably not ``model``; None otherwise."""
+    names = [key for key in keys if not is_text_encoder(key) or "lora_te2_" in key]
+    others = [(name, pattern) for name, pattern in _OTHER_MODELS_RE if name != model]
+    return _first(names, others if model == FLUX else [*others, (FLUX, _FLUX_RE)])
 
 
 def _first(keys: Iterable[str], patterns: Iterable[tuple[str, re.Pattern[str]]]) -> str | None:
@@ -217,9 +241,9 @@ def width_multiples(module: str) -> tuple[int | None, int | None]:
     """(out, in) of a canonical module as multiples of the model's width; None where they do not follow from it."""
     found = _BLOCK.fullmatch(module)
     if found is None:
-        return _FUSED.get(module) or _ROOT.get(module, (None, None))
+        return _FUSED.get(module) or {**_ROOT, **_QWEN_ROOT}.get(module, (None, None))
     layer = found["layer"]
-    return _FUSED.get(layer) or (_SINGLE if found["kind"].startswith("single") else _DOUBLE)[layer]
+    return _FUSED.get(layer) or (_SINGLE if found["kind"].startswith("single") else {**_DOUBLE, **_QWEN})[layer]
 
 
 def fused_parts(module: str) -> tuple[tuple[str, int], ...]:

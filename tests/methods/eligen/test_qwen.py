@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden import ELIGEN, ELIGEN_QWEN_ADAPTER, ELIGEN_QWEN_CASE, ELIGEN_QWEN_WEIGHTS
+from golden import ELIGEN, ELIGEN_ADAPTER, ELIGEN_QWEN_ADAPTER, ELIGEN_QWEN_CASE, ELIGEN_QWEN_WEIGHTS
+from safetensors.torch import load_file, save_file
 
 from contextgen_core.backbones.flux import pack
 from contextgen_core.backbones.qwen import COMFYUI, DIFFUSERS
@@ -18,6 +20,8 @@ from contextgen_core.commands import parity
 from contextgen_core.errors import InputError
 from contextgen_core.hosts.comfy_process import find_comfy
 from contextgen_core.hosts.diffusers_qwen import QwenHost, load_qwen
+from contextgen_core.lora.adapter import load_adapter, match, qwen_shapes
+from contextgen_core.lora.keys import QWEN
 from contextgen_core.methods.boundary import Bound
 from contextgen_core.methods.eligen.method import ELIGEN as METHOD
 from contextgen_core.methods.eligen.method import EliGenSettings
@@ -148,6 +152,43 @@ def test_methods_of_other_families_say_what_to_load(name: str, host: QwenHost) -
     one = method(name)
     with pytest.raises(InputError, match="Qwen-Image.*; load"):
         one.check(None, one.default_settings(), host.backbone)
+
+
+SPELLINGS = {
+    "official": lambda key: key,
+    "without .default": lambda key: key.replace(".default.", "."),
+    "diffusers": lambda key: "transformer." + key.replace(".default.", "."),
+    "ComfyUI": lambda key: "diffusion_model." + key.replace(".default.", "."),
+    "DiffSynth": lambda key: "pipe.dit." + key,
+    "kohya": lambda key: (
+        "lora_unet_"
+        + re.sub(r"\.lora_[AB]\..*", "", key).replace(".", "_")
+        + (".lora_down.weight" if ".lora_A." in key else ".lora_up.weight")
+    ),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_the_adapter_is_the_same_in_each_spelling(spelling: str, tmp_path: Path) -> None:
+    state = {SPELLINGS[spelling](key): value for key, value in load_file(ELIGEN_QWEN_ADAPTER).items()}
+    save_file(state, tmp_path / "one.safetensors")
+    read, official = load_adapter(tmp_path / "one.safetensors", QWEN), load_adapter(ELIGEN_QWEN_ADAPTER, QWEN)
+    assert read.modules == official.modules and not read.ignored
+    assert len(read.pairs) == 4 * 12 and all(pair.scale == 1 for pair in read.pairs)
+    assert all(torch.equal(a.delta(), b.delta()) for a, b in zip(read.pairs, official.pairs, strict=True))
+    report = match(read, qwen_shapes(32, 4, text=48))
+    assert len(report.matched) == 48 and not report.unmatched
+
+
+def test_adapters_of_the_other_family_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is for Qwen-Image, not for FLUX.1; choose a FLUX.1 adapter"):
+        load_adapter(ELIGEN_QWEN_ADAPTER)
+    with pytest.raises(InputError, match="is for FLUX.1, not for Qwen-Image; choose a Qwen-Image adapter"):
+        load_adapter(ELIGEN_ADAPTER, QWEN)
+    deep = {key.replace("blocks.0.", "blocks.60."): value for key, value in load_file(ELIGEN_QWEN_ADAPTER).items()}
+    save_file(deep, tmp_path / "deep.safetensors")
+    with pytest.raises(InputError, match="transformer_blocks.60.* Qwen-Image has 60 double blocks"):
+        load_adapter(tmp_path / "deep.safetensors", QWEN)
 
 
 def test_a_case_without_the_answer_of_this_host_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
