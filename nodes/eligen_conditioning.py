@@ -12,7 +12,7 @@ from ..contextgen_core.composite.compose import Scene
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.methods.eligen.method import ELIGEN, TEXT_TOKENS, EliGenOptions
 from . import host
-from .eligen_text import encode_phrases, padded
+from .eligen_text import encode_phrases, padded, without_padding
 from .pictures import empty_latent
 from .sockets import LayoutType, chosen, naming, schema, to_bytes, warned
 
@@ -60,7 +60,8 @@ class EliGenConditioning(io.ComfyNode):
             return io.NodeOutput(conditioning, latent, ui=told)
         bound: list[Any] = []
         clip = padded(NODE, clip, text_tokens)
-        for embedding, values in conditioning:
+        for entry in conditioning:
+            embedding, values = without_padding(NODE, *entry)
             if phrases == PROMPT:
                 vectors = [embedding] * len(prepared.phrases)
             else:

@@ -1,4 +1,4 @@
-"""EliGenPatchModel: a FLUX.1 model that reads each phrase in its own place."""
+"""EliGenPatchModel: a FLUX.1 or Qwen-Image model that reads each phrase in its own place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ class EliGenPatchModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=NODE,
-            search_aliases=["regional prompt", "attention", "entity", "flux patch", "eligen", "contextgen"],
+            search_aliases=[
+                "regional prompt",
+                "attention",
+                "entity",
+                "flux patch",
+                "qwen image",
+                "eligen",
+                "contextgen",
+            ],
             inputs=[
                 io.Model.Input("model"),
                 io.Float.Input("strength", optional=True, default=1.0, min=0.0, max=MAX_STRENGTH, step=0.05),

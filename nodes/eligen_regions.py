@@ -14,6 +14,7 @@ from ..contextgen_core.methods.eligen.masks import CELLS, cells_to_tokens, mask_
 from ..contextgen_core.methods.eligen.method import ELIGEN
 from ..contextgen_core.methods.eligen.plan import MAX_PHRASES, EliGenPlan, PhraseTokens, phrase_tokens
 from . import host
+from .eligen_text import without_padding
 from .sockets import schema, to_bytes
 
 log = logging.getLogger("contextgen")
@@ -46,7 +47,8 @@ class EliGenRegions(io.ComfyNode):
         scenes: list[list[Any]] = []
         phrases: list[PhraseTokens] = []
         vectors: list[torch.Tensor] = []
-        for number, (embedding, values) in enumerate(conditioning, 1):
+        for number, entry in enumerate(conditioning, 1):
+            embedding, values = without_padding(NODE, *entry)
             if values.get("mask") is None and values.get("area") is None:
                 scenes.append([embedding, values])
                 continue

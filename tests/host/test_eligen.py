@@ -227,8 +227,8 @@ def test_without_boxes_the_conditioning_is_handed_on(pack_nodes: Nodes) -> None:
         ({"masks": torch.ones(1, 96, 128)}, "masks", "1 masks for 2 boxes; give one mask for each box"),
         ({"masks": torch.ones(2, 64, 64)}, "masks", "masks are 64 x 64 pixels, the layout is 128 x 96"),
         ({"clip": Clip(width=32)}, "clip", "gives 32 numbers a token, the conditioning has 24"),
-        ({"clip": Clip(keys=("l", "g", "t5xxl"))}, "clip", r"\(l, g, t5xxl\) is not FLUX.1's"),
-        ({"clip": Clip(keys=("qwen25_7b",))}, "clip", r"\(qwen25_7b\) is not FLUX.1's"),
+        ({"clip": Clip(keys=("l", "g", "t5xxl"))}, "clip", r"\(l, g, t5xxl\) is neither FLUX.1's nor Qwen"),
+        ({"clip": Clip(keys=("qwen3_4b",))}, "clip", r"\(qwen3_4b\) is neither FLUX.1's nor Qwen"),
         ({"phrases": "words"}, "phrases", "it is 'words'; choose one of labels, prompt"),
     ],
 )  # fmt: skip
