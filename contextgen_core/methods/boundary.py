@@ -240,6 +240,7 @@ class Method(ABC):
     label  its name in sentences, like "ContextGen"
     node   id of the node that puts it on a model
     source id of the node that puts its plan into a conditioning
+    joins_text  whether its phrases are tokens of the text stream (vectors ``phrases``, as wide as the text's)
     needs_text  whether a plan depends on how the text encoder cuts its phrases, so that a scene alone gives none
     """
 
@@ -247,6 +248,7 @@ class Method(ABC):
     label: str
     node: str
     source: str
+    joins_text: bool = False
     needs_text: bool = False
 
     @abstractmethod

@@ -133,7 +133,7 @@ class Call:
         parts = [
             self.vectors[bound.method.name]["phrases"].to(context)
             for bound in self.request.bounds
-            if "phrases" in self.vectors.get(bound.method.name, {})
+            if bound.method.joins_text and "phrases" in self.vectors.get(bound.method.name, {})
         ]
         joined = torch.cat(parts, dim=1)
         if joined.shape[1] != self.passed.forward.phrases:

@@ -152,7 +152,7 @@ def _check_model(patcher: Any, installed: Installed, method: Method, plan: Any) 
 def _check_phrases(family: Family, method: Method, cond: Options) -> None:
     phrases = cond.get("model_conds", {}).get(f"{VECTOR}{method.name}_phrases")
     known = family.backbone
-    if phrases is None or not known.text or phrases.cond.shape[-1] == known.text:
+    if not method.joins_text or phrases is None or not known.text or phrases.cond.shape[-1] == known.text:
         return
     raise InputError(
         f"the phrases have {phrases.cond.shape[-1]} numbers a token, {known.name} reads {known.text}; connect the text"

@@ -58,6 +58,7 @@ class EliGen(Method):
     label = "EliGen"
     node = "EliGenPatchModel"
     source = "EliGenConditioning"
+    joins_text = True
 
     def prepare(self, scene: Scene, options: EliGenOptions | None = None) -> Prepared:
         """Each box's label is a phrase, bound to the box or its mask; boxes with only a picture are passed over.
