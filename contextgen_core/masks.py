@@ -20,6 +20,7 @@ from .layout.box import Box
 
 SELECTED = 128
 AGREEMENT = 0.02  # share of a cut-out below which a mask leaves nothing of it
+PLAIN = 6.0  # of 255: the spread of a colour that counts as one
 NOTHING = 0.005  # share of a picture that is as good as nothing, or all but everything
 MAX_RADIUS = 256
 
@@ -139,12 +140,21 @@ def looks_inverted(mask: Mask) -> bool:
     return float(edge.mean()) >= 0.5 and 1.0 - float(edge.mean()) < 0.75 * left_out
 
 
-def doubts(mask: Mask) -> tuple[str, ...]:
+def selects_plain(pixels: NDArray[np.uint8], mask: Mask) -> bool:
+    """Whether what the mask selects of uint8 (H, W, 3) is one plain colour and what it leaves out is not: the ground of
+    a cut-out whose transparency was taken off."""
+    bits = selected(mask)
+    if bits.all() or not bits.any():
+        return False
+    return float(pixels[bits].std(axis=0).max()) < PLAIN and float(pixels[~bits].std(axis=0).max()) > 4 * PLAIN
+
+
+def doubts(mask: Mask, pixels: NDArray[np.uint8]) -> tuple[str, ...]:
     """Full sentences on a mask that is probably not meant so: exchanged with its ground, all, or next to nothing."""
     share = float(selected(mask).mean())
-    if looks_inverted(mask):
+    if looks_inverted(mask) or selects_plain(pixels, mask):
         return (
-            "the mask covers the picture's border and not its middle, so subject and ground are probably exchanged: "
+            "the mask selects what looks like the ground, so subject and ground are probably exchanged: "
             "white must mean subject, and Load Image's mask is white where the picture is transparent; change 'invert "
             "mask'.",
         )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from .lettering import lettering
 
 Rectangle = tuple[int, int, int, int]  # xyxy, half-open
 
 GAP = 6  # pixels
+LETTERS = 15
 # Okabe and Ito's colours, told apart by most colour-blind eyes.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 WHITE, BLACK = (255, 255, 255), (20, 20, 20)
@@ -48,7 +51,6 @@ def draw_boxes(
     """The picture, enlarged, with the boxes asked for in dashes and the boxes found in full lines, one colour for
     each creature, and a line that says so below: uint8 (times H + line, times W, 3)."""
     height, width = picture.shape[0] * times, picture.shape[1] * times
-    font = ImageFont.load_default(15)
     canvas = Image.new("RGB", (width, height + 24), WHITE)
     canvas.paste(Image.fromarray(enlarged(picture, times)), (0, 0))
     draw = ImageDraw.Draw(canvas)
@@ -59,6 +61,7 @@ def draw_boxes(
             draw.rectangle(_scaled(box, times), outline=colour(number), width=2)
     missing = sum(box is None for box in found)
     text = "dashed: box asked for    line: box found" + (f"    not found: {missing}" if missing else "")
+    text, font = lettering(text, LETTERS)
     draw.text((4, height + 3), text, fill=BLACK, font=font)
     return np.array(canvas)
 
@@ -81,7 +84,6 @@ def _dashes(draw: ImageDraw.ImageDraw, box: Rectangle, fill: tuple[int, int, int
 def captioned(columns: Sequence[tuple[str, np.ndarray]], times: int = 2) -> np.ndarray:
     """Pictures of one size (H, W, 3), enlarged, side by side, each under its caption: uint8."""
     line = 24
-    font = ImageFont.load_default(15)
     pictures = [enlarged(picture, times) for _, picture in columns]
     height, width = pictures[0].shape[:2]
     canvas = Image.new("RGB", (len(columns) * (width + GAP) - GAP, height + line), WHITE)
@@ -89,5 +91,6 @@ def captioned(columns: Sequence[tuple[str, np.ndarray]], times: int = 2) -> np.n
     for number, ((caption, _), picture) in enumerate(zip(columns, pictures, strict=True)):
         left = number * (width + GAP)
         canvas.paste(Image.fromarray(picture), (left, line))
-        draw.text((left + width / 2, line / 2), caption, fill=BLACK, font=font, anchor="mm")
+        text, font = lettering(caption, LETTERS)
+        draw.text((left + width / 2, line / 2), text, fill=BLACK, font=font, anchor="mm")
     return np.array(canvas)

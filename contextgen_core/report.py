@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from .attention.groups import pairs as count_pairs
 from .backbones.record import Backbone
 from .layout.tokens import TOKEN, token_box
+from .lettering import lettering
 from .methods.boundary import BlockCounts, Bound, ForwardCall, Part
 
 if TYPE_CHECKING:
@@ -151,11 +151,6 @@ def _bytes(count: int) -> str:
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=4)
-def _font(height: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(height)
-
-
 def draw_layout(scene: Scene, enlarge: int = 1) -> np.ndarray:
     """The composite under its token grid, with boxes, their tokens and their painting order: uint8 (H, W, 3).
 
@@ -174,7 +169,7 @@ def draw_layout(scene: Scene, enlarge: int = 1) -> np.ndarray:
     picture.alpha_composite(tint)
     draw = ImageDraw.Draw(picture)
     thickness = max(2, min(layout.width, layout.height) // 256)
-    font = _font(max(12, min(layout.width, layout.height) // 36))
+    height = max(12, min(layout.width, layout.height) // 36)
     order = {index: position for position, index in enumerate(scene.painted, 1)}
     for number, instance in enumerate(layout.instances):
         box = instance.region.clipped(layout.width, layout.height)
@@ -184,7 +179,7 @@ def draw_layout(scene: Scene, enlarge: int = 1) -> np.ndarray:
         reference = scene.references[number]
         name = reference.name if reference is not None else instance.label or "text only"
         label = f"{order[number]} {name}" if number in order else name
-        _label(draw, label[:40], (box.x1 + thickness, box.y1 + thickness), shade, font)
+        _label(draw, label[:40], (box.x1 + thickness, box.y1 + thickness), shade, height)
     return np.array(picture.convert("RGB"))
 
 
@@ -206,8 +201,9 @@ def _label(
     text: str,
     at: tuple[float, float],
     fill: tuple[int, int, int],
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    height: int,
 ) -> None:
+    text, font = lettering(text, height)
     x1, y1, x2, y2 = draw.textbbox(at, text, font=font)
     draw.rectangle((x1 - 3, y1 - 3, x2 + 3, y2 + 3), fill=(*fill, 255))
     draw.text(at, text, fill=(0, 0, 0), font=font)

@@ -11,9 +11,10 @@ import comfy.utils
 import numpy as np
 import torch
 from comfy_api.latest import io
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..contextgen_core.errors import InputError
+from ..contextgen_core.lettering import lettering
 from ..contextgen_core.methods.contextgen.attention_map import AttentionMaps, Recorder, describe, heat, scaled
 from ..contextgen_core.methods.contextgen.method import CONTEXTGEN
 from ..contextgen_core.methods.contextgen.sequence import Plan
@@ -23,7 +24,7 @@ from .sockets import check_window, chosen, naming, preview, schema, to_bytes, to
 NODE = "ContextGenAttentionMap"
 TOGETHER, EACH = "all references", "each reference"
 LAST = 0.99  # closer to the end there is no noise left to look through
-CAPTION = 22  # pixels
+CAPTION, LETTERS = 22, 10  # pixels
 
 
 class ContextGenAttentionMap(io.ComfyNode):
@@ -131,11 +132,10 @@ def _inside(plan: Plan, number: int) -> np.ndarray:
 
 def _captioned(picture: np.ndarray, maps: AttentionMaps, number: int) -> np.ndarray:
     shown = Image.fromarray(picture)
-    draw, font = ImageDraw.Draw(shown), ImageFont.load_default()
-    text = f"{maps.names[number]}: up to {100 * maps.mass[number].max():.1f} %"
+    draw = ImageDraw.Draw(shown)
+    text, font = lettering(f"{maps.names[number]}: up to {100 * maps.mass[number].max():.1f} %", LETTERS)
     draw.rectangle((0, 0, shown.width, CAPTION), fill=(20, 20, 20))
-    # The built-in bitmap font of old Pillow knows Latin-1 only.
-    draw.text((5, 5), text.encode("latin-1", "replace").decode("latin-1"), (240, 240, 240), font)
+    draw.text((5, 5), text, (240, 240, 240), font)
     return np.asarray(shown, dtype=np.uint8).copy()
 
 

@@ -69,7 +69,7 @@ class ReferenceBundle(io.ComfyNode):
         for (pixels, subject), own_name in zip(subjects, names, strict=True):
             with naming(NODE, "subject_mask" if subject_mask is not None else "image"):
                 made = Reference(own_name, pixels, subject.mask, size, strength, start_percent, end_percent, crop)
-            remarks = (*subject.warnings, *doubts(subject.mask))
+            remarks = (*subject.warnings, *doubts(subject.mask, pixels))
             warnings += [f"reference {shorten(own_name)}: {remark}" for remark in remarks]
             bundle.append(made)
         shown = [preview(cutout(pixels, subject.mask)) for pixels, subject in subjects]

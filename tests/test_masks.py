@@ -142,3 +142,15 @@ def test_plain_background_is_flooded_from_the_edge():
         masks.flood_subject(noise, 0.05)
     with pytest.raises(InputError, match="lower the tolerance"):
         masks.flood_subject(np.zeros((8, 8, 3), np.uint8), 0.1)
+
+
+def test_a_mask_of_the_plain_ground_is_told_from_one_of_the_subject():
+    """A subject that fills its picture up to the border, as the cat of the samples does."""
+    rng = np.random.default_rng(3)
+    subject = np.full((40, 40), 255, np.uint8)
+    subject[:8] = 0
+    pixels = rng.integers(0, 256, (40, 40, 3), np.uint8)
+    pixels[subject == 0] = 128
+    assert not masks.looks_inverted(255 - subject)
+    assert "exchanged" in masks.doubts(255 - subject, pixels)[0]
+    assert masks.doubts(subject, pixels) == ()

@@ -234,7 +234,7 @@ def finish(pixels: Pixels, mask: masks.Mask, cleaning: Cleaning, quality: float 
     box = masks.tight_box(cleaned)
     if box is None:
         raise InputError(f"nothing is left of the mask after grow = {cleaning.grow}; shrink it less.")
-    return Cutout(pixels, cleaned, box, quality, masks.doubts(mask))
+    return Cutout(pixels, cleaned, box, quality, masks.doubts(mask, pixels))
 
 
 def brushed(cutout: Cutout, strokes: Sequence[Stroke]) -> Cutout:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ..lettering import lettering
 from .figures import Scored, Summary
 
 COLUMNS = (
@@ -75,7 +76,7 @@ class _Bar(NamedTuple):
 
 
 BLUE, ORANGE, RED = (58, 110, 180), (214, 140, 40), (190, 70, 60)
-ROW, LEFT, WIDTH = 22, 260, 640
+ROW, LEFT, WIDTH, LETTERS = 22, 260, 640, 10
 MAX_ROWS = 128
 
 
@@ -101,21 +102,19 @@ def chart(scores: Sequence[Scored], threshold: float = 0.5) -> NDArray[np.uint8]
     cut = len(rows) - MAX_ROWS
     rows = rows[:MAX_ROWS] + ([(f"and {cut} more", None)] if cut > 0 else [])
     picture = Image.new("RGB", (WIDTH, max(1, len(rows)) * ROW + 8), (250, 250, 250))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default()
+    draw = ImageDraw.Draw(picture)
     span = WIDTH - LEFT - 60
     for number, (text, bar) in enumerate(rows):
         top = 4 + number * ROW
-        # The built-in bitmap font of old Pillow knows Latin-1 only.
-        draw.text(
-            (8 if bar is None else 20, top + 5), text.encode("latin-1", "replace").decode("latin-1"), (30, 30, 30), font
-        )
+        shown, font = lettering(text, LETTERS)
+        draw.text((8 if bar is None else 20, top + 5), shown, (30, 30, 30), font)
         if bar is None:
             continue
         length = round(span * min(1.0, bar.value))
         draw.rectangle((LEFT, top + 4, LEFT + span, top + ROW - 4), outline=(190, 190, 190))
         if length:
             draw.rectangle((LEFT, top + 4, LEFT + length, top + ROW - 4), fill=bar.colour)
-        draw.text((LEFT + span + 8, top + 5), f"{bar.value:.3f}", (30, 30, 30), font)
+        draw.text((LEFT + span + 8, top + 5), f"{bar.value:.3f}", (30, 30, 30), lettering("0", LETTERS)[1])
         if bar.colour != ORANGE:
             at = LEFT + round(span * threshold)
             draw.line((at, top + 2, at, top + ROW - 2), fill=(20, 20, 20))

@@ -49,7 +49,7 @@ export async function openPage(context, url, { vue = false, settings = {} } = {}
   const problems = [];
   page.on("pageerror", (error) => !KNOWN.test(String(error)) && problems.push(String(error.stack ?? error)));
   page.on("console", (message) => message.type() === "error" && !KNOWN.test(message.text()) && problems.push(message.text()));
-  await page.goto(url);
+  await page.goto(url, { timeout: 240000, waitUntil: "commit" });
   await ready(page);
   return { page, problems };
 }
@@ -104,11 +104,11 @@ function countListeners() {
 /** @param {import("playwright-core").Page} page */
 export async function ready(page) {
   // Asking for the graph before the rest is ready makes newer frontends complain.
-  await page.waitForFunction(() => window.app?.extensionManager && window.app.canvas, null, { timeout: 60000 });
+  await page.waitForFunction(() => window.app?.extensionManager && window.app.canvas, null, { timeout: 240000 });
   await page.waitForFunction(
     () => window.app.graph && window.LiteGraph?.registered_node_types?.LayoutComposer,
     null,
-    { timeout: 60000 },
+    { timeout: 240000 },
   );
   await page.waitForTimeout(600);
   await page.evaluate(() => {

@@ -49,6 +49,36 @@ export function attachEditor(node, { name, input, element, minHeight, size, watc
   for (const other of node.widgets) if (watched.includes(other.name)) chain(other, "callback", sync);
 }
 
+const NOTES_HEIGHT = 64;
+const TEXT_HEIGHT = 150;
+
+/**
+ * A panel at the end of a node, which grows by what the panel needs. Not a part of the workflow.
+ * @param {HostNode} node @param {{name: string, element: HTMLElement}} panel
+ * @returns {(plain: string, long: boolean) => void} to be told what is in it: for a frontend that shows no elements, and
+ *   whether it is a text of many lines; an empty one takes no room
+ */
+export function addNotes(node, { name, element }) {
+  let height = NOTES_HEIGHT;
+  const shows = rendersElements();
+  const widget = shows
+    ? node.addDOMWidget(name, name, element, { serialize: false, hideOnZoom: false, getMinHeight: () => height })
+    : node.addWidget("customtext", name, "", () => {}, { serialize: false, multiline: true, read_only: true });
+  widget.serialize = false;
+  return (plain, long) => {
+    if (!shows) widget.value = plain;
+    height = long ? TEXT_HEIGHT : NOTES_HEIGHT;
+    const hidden = !plain;
+    if (Boolean(widget.hidden) !== hidden) {
+      widget.hidden = hidden;
+      widget.options = Object.assign(widget.options ?? {}, { hidden });
+    }
+    const least = node.computeSize?.();
+    if (!hidden && least && node.size && node.size[1] < least[1]) node.setSize?.([node.size[0], least[1]]);
+    node.graph?.setDirtyCanvas?.(true, true);
+  };
+}
+
 /** The text field stays the node's input, saved at its place; only its picture goes. @param {any} widget */
 function hide(widget) {
   widget.hidden = true;
@@ -75,8 +105,8 @@ function orphaned(node) {
   return !subgraphs.has(node.graph.id);
 }
 
-/** @param {any} target @param {string} name @param {(...args: any[]) => void} after */
-function chain(target, name, after) {
+/** Calls `after` behind a method, with the same arguments. @param {any} target @param {string} name @param {(...args: any[]) => void} after */
+export function chain(target, name, after) {
   const before = target[name];
   target[name] = function (/** @type {any[]} */ ...args) {
     const result = before?.apply(this, args);

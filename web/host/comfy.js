@@ -140,3 +140,26 @@ export function forwardToCanvas(element) {
     });
   }
 }
+
+/** The node of an id as runs name it: "12", or "12:3" for node 3 of the subgraph in node 12. @param {string} id @returns {HostNode | null} */
+export function nodeOf(id) {
+  let graph = rootGraph();
+  /** @type {HostNode | null} */
+  let node = null;
+  for (const part of String(id).split(":")) {
+    node = graph?.getNodeById?.(part) ?? graph?.getNodeById?.(Number(part)) ?? null;
+    graph = node?.subgraph ?? null;
+  }
+  return node;
+}
+
+/** Tells when a run begins, and how one failed. @param {{start: () => void, error: (detail: any) => void}} callbacks */
+export function onRun({ start, error }) {
+  api.addEventListener("execution_start", () => start());
+  api.addEventListener("execution_error", (/** @type {any} */ event) => error(event.detail));
+}
+
+/** Which nodes the host has refused to run at the last try, and why: by node id, null for none; to be compared by identity. */
+export function refusals() {
+  return app.lastNodeErrors ?? null;
+}
