@@ -22,6 +22,8 @@ from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent / "pictures"
 RECORD = Path(__file__).resolve().parent / "pictures.json"
+TEMPLATES = Path(__file__).resolve().parents[2] / "workflows"
+OTHERWISE = "tiny_demo"  # its thumbnail is that of the demonstration (python -m contextgen_core.demo --update)
 # Rounding of float32 in other orders: other threads, vector units or hosts turn up to 0.01 % of the values by one step.
 STEP, SHARE = 1, 0.001
 
@@ -165,3 +167,14 @@ def update(
                 one.pop(name, None)
         digests[name] = digest(pixels)
     RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    if (TEMPLATES / f"{workflow}.json").exists() and workflow != OTHERWISE:
+        _thumbnail(workflow, [pictures[f"{workflow}/{node}/0"] for node in ("30", "42")])
+
+
+def _thumbnail(workflow: str, pictures: list[np.ndarray]) -> None:
+    """A template's picture in the browser of templates: the composite and what the small model made of it."""
+    shown = [Image.fromarray(one[..., :3]).resize((256, 256), Image.Resampling.LANCZOS) for one in pictures]
+    both = Image.new("RGB", (520, 256), (255, 255, 255))
+    for number, one in enumerate(shown):
+        both.paste(one, (264 * number, 0))
+    both.save(TEMPLATES / f"{workflow}.jpg", quality=88)

@@ -87,7 +87,10 @@ def test_real_workflow_lacks_nothing_but_the_weights(stocked: live_server.Server
     assert missing - ADAPTERS == WEIGHTS
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "workflows").glob("*.json")))
+TEMPLATES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
 def test_template_is_listed_and_says_the_same_as_its_headless_twin(stocked: live_server.Server, name: str) -> None:
     assert name in stocked.json("/workflow_templates")[live_server.PACK_FOLDER]
     template = json.loads(stocked.get(f"/api/workflow_templates/{live_server.PACK_FOLDER}/{name}.json"))
@@ -95,3 +98,44 @@ def test_template_is_listed_and_says_the_same_as_its_headless_twin(stocked: live
     assert types == sorted(node["class_type"] for node in load(name).values())
     thumbnail = stocked.get(f"/api/workflow_templates/{live_server.PACK_FOLDER}/{name}.jpg")
     assert Image.open(io.BytesIO(thumbnail)).width >= 256
+
+
+PUBLIC = "https://huggingface.co/"
+OFFERED = {
+    "flux1-dev-kontext_fp8_scaled.safetensors": "diffusion_models",
+    "clip_l.safetensors": "text_encoders",
+    "t5xxl_fp16.safetensors": "text_encoders",
+    "ae.safetensors": "vae",
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_host_can_offer_the_files_that_a_template_needs(name: str) -> None:
+    template = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    for node in template["nodes"]:
+        files = OFFERED.keys() & {value for value in node.get("widgets_values", []) if isinstance(value, str)}
+        models = {one["name"]: one for one in node["properties"].get("models", [])}
+        assert files <= models.keys(), node["type"]
+        for one in models.values():
+            assert one["name"] in node["widgets_values"] and one["url"].startswith(PUBLIC)
+            assert one["url"].split("?")[0].endswith("/" + one["name"])
+            assert OFFERED.get(one["name"], one["directory"]) == one["directory"]
+
+
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if f"tiny_{name}" in TEMPLATES])
+def test_sizes_are_typed_once(name: str) -> None:
+    for twin in (name, f"tiny_{name}"):
+        for node in load(twin).values():
+            if node["class_type"] == "ModelSamplingFlux":
+                assert (node["inputs"]["width"], node["inputs"]["height"]) == (["30", 5], ["30", 6])
+
+
+def test_the_templates_of_contextgen_and_lamic_have_twins_for_the_small_model() -> None:
+    ours = {"two_subjects", "four_subjects_overlap", "insert_into_photo", "boxes_from_detector", "four_seeds_best"}
+    ours |= {"cutout_to_result", "lamic_two_subjects"}
+    assert {f"tiny_{name}" for name in ours} <= set(TEMPLATES)
+    for name in ours:
+        small = load(f"tiny_{name}")
+        assert "ContextGenTinyModel" in {node["class_type"] for node in small.values()}
+        assert not {"UNETLoader", "CLIPVisionLoader", "VAELoader"} & {node["class_type"] for node in small.values()}
+        assert (small["30"]["inputs"]["width"], small["30"]["inputs"]["height"]) == (128, 128)

@@ -8,7 +8,7 @@ const STYLE = new URL("./notes.css", import.meta.url).href;
 export class Panel {
   /** @param {import("./strings.js").Translate} t */
   constructor(t) {
-    this.list = element("ul", { class: "list", hidden: true });
+    this.list = element("ul", { class: "list", tabindex: 0, "aria-label": t("notes"), hidden: true });
     this.text = element("pre", { class: "text", dir: "auto", tabindex: 0, role: "region", "aria-label": t("text"), hidden: true });
     const root = element("div", { class: "notes", role: "group", "aria-label": t("notes") }, this.list, this.text);
     this.element = mount(root, { name: "contextgen-notes", style: STYLE });
