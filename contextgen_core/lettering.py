@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from PIL import ImageFont
 
@@ -60,7 +61,7 @@ def _lacking(font: Font, text: str) -> frozenset[str]:
 
 
 def _picture(font: ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, int], bytes]:
-    mask = font.getmask(character)
+    mask: Any = font.getmask(character)
     return mask.size, bytes(mask)
 
 
