@@ -12,7 +12,7 @@ from ..input.bounded_json import parse
 from ..input.checks import MAX_LABEL, finite_number, has_control_characters, plain_number, shorten
 from .box import Box
 
-MAX_BOXES = 32
+MAX_BOXES = 50
 MAX_BOX_TEXT = 1 << 20
 _GRID = 1000.0  # core's "elements" stand on a grid of 0..1000 in both axes
 

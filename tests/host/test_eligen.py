@@ -244,7 +244,7 @@ def test_no_text_encoder_is_one_sentence(pack_nodes: Nodes) -> None:
 
 
 def test_a_hundred_boxes_are_refused() -> None:
-    with pytest.raises(InputError, match="100 boxes, the limit is 32; remove 68"):
+    with pytest.raises(InputError, match="100 boxes, the limit is 50; remove 50"):
         scene(*(Instance(f"b{n}", CUP.box, label="cup") for n in range(100)))
 
 

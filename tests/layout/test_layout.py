@@ -360,8 +360,8 @@ def test_a_frame_is_chosen_and_a_single_one_serves_all() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([CORE_A] * 33, "there are 33 boxes, the limit is 32"),
-        (((100, 100), [seg((10, 20, 40, 60))] * 40), "there are 40 boxes"),
+        ([CORE_A] * 51, "there are 51 boxes, the limit is 50"),
+        (((100, 100), [seg((10, 20, 40, 60))] * 60), "there are 60 boxes"),
         ({"bboxes": [[1, 2, 3, 4]] * 500, "labels": []}, "there are 500 boxes"),
         ([CORE_A, {**CORE_A, "width": 0}], "box 2 reaches from"),
         ([CORE_A, {**CORE_A, "width": -3}], "box 2 reaches from"),

@@ -30,7 +30,7 @@
 import { normaliseAngle } from "../kit/matrix.js";
 
 export const VERSION = 1;
-export const MAX_BOXES = 32;
+export const MAX_BOXES = 50;
 export const MAX_BYTES = 65536;
 export const MAX_DEPTH = 8;
 export const MAX_COORDINATE = 1e6;

@@ -273,14 +273,18 @@ def cover(member: Member) -> np.ndarray:
     return _upright(member, member.creature)[1]
 
 
+def lit(albedo: np.ndarray, light: int) -> np.ndarray:
+    """Colours (..., 3) in 0..1 as they look under a light."""
+    return np.clip(albedo * _LAMP[light] + _HAZE[light], 0, 1)
+
+
 def paint(canvas: np.ndarray, member: Member, light: int, creature: Creature | None = None) -> None:
     """Draws a member (or another creature in its place) into `canvas` (float32 (size, size, 3)), lit by the scene,
     in place."""
     x1, y1, x2, y2 = member.box
     albedo, alpha = _upright(member, creature or member.creature)
-    lit = np.clip(albedo * _LAMP[light] + _HAZE[light], 0, 1)
     part = canvas[y1:y2, x1:x2]
-    part += (lit - part) * alpha[..., None]
+    part += (lit(albedo, light) - part) * alpha[..., None]
 
 
 def render_target(scene: Scene, skip: tuple[int, ...] = ()) -> np.ndarray:
