@@ -10,6 +10,9 @@ from comfy_api.latest import io
 
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.methods.instance_assemble.files import read_files
+from ..contextgen_core.methods.instance_assemble.method import INSTANCE_ASSEMBLE
+from ..contextgen_core.tiny.model import FOLDER, METHOD_ADAPTERS, adapter_path
+from .adapter import SHIPPED
 from .sockets import AssembleType, naming, schema
 
 log = logging.getLogger("contextgen")
@@ -23,13 +26,14 @@ class InstanceAssembleLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         files = [name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(FORMS)]
+        there = (FOLDER / METHOD_ADAPTERS[INSTANCE_ASSEMBLE.name]).is_file()
         return schema(
             node_id=NODE,
             search_aliases=["layout.pth", "layout weights", "grounding", "phrase boxes", "instanceassemble", "bbox"],
             inputs=[
                 io.Combo.Input(
                     "layout_weights",
-                    options=files,
+                    options=[*files, *[SHIPPED + INSTANCE_ASSEMBLE.name] * there],
                 ),
                 io.Combo.Input(
                     "lora",
@@ -68,6 +72,9 @@ class InstanceAssembleLoader(io.ComfyNode):
 
 
 def _path(name: str, input: str) -> Path:
+    if name.startswith(SHIPPED):
+        with naming(NODE, input):
+            return adapter_path(name.removeprefix(SHIPPED))
     path = folder_paths.get_full_path("loras", name)
     if path is None:
         raise InputError(f"there is no file '{name[:100]}' in the loras folder; choose one from the list.", NODE, input)

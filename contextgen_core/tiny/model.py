@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ADAPTERS",
     "CONFIG",
+    "METHOD_ADAPTERS",
     "REFERENCE_TOKENS",
     "WIDTH",
     "TinyConfig",
@@ -46,7 +47,8 @@ __all__ = [
 
 FOLDER = Path(__file__).parent / "weights"
 TRANSFORMER, AUTOENCODER = "tiny_transformer.safetensors", "tiny_autoencoder.safetensors"
-ADAPTERS = {"sft": "tiny_contextgen_sft.safetensors", "dpo": "tiny_contextgen_dpo.safetensors"}
+ADAPTERS = {"sft": "tiny_contextgen_sft.safetensors", "dpo": "tiny_contextgen_dpo.safetensors"}  # ContextGen's
+METHOD_ADAPTERS = {"instance_assemble": "tiny_instance_assemble.safetensors"}  # of other methods, by their names
 REFERENCE_TOKENS = 16  # token budget of a reference: 64x64 pixels
 
 
@@ -104,11 +106,12 @@ def encode_words(prompt: str) -> Words:
 
 
 def adapter_path(name: str) -> Path:
-    """The file of the shipped adapter `sft` or `dpo`, in the authors' key format. Raises InputError when it is not
-    there."""
-    if name not in ADAPTERS:
-        raise InputError(f"The small model has no adapter {name!r}; choose one of {', '.join(ADAPTERS)}.")
-    path = FOLDER / ADAPTERS[name]
+    """The file of the shipped adapter `sft` or `dpo`, in the authors' key format, or of another method by its name.
+    Raises InputError when it is not there."""
+    files = ADAPTERS | METHOD_ADAPTERS
+    if name not in files:
+        raise InputError(f"The small model has no adapter {name!r}; choose one of {', '.join(files)}.")
+    path = FOLDER / files[name]
     if not path.is_file():
         raise InputError(f"The small adapter {path.name} is not in the pack; train it with configs/tiny_{name}.yaml.")
     return path

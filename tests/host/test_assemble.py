@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from contextgen_pack.contextgen_core.composite.references import Reference
 from contextgen_pack.contextgen_core.errors import InputError
 from contextgen_pack.contextgen_core.layout.box import Box
 from contextgen_pack.contextgen_core.layout.layout import Instance, Layout
+from contextgen_pack.contextgen_core.methods.boundary import CONTENT
 from contextgen_pack.contextgen_core.methods.contextgen.method import CONTEXTGEN
 from contextgen_pack.contextgen_core.methods.contextgen.settings import Settings
 from contextgen_pack.contextgen_core.methods.instance_assemble.method import INSTANCE_ASSEMBLE
 from contextgen_pack.contextgen_core.methods.instance_assemble.plan import CONTENTS, PhraseOptions, PhrasePlan, bind
-from contextgen_pack.contextgen_core.methods.instance_assemble.step import AssembleSettings
+from contextgen_pack.contextgen_core.methods.instance_assemble.step import PHRASES, AssembleSettings
 from contextgen_pack.nodes import host
 from contextgen_pack.nodes.sockets import to_image
 
@@ -208,6 +210,75 @@ def test_half_precision_is_no_farther_off_than_the_model(flux: Any) -> None:
     assert (tiny_flux.sample(installed(stored), positive()) - exact).abs().max() < 3 * off + 1e-3
 
 
+class Dequantising(torch.nn.Module):
+    """A layer whose weight is stored as eight-bit numbers with a scale for each row and made anew in each call, as the
+    layers of GGUF loaders are."""
+
+    def __init__(self, linear: Any) -> None:
+        super().__init__()
+        self.scale = linear.weight.abs().amax(1, keepdim=True) / 127
+        self.stored = (linear.weight / self.scale).round().to(torch.int8)
+        self.bias = linear.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.stored * self.scale, self.bias)
+
+
+def linears(model: Any) -> list[tuple[Any, str, Any]]:
+    blocks = [
+        module
+        for name, module in model.model.diffusion_model.named_modules()
+        if name.startswith(("double_blocks", "single_blocks", "joint_blocks"))
+    ]
+    return [
+        (module, name, child)
+        for module in blocks
+        for name, child in module.named_children()
+        if isinstance(child, torch.nn.Linear)
+    ]
+
+
+@pytest.mark.parametrize("family", ["flux", "sd3"])
+@pytest.mark.parametrize("stored", ["fp8", "dequantising"])
+def test_over_weights_that_are_stored_otherwise(family: str, stored: str) -> None:
+    """What the step adds is the same over eight-bit weights as over the full ones that they stand for."""
+    build = tiny_flux.build if family == "flux" else tiny_sd3.build
+    given = positive() if family == "flux" else tiny_assemble.attach(sd3_text(), tiny_assemble.plan(), SD3)
+    model, plain = build(), build()
+    for (parent, name, layer), (_, _, same) in zip(linears(model), linears(plain), strict=True):
+        with torch.no_grad():
+            if stored == "fp8":
+                small = layer.weight.to(torch.float8_e4m3fn)
+                same.weight.copy_(small.float())
+                cast = comfy.ops.manual_cast.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+                cast.weight = torch.nn.Parameter(small, requires_grad=False)
+                cast.bias = layer.bias
+                setattr(parent, name, cast)
+            else:
+                quantised = Dequantising(layer)
+                same.weight.copy_(quantised.stored * quantised.scale)
+                setattr(parent, name, quantised)
+    got = tiny_flux.sample(installed(model), given)
+    wanted = tiny_flux.sample(installed(plain), given)
+    assert (got - wanted).abs().max() < 2e-5 * max(1.0, float(wanted.abs().max()))
+    text = tiny_flux.text() if family == "flux" else sd3_text()
+    assert (got - tiny_flux.sample(model, text)).abs().max() > 1e-2
+
+
+def test_freeing_the_model_frees_the_extra_weights(flux: Any) -> None:
+    patched = installed(flux)
+    (patcher,) = patched.get_additional_models_with_key("contextgen_instance_assemble")
+    management = comfy.model_management
+    management.unload_all_models()
+    before = sum(known.model_memory() for known in management.current_loaded_models)
+    tiny_flux.sample(patched, positive())
+    held = [known.model for known in management.current_loaded_models]
+    assert patcher in held and before == 0
+    assert sum(known.model_memory() for known in management.current_loaded_models) >= patcher.model_size()
+    management.unload_all_models()
+    assert not any(known.model is patcher for known in management.current_loaded_models)
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -311,6 +382,24 @@ def test_pictures_fill_boxes_where_the_weights_know_them(run_node: Any) -> None:
         run_node("InstanceAssembleConditioning", **{**words, "vae": None}, content="both")
 
 
+def test_pictures_fill_boxes_of_stable_diffusion_3(sd3: Any) -> None:
+    plan = bind_both(pictured()).plan
+    generator = torch.Generator().manual_seed(8)
+    vectors = {
+        PHRASES: torch.randn((1, 2, SD3), generator=generator),
+        CONTENT: torch.randn((1, 51, 64), generator=generator),
+    }
+    file = tiny_assemble.weights(host.family_of(sd3).backbone, pictures=True)
+    patched = host.install(sd3, INSTANCE_ASSEMBLE, ALWAYS, file.build(comfy.ops.manual_cast.Linear))
+    start = tiny_flux.noise(width=8, height=8)
+    drawn = []
+    for change in (0.0, 1.0):
+        vectors[CONTENT] = vectors[CONTENT] + change
+        given, negative = (host.attach(sd3_text(seed), INSTANCE_ASSEMBLE, plan, [], dict(vectors)) for seed in (0, 9))
+        drawn.append(tiny_flux.sample(patched, given, negative, cfg=3.0, start=start))
+    assert (drawn[0] - drawn[1]).abs().max() > 1e-3
+
+
 def bind_both(scene: Any) -> Any:
     return bind(scene, PhraseOptions(content="both"))
 
@@ -328,6 +417,7 @@ def vae_format() -> Any:
         ("InstanceAssembleConditioning", {"box_options": "1: nan"}, "line 1 is '1: nan'"),
         ("InstanceAssembleConditioning", {"masks": torch.ones(3, 8, 8)}, "there are 3 masks for 1 boxes"),
         ("InstanceAssembleConditioning", {"clip": None}, "there is no CLIP"),
+        ("InstanceAssembleConditioning", {"layout": ("  ",)}, "box 1 ('b0') has no words"),
         ("InstanceAssembleConditioning", {"content": "video"}, "it is 'video'; choose one of phrases"),
         ("InstanceAssemblePatchModel", {"scale": 7.0}, "it is 7; give a number from 0 to 3"),
         ("InstanceAssemblePatchModel", {"scale": float("nan")}, "NaN"),
@@ -350,6 +440,54 @@ def test_bad_input_gives_one_sentence_that_names_the_node(
         run_node(node, **given)
     assert str(caught.value).startswith(f"{node}, ") and sentence in str(caught.value)
     assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "sentence"),
+    [
+        (
+            [{"id": f"b{n}", "x": 0, "y": 0, "w": 9, "h": 9, "label": "cat"} for n in range(100)],
+            "100 boxes, the limit is 50",
+        ),
+        ([{"id": "b", "x": 0, "y": 0, "w": 9, "h": 9, "label": "cat " * 2500}], "label of 10000 characters"),
+        ([{"id": "b", "x": 900, "y": 0, "w": 9, "h": 9, "label": "cat"}], "wholly outside the canvas"),
+        ([{"id": "b", "x": float("nan"), "y": 0, "w": 9, "h": 9, "label": "cat"}], "NaN"),
+    ],
+)
+def test_boxes_that_no_layout_may_have(boxes: list[Any], sentence: str, run_node: Any) -> None:
+    layout = json.dumps({"v": 1, "canvas": {"w": 128, "h": 128}, "boxes": boxes})
+    with pytest.raises(InputError) as caught:
+        run_node("LayoutComposer", width=128, height=128, layout=layout)
+    assert str(caught.value).startswith("LayoutComposer, layout: ") and sentence in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+class Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("this must never run",))
+
+
+def test_a_file_with_code_in_it_is_not_read(run_node: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(folder_paths.get_folder_paths("loras")[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"layout_net.x": Code()}, folder / "code.pth")
+    with pytest.raises(InputError, match="InstanceAssembleLoader, layout_weights: code.pth holds more than tensors"):
+        run_node("InstanceAssembleLoader", layout_weights="code.pth")
+    assert "never" not in capsys.readouterr().out
+
+
+def test_the_authors_file_opens_as_boxes_with_phrases(run_node: Any) -> None:
+    annos = [
+        {"bbox": [0, 0, 64, 128], "category_name": "cat", "caption": "grey"},
+        {"bbox": [64, 0, 128, 64], "category_name": "dog"},
+    ]
+    for words in ({"prompt": "a room"}, {"caption": "a room"}):  # the second is what their demo saves
+        text = json.dumps({**words, "width": 128, "height": 128, "annos": annos})
+        layout = run_node("LayoutComposer", width=256, height=256, layout="", boxes=text).args[0].layout
+        assert [(i.label, i.box) for i in layout.instances] == [
+            ("cat, grey", Box(0, 0, 128, 256)),
+            ("dog", Box(128, 0, 256, 128)),
+        ]
 
 
 def test_weights_of_another_model_are_refused(flux: Any, sd3: Any, run_node: Any) -> None:
