@@ -132,6 +132,31 @@ def test_the_grounding_ratio_counts_the_samplers_own_steps(flux: Any) -> None:
     assert seen == [0, 1]  # int(0.5 * 5) steps
 
 
+@pytest.mark.parametrize("family", ["flux", "sd3"])
+def test_a_run_is_its_grounded_steps_and_then_the_stock_model(family: str, flux: Any, sd3: Any) -> None:
+    model, given, text = (
+        (flux, positive(), tiny_flux.text())
+        if family == "flux"
+        else (sd3, tiny_assemble.attach(sd3_text(), tiny_assemble.plan(), SD3), sd3_text())
+    )
+    sigmas = (1.0, 0.95, 0.9, 0.82, 0.74, 0.65, 0.55, 0.44, 0.31, 0.17, 0.0)
+
+    def run(ratio: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The picture, and what each step began with."""
+        begun: list[torch.Tensor] = []
+        patched = installed(model, AssembleSettings(ratio=ratio))
+        last = tiny_flux.sample(patched, given, sigmas=sigmas, callback=lambda _s, _d, x, _n: begun.append(x.clone()))
+        return last, begun
+
+    whole, every = run(1.0)
+    for ratio, active in ((0.1, 1), (0.3, 3), (0.5, 5)):
+        last, begun = run(ratio)
+        assert all(torch.equal(a, b) for a, b in zip(begun[: active + 1], every, strict=False))
+        stock = tiny_flux.sample(model, text, start=begun[active] / sigmas[active], sigmas=sigmas[active:])
+        assert (last - stock).abs().max() < 2e-5 * float(stock.abs().max())
+        assert (last - whole).abs().max() > 1e-2
+
+
 def test_pictures_of_a_batch_get_their_boxes_each(flux: Any, sd3: Any) -> None:
     for model, tagged in ((flux, positive()), (sd3, tiny_assemble.attach(sd3_text(), tiny_assemble.plan(), SD3))):
         patched, start = installed(model), tiny_flux.noise(batch=2)
