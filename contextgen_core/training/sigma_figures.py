@@ -49,7 +49,7 @@ NAMES = {
     "silhouette": "masks without depth",
     "ellipse": "ellipses (never trained)",
 }
-NUMBERS = (2, 4, 8)
+NUMBERS = (1, 2, 4, 8)
 _MARGIN = 8  # pixels around an inserted subject's box that may change
 
 
@@ -66,12 +66,13 @@ class Amounts(NamedTuple):
 @dataclass(frozen=True)
 class Findings:
     """What a run's pictures show, by kind of region: judgements of the plain scenes, errors of lean in degrees and
-    judgements of the solid ones; by number of subjects: whether each place shows another's subject; of insertion: the
-    inserted creatures, and how far latents (largest) and pixels (dB) outside of their regions changed."""
+    judgements of the solid ones; by number of subjects: judgements, and whether each place shows another's subject; of
+    insertion: the inserted creatures, and how far latents (largest) and pixels (dB) outside of their regions change."""
 
     plain: dict[str, list[Judgement]]
     solid: dict[str, list[Judgement]]
     lean: dict[str, list[float]]
+    numbers: dict[str, list[Judgement]]
     swaps: dict[str, list[bool]]
     inserted: list[Judgement]
     latents_changed: float
@@ -80,7 +81,7 @@ class Findings:
     @classmethod
     def load(cls, path: Path) -> Findings:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("plain", "solid"):
+        for name in ("plain", "solid", "numbers"):
             kept[name] = {k: [_judgement(v) for v in values] for k, values in kept[name].items()}
         return cls(**{**kept, "inserted": [_judgement(v) for v in kept["inserted"]]})
 
@@ -94,10 +95,12 @@ def _judgement(values: Sequence[Any]) -> Judgement:
 
 
 def numbered(count: int, scenes: int) -> list[world.Scene]:
-    """Held-out scenes with exactly so many subjects: crowded ones beyond four."""
+    """Held-out scenes with exactly so many subjects: crowded ones beyond four; one alone is the first of others."""
     tier, out, index = "dense" if count > 4 else "complex", [], 0
     while len(out) < scenes:
         scene = world.scene(SEED, "test", index, tier)
+        if count == 1:
+            scene = scene._replace(members=scene.members[:1])
         out += [scene] if len(scene.members) == count else []
         index += 1
     return out
@@ -171,14 +174,22 @@ def judge(network: Any, vae: Taesd, amounts: Amounts) -> Findings:
             if name == "solid":
                 lean[kind] = _leans(scenes, painted)
         logger.info("%s: visible exact %.2f", kind, evaluate.score(judged["plain"][kind], False).exact)
-    swaps = {}
+    each = [insertion(vae, s) for s in plain[amounts.hidden :][: amounts.inserted]]
+    return Findings(
+        judged["plain"], judged["solid"], lean, *by_number(network, vae, amounts), *_inserted(network, vae, each)
+    )
+
+
+def by_number(network: Any, vae: Taesd, amounts: Amounts) -> tuple[dict[str, list[Judgement]], dict[str, list[bool]]]:
+    """Judgements, and which places show another's subject, by the number of subjects; regions are 2D boxes."""
+    judged, swaps = {}, {}
     for number in NUMBERS:
         scenes = numbered(number, amounts.number)
         painted = paint(network, vae, scenes, "box")
         shown = (evaluate.swapped(s, k, painted[i]) for i, s in enumerate(scenes) for k in range(number))
+        judged[str(number)] = [j for k, s in enumerate(scenes) for j in evaluate.judge(s, painted[k], k)]
         swaps[str(number)] = [s for s in shown if s is not None]
-    each = [insertion(vae, s) for s in plain[amounts.hidden :][: amounts.inserted]]
-    return Findings(judged["plain"], judged["solid"], lean, swaps, *_inserted(network, vae, each))
+    return judged, swaps
 
 
 def _leans(scenes: Sequence[world.Scene], painted: np.ndarray) -> list[float]:
@@ -235,9 +246,9 @@ def findings_of(folder: Path, amounts: Amounts) -> Findings:
 
 def regions_table(done: Mapping[str, Sequence[Findings]]) -> str:
     lines = [
-        "| | regions | hidden: exact | random | visible: exact | random | shape | turned and leaning: exact |"
+        "| | regions | hidden: exact | random | visible: exact | random | shape | box IoU | turned and leaning: exact |"
         " error of lean, degrees | within 10 degrees |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for title, seeds in done.items():
         for kind in KINDS:
@@ -245,7 +256,7 @@ def regions_table(done: Mapping[str, Sequence[Findings]]) -> str:
             cells = [
                 _spread([s.exact for s in hidden]),
                 _spread([s.random for s in hidden]),
-                *(_spread([getattr(s, name) for s in seen]) for name in ("exact", "random", "shape")),
+                *(_spread([getattr(s, name) for s in seen]) for name in ("exact", "random", "shape", "iou")),
                 _spread([evaluate.score(f.solid[kind], False).exact for f in seeds]),
                 _spread([float(np.mean(f.lean[kind])) for f in seeds], 1),
                 _spread([float(np.mean(np.array(f.lean[kind]) <= 10)) for f in seeds]),
@@ -255,16 +266,25 @@ def regions_table(done: Mapping[str, Sequence[Findings]]) -> str:
 
 
 def numbers_table(done: Mapping[str, Sequence[Findings]]) -> str:
-    heads = " | ".join(f"mixed up, {n} subjects" for n in NUMBERS)
+    lines = ["| | subjects | exact | random | colour 1 | mixed up |", "|---|---|---|---|---|---|"]
+    for title, seeds in done.items():
+        for number in map(str, NUMBERS):
+            scores = [evaluate.score(f.numbers[number], False) for f in seeds]
+            cells = [_spread([getattr(s, name) for s in scores]) for name in ("exact", "random", "first")]
+            mixed = _spread([float(np.mean(f.swaps[number])) for f in seeds]) if seeds[0].swaps[number] else "-"
+            lines.append(f"| {title} | {number} | {' | '.join(cells)} | {mixed} |")
+    return "\n".join(lines)
+
+
+def insertion_table(done: Mapping[str, Sequence[Findings]]) -> str:
     lines = [
-        f"| | {heads} | inserted: exact | random | largest change of a latent outside | pixels outside, dB |",
-        "|---" * (len(NUMBERS) + 5) + "|",
+        "| | inserted: exact | random | largest change of a latent outside | pixels outside, dB |",
+        "|---|---|---|---|---|",
     ]
     for title, seeds in done.items():
-        inserted = [evaluate.score(f.inserted, False) for f in seeds]
+        scores = [evaluate.score(f.inserted, False) for f in seeds]
         cells = [
-            *(_spread([float(np.mean(f.swaps[str(n)])) for f in seeds]) for n in NUMBERS),
-            *(_spread([getattr(s, name) for s in inserted]) for name in ("exact", "random")),
+            *(_spread([getattr(s, name) for s in scores]) for name in ("exact", "random")),
             f"{max(f.latents_changed for f in seeds):g}",
             _spread([f.outside for f in seeds], 1),
         ]
@@ -275,6 +295,16 @@ def numbers_table(done: Mapping[str, Sequence[Findings]]) -> str:
 def _spread(values: Sequence[float], digits: int = 2) -> str:
     mean = f"{np.mean(values):.{digits}f}"
     return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def section(done: Mapping[str, Sequence[Findings]], amounts: Amounts, picture: str) -> str:
+    intro = (
+        f"Held-out identities: {amounts.hidden} scenes with a hidden creature, {amounts.ordinary} without,"
+        f" {amounts.solid} with turned and leaning ones, {amounts.number} of each number of subjects (2D boxes) and"
+        f" {amounts.inserted} insertions (masks and depth); {STEPS} sampling steps, the same noise for all."
+    )
+    image = f"![References, what each kind of regions gives, truth](images/{picture})"
+    return "\n\n".join([intro, regions_table(done), numbers_table(done), insertion_table(done), image]) + "\n"
 
 
 def sheet(folder: Path, rows: int = 3) -> np.ndarray:
@@ -315,13 +345,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).quantize(256, dither=Image.Dither.NONE).save(options.picture, optimize=True)
-    intro = (
-        f"Held-out identities: {amounts.hidden} scenes with a hidden creature, {amounts.ordinary} without,"
-        f" {amounts.solid} with turned and leaning ones, {amounts.number} of each number of subjects (2D boxes) and"
-        f" {amounts.inserted} insertions (masks and depth); {STEPS} sampling steps, the same noise for all."
-    )
-    image = f"![References, what each kind of regions gives, truth](images/{options.picture.name})"
-    text = "\n\n".join([intro, regions_table(done), numbers_table(done), image]) + "\n"
+    text = section(done, amounts, options.picture.name)
     document = options.evidence.read_text(encoding="utf-8") if options.evidence.is_file() else "# Evidence\n"
     options.evidence.write_text(insert(document, text, *MARKS), encoding="utf-8")
     sys.stdout.write(text)

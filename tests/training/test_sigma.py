@@ -295,7 +295,11 @@ def test_the_figures_of_a_run_are_written_between_their_marks(folder: Path, tmp_
     (tmp_path / "e.md").write_text("# Evidence\n\nbefore\n")
     assert sigma_figures.main([f"ours={tmp_path / 'run'}", *few, *paths]) == 0
     text = (tmp_path / "e.md").read_text()
-    assert "before" in text and text.count("| ours |") == len(KINDS) + 1 and (tmp_path / "p.png").is_file()
+    assert (
+        "before" in text
+        and text.count("| ours |") == len(KINDS) + len(sigma_figures.NUMBERS) + 1
+        and (tmp_path / "p.png").is_file()
+    )
     assert "| 0 |" in text  # no latent outside changed
     assert sigma_figures.main([str(tmp_path), *few, *paths]) == 2
 
