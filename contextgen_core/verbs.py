@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,7 @@ def sample(
     pooled: Tensor,
     *,
     steps: int = 28,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     guidance: float = 2.5,
     batch: int = 1,
     settings: Any = None,
@@ -93,7 +93,7 @@ def sample(
       text      token embeddings of the prompt, float (1, T, C); ContextGen was trained with T = 512
       pooled    pooled embedding of the prompt, float (1, P)
       steps     1 or more
-      seed      of the noise, which is drawn on the CPU as ComfyUI draws it
+      seed      of the noise, which is drawn on the CPU as ComfyUI draws it; a sequence has one for each picture
       guidance  embedded guidance, where the model takes one
       batch     pictures to make at once
       settings  of the method; None: as the authors run it
@@ -108,6 +108,8 @@ def sample(
 
     if steps < 1 or batch < 1:
         raise InputError(f"steps is {steps} and batch {batch}; give 1 or more of each.")
+    if not isinstance(seed, int) and len(seed) != batch:
+        raise InputError(f"there are {len(seed)} seeds for a batch of {batch}; give one for each picture.")
     method = method_named(prepared.method)
     (rows, columns), _ = method.sizes(prepared.plan)
     settings = method.default_settings() if settings is None else settings
@@ -122,7 +124,11 @@ def sample(
     if prepared.content:
         content = [pack(model.encode(_to_tensor(picture)).to(like)) for picture in prepared.content]
         vectors = {**(vectors or {}), CONTENT: torch.cat(content, dim=1)}
-    noise = torch.randn((batch, CHANNELS, 2 * rows, 2 * columns), generator=torch.manual_seed(seed))
+    shape = (CHANNELS, 2 * rows, 2 * columns)
+    if isinstance(seed, int):
+        noise = torch.randn((batch, *shape), generator=torch.manual_seed(seed))
+    else:
+        noise = torch.cat([torch.randn((1, *shape), generator=torch.manual_seed(one)) for one in seed])
     x = pack(noise).to(like)
     sigmas = shifted_sigmas(steps, rows * columns).to(like.device)
     with FluxHost(model.transformer) as host:

@@ -33,5 +33,5 @@ pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
 # shellcheck disable=SC2086  # the specification may carry options
 pip install $torch_spec
 .venv/bin/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >.venv/constraints.txt
-pip install --constraint .venv/constraints.txt -e '.[dev,train]'
+pip install --constraint .venv/constraints.txt -e '.[dev,train,bulk,score]'
 echo "$key" >"$stamp"

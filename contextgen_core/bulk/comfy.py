@@ -1,0 +1,296 @@
+"""ComfyUI as a backend: a running one by its address, or one of our own, through the stock HTTP API alone."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..input.checks import shorten
+from .backend import HostError, Made
+from .graph import Filled, Graph
+
+OLDEST = (0, 3, 64)
+START_SECONDS = 300.0
+MAX_PICTURE_BYTES = 256 << 20
+_POLL = (0.02, 0.5)  # seconds between two questions: at first, at most
+
+
+class Comfy:
+    """One ComfyUI. Raises HostError where it does not answer, InputError where it refuses what it was given."""
+
+    def __init__(self, url: str, timeout: float = 600.0) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputError(f"the address {shorten(url, 80)} is none; give one like http://127.0.0.1:8188.")
+        self.url, self.timeout = url.rstrip("/"), timeout
+        self._uploaded: dict[Path, tuple[tuple[int, int], str]] = {}
+
+    # ---- the API ---------------------------------------------------------------------------------------------------
+
+    def _ask(self, path: str, data: bytes | None = None, kind: str = "application/json", wait: float = 30.0) -> bytes:
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": kind} if data is not None else {})  # noqa: S310  http(s) only, see __init__
+        try:
+            with urllib.request.urlopen(request, timeout=min(wait, self.timeout)) as answer:  # noqa: S310
+                body = answer.read(MAX_PICTURE_BYTES + 1)
+        except urllib.error.HTTPError as error:
+            raise _refusal(self.url, path, error) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise HostError(f"ComfyUI at {self.url} does not answer ({shorten(str(reason), 80)}).") from None
+        if len(body) > MAX_PICTURE_BYTES:
+            raise InputError(
+                f"ComfyUI at {self.url} sent more than {MAX_PICTURE_BYTES} bytes for {path.split('?')[0]}."
+            )
+        return body
+
+    def _json(self, path: str, value: Any = None, wait: float = 30.0) -> Any:
+        body = self._ask(path, None if value is None else json.dumps(value).encode(), wait=wait)
+        try:
+            return json.loads(body) if body else None
+        except ValueError:
+            raise HostError(f"what answers at {self.url} is no ComfyUI ({path} gave no JSON).") from None
+
+    def version(self, wait: float = 10.0) -> str:
+        """The host's version. Raises InputError for one that is older than the pack supports."""
+        answer = self._json("/system_stats", wait=wait)
+        system = answer.get("system") if isinstance(answer, Mapping) else None
+        if not isinstance(system, Mapping):
+            raise HostError(f"what answers at {self.url} is no ComfyUI (/system_stats says nothing of a system).")
+        version = str(system.get("comfyui_version", "unknown"))
+        numbers = version.split("-")[0].split(".")
+        if all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) < OLDEST:
+            oldest = ".".join(map(str, OLDEST))
+            raise InputError(
+                f"ComfyUI at {self.url} is version {version}, the oldest supported is {oldest}; update it."
+            )
+        return version
+
+    def missing(self, graph: Graph) -> list[str]:
+        """The node classes of a graph that this host does not have."""
+        quoted = ((name, urllib.parse.quote(name)) for name in graph.classes())
+        return [name for name, path in quoted if name not in (self._json(f"/object_info/{path}") or {})]
+
+    def waiting(self) -> int:
+        """Prompts that run or wait."""
+        queue = self._json("/queue", wait=5.0)
+        return len(queue.get("queue_running", ())) + len(queue.get("queue_pending", ()))
+
+    def upload(self, file: Path) -> str:
+        """Puts a picture into the host's input folder, once; returns the name to load it by. Its name says what is in
+        it, so that the same picture has the same name on every host."""
+        state = file.stat()
+        key = (state.st_mtime_ns, state.st_size)
+        if file in self._uploaded and self._uploaded[file][0] == key:
+            return self._uploaded[file][1]
+        if state.st_size > MAX_PICTURE_BYTES:
+            raise InputError(f"the picture {shorten(file.name, 80)} is larger than {MAX_PICTURE_BYTES} bytes.")
+        content = file.read_bytes()
+        name = hashlib.sha256(content).hexdigest()[:32] + file.suffix.lower()
+        edge = uuid.uuid4().hex
+        parts = [
+            _part(edge, "image", content, name),
+            *(_part(edge, k, v.encode()) for k, v in (("overwrite", "true"), ("type", "input"), ("subfolder", "bulk"))),
+            f"--{edge}--\r\n".encode(),
+        ]
+        answer = json.loads(self._ask("/upload/image", b"".join(parts), f"multipart/form-data; boundary={edge}"))
+        self._uploaded[file] = (key, "/".join(filter(None, (answer.get("subfolder"), answer["name"]))))
+        return self._uploaded[file][1]
+
+    def paint(self, filled: Filled, seed: int) -> Made:
+        """Runs a row's graph and fetches the first picture that it saves. Nothing of it stays on the host but the
+        uploaded references: what it would save goes into its folder for previews, and its history is deleted."""
+        prompt = filled.with_seed(seed)
+        for (node, name), file in filled.files.items():
+            prompt[node]["inputs"][name] = self.upload(file)
+        for node in prompt.values():
+            if node["class_type"] == "SaveImage":
+                node["class_type"] = "PreviewImage"
+                node["inputs"].pop("filename_prefix", None)
+        start = time.monotonic()
+        id = self._json("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex})["prompt_id"]
+        try:
+            entry = self._wait(id, start)
+        except BaseException:
+            with suppress(HostError, InputError):
+                self.cancel(id)
+            raise
+        with suppress(HostError, InputError):
+            self._ask("/history", json.dumps({"delete": [id]}).encode())
+        images = [image for out in entry.get("outputs", {}).values() for image in out.get("images", ())]
+        if not images:
+            raise InputError("the workflow gave no picture; add Save Image behind its last node.")
+        query = urllib.parse.urlencode({k: str(images[0].get(k, "")) for k in ("filename", "subfolder", "type")})
+        return Made(self._ask(f"/view?{query}"), seed, time.monotonic() - start)
+
+    def _wait(self, id: str, start: float) -> Mapping[str, Any]:
+        pause = _POLL[0]
+        while time.monotonic() - start < self.timeout:
+            entry = self._json(f"/history/{id}").get(id)
+            if entry is not None:
+                status = entry.get("status", {})
+                if status.get("status_str") == "success" or (entry.get("outputs") and not status):
+                    return entry
+                raise _failure(status.get("messages", ()))
+            time.sleep(pause)
+            pause = min(2 * pause, _POLL[1])
+        raise HostError(f"ComfyUI at {self.url} did not finish the row within {self.timeout:.0f} s.")
+
+    def cancel(self, id: str) -> None:
+        """Takes a prompt out of the queue, and stops it where it runs; others' prompts are left alone."""
+        self._ask("/queue", json.dumps({"delete": [id]}).encode(), wait=5.0)
+        self._ask("/interrupt", json.dumps({"prompt_id": id}).encode(), wait=5.0)
+
+    def alive(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing of ours is left on a host that is not ours."""
+
+
+def _part(edge: str, name: str, content: bytes, file: str = "") -> bytes:
+    more = f'; filename="{file}"\r\nContent-Type: application/octet-stream' if file else ""
+    return f'--{edge}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + content + b"\r\n"
+
+
+def _refusal(url: str, path: str, error: urllib.error.HTTPError) -> Exception:
+    """400 is about what was sent; everything else is the host's trouble."""
+    body = error.read(1 << 20)
+    if error.code != 400:
+        return HostError(f"ComfyUI at {url} answered {error.code} to {path.split('?')[0]}.")
+    try:
+        answer = json.loads(body)
+        nodes = answer.get("node_errors") or {}
+        for entry in nodes.values():
+            for one in entry.get("errors", ()):
+                what = ": ".join(str(one[k]) for k in ("message", "details") if one.get(k))
+                return InputError(f"ComfyUI refused the row: {entry.get('class_type', 'a node')}: {what}")
+        return InputError(f"ComfyUI refused the row: {answer['error']['message']}")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return InputError(f"ComfyUI refused the row: {shorten(body.decode(errors='replace'), 200)}")
+
+
+def _failure(messages: Any) -> Exception:
+    """Why a prompt ended without success: an error of a node is the row's, an interruption is not."""
+    for message in messages or ():
+        if isinstance(message, (list, tuple)) and len(message) == 2 and isinstance(message[1], Mapping):
+            kind, about = message
+            if kind == "execution_error":
+                what = f"{about.get('node_type', 'a node')}: {str(about.get('exception_message', 'failed')).strip()}"
+                memory = "OutOfMemory" in str(about.get("exception_type", ""))
+                return HostError(what) if memory else InputError(what)
+    return HostError("the prompt was interrupted on the host.")
+
+
+# ---- a ComfyUI of our own ------------------------------------------------------------------------------------------
+
+
+class OwnComfy(Comfy):
+    """A ComfyUI that this process starts, on the loopback interface, with a base folder of its own; it ends with this
+    process. Its models are those of the installation; the pack is linked into it where it is not there."""
+
+    def __init__(
+        self, path: Path, python: str = "", timeout: float = 600.0, threads: int = 1, arguments: tuple[str, ...] = ()
+    ) -> None:
+        if not (path / "main.py").is_file():
+            raise InputError(f"there is no ComfyUI in {shorten(str(path), 80)}; give the folder with its main.py.")
+        self.base = Path(tempfile.mkdtemp(prefix="contextgen-bulk-"))
+        try:
+            _base_folder(self.base, path)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            super().__init__(f"http://127.0.0.1:{port}", timeout)
+            command = [python or python_of(path), str(path / "main.py"), "--listen", "127.0.0.1", "--port", str(port)]
+            command += ["--disable-auto-launch", "--base-directory", str(self.base), *arguments]
+            command += ["--database-url", f"sqlite:///{self.base / 'comfyui.db'}"]
+            count = str(threads)
+            environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+            with (self.base / "server.log").open("wb") as log:
+                self.process = subprocess.Popen(  # noqa: S603  the user's own ComfyUI
+                    command, cwd=self.base, env=environment, stdin=subprocess.DEVNULL,
+                    stdout=log, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent if os.name == "posix" else None,
+                )  # fmt: skip
+            atexit.register(self.close)
+            self._await()
+        except BaseException:
+            self.close()
+            raise
+
+    def _await(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                last = (self.base / "server.log").read_text(errors="replace").strip().splitlines()[-1:]
+                raise HostError(f"ComfyUI ended while it started: {shorten(''.join(last), 160)}")
+            with suppress(HostError):
+                self.version(2.0)
+                return
+            time.sleep(0.25)
+        raise HostError(f"ComfyUI did not start within {START_SECONDS:.0f} s.")
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def close(self) -> None:
+        atexit.unregister(self.close)
+        process: subprocess.Popen[bytes] | None = getattr(self, "process", None)
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.base, ignore_errors=True)
+
+
+def python_of(path: Path) -> str:
+    """The Python of an installation: its virtual environment's, else this one."""
+    for folder in (".venv", "venv"):
+        for name in ("bin/python", "Scripts/python.exe"):
+            if (path / folder / name).is_file():
+                return str(path / folder / name)
+    return sys.executable
+
+
+def _base_folder(base: Path, path: Path) -> None:
+    pack = Path(__file__).resolve().parents[2]
+    for name in ("input", "output", "temp", "user/default", "custom_nodes"):
+        (base / name).mkdir(parents=True)
+    installed = sorted((path / "custom_nodes").iterdir()) if (path / "custom_nodes").is_dir() else []
+    links = {entry.name: entry for entry in installed if entry.is_dir() and entry.name != "__pycache__"}
+    if pack not in {entry.resolve() for entry in links.values()} and (pack / "nodes").is_dir():
+        links["contextgen-layout"] = pack
+    for name, target in links.items():
+        (base / "custom_nodes" / name).symlink_to(target, target_is_directory=True)
+    models = path / "models"
+    if models.is_dir():
+        (base / "models").symlink_to(models, target_is_directory=True)
+    for name in ("extra_model_paths.yaml",):
+        if (path / name).is_file():
+            shutil.copy(path / name, base / name)
+
+
+def _die_with_parent() -> None:
+    """A worker that is killed outright takes its ComfyUI along (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG

@@ -1,0 +1,117 @@
+"""Rows and workflows: a column sets the input that it names, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from contextgen_core.bulk.graph import Graph, seed_of
+from contextgen_core.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+LAYOUT = {
+    "v": 1,
+    "canvas": {"w": 128, "h": 64},
+    "boxes": [{"id": "b1", "x": 1, "y": 2, "w": 30, "h": 30, "ref": "cat"}],
+}
+
+
+@pytest.fixture
+def graph() -> Graph:
+    return Graph.read(ROOT / "workflows" / "api" / "tiny_two_subjects.json")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "pictures").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "pictures" / name).write_bytes(b"x")
+    return tmp_path
+
+
+def test_the_known_columns_reach_their_nodes_and_others_stay(graph: Graph, base: Path) -> None:
+    values = {
+        "prompt": "a shore", "seed": "5", "layout": LAYOUT, "references": {"cat": "pictures/a.png"},
+        "KSampler.steps": "3", "kind": "x",
+    }  # fmt: skip
+    filled = graph.fill(values, "r", base)
+    nodes = {graph.title(id): node["inputs"] for id, node in filled.prompt.items()}
+    assert nodes["Prompt"]["prompt"] == "a shore"
+    assert (nodes["KSampler"]["seed"], nodes["KSampler"]["steps"]) == (5, 3)
+    assert json.loads(nodes["Layout Composer"]["layout"]) == LAYOUT
+    assert nodes["Layout Composer"]["height"] == 64
+    assert filled.files == {("12", "image"): base / "pictures" / "a.png"}
+    assert filled.extra == {"kind": "x"}
+    changed = {
+        (id, k) for id, n in filled.prompt.items() for k, v in n["inputs"].items() if graph.nodes[id]["inputs"][k] != v
+    }
+    assert changed == {("31", "prompt"), ("40", "seed"), ("40", "steps"), ("30", "layout"), ("30", "height")}
+
+
+def test_another_seed_changes_the_seed_alone(graph: Graph, base: Path) -> None:
+    filled = graph.fill({}, "row", base)
+    other = filled.with_seed(99)
+    assert other["40"]["inputs"]["seed"] == 99 and filled.prompt["40"]["inputs"]["seed"] == seed_of("row")
+    other["40"]["inputs"]["seed"] = filled.seed
+    assert other == filled.prompt
+
+
+def test_a_seed_follows_from_the_row_alone() -> None:
+    assert seed_of("a") == seed_of("a") != seed_of("b")
+    assert seed_of("a", 2**64 - 1) == 2**64 - 1
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5, "x", True, [1], float("inf")])
+def test_a_seed_that_is_none_is_refused(seed: object) -> None:
+    with pytest.raises(InputError, match="seed is"):
+        seed_of("a", seed)
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"Nowhere.steps": 1}, "names no node"),
+        ({"KSampler.nothing": 1}, "names no input"),
+        ({"KSampler.model": 1}, "names no input"),
+        ({"name": "x"}, "fits 2 nodes"),
+        ({"KSampler.steps": "many"}, "a number"),
+        ({"KSampler.steps": 1.5}, "whole number"),
+        ({"layout": "{"}, "not JSON"),
+        ({"references": {"dog": "pictures/a.png"}}, "references name"),
+        ({"references": ["pictures/a.png"] * 3}, "at most 2"),
+        ({"references": ["../a.png"]}, "outside the table's folder"),
+        ({"references": ["/etc/passwd"]}, "outside the table's folder"),
+        ({"references": ["pictures/c.png"]}, "is not there"),
+        ({"references": [5]}, "path as text"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(graph: Graph, base: Path, values: dict, word: str) -> None:
+    with pytest.raises(InputError, match=word) as error:
+        graph.fill(values, "r", base)
+    assert "\n" not in str(error.value)
+
+
+def test_a_link_out_of_the_folder_is_outside(graph: Graph, base: Path) -> None:
+    (base / "table").mkdir()
+    (base / "table" / "link.png").symlink_to(base / "pictures" / "a.png")
+    with pytest.raises(InputError, match="outside"):
+        graph.fill({"references": ["link.png"]}, "r", base / "table")
+    assert graph.fill({"references": ["link.png"]}, "r", base / "table", (base / "pictures",)).files
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [("{}", "not a workflow"), ("[]", "not a workflow"), ('{"nodes": [], "links": []}', "Export"), ("x", "not JSON"),
+     ('{"1": {"class_type": "A"}}', "not a workflow")],
+)  # fmt: skip
+def test_what_is_no_workflow_is_refused(tmp_path: Path, content: str, word: str) -> None:
+    (tmp_path / "w.json").write_text(content)
+    with pytest.raises(InputError, match=word):
+        Graph.read(tmp_path / "w.json")
+
+
+def test_a_workflow_as_posted_is_read_too(tmp_path: Path, graph: Graph) -> None:
+    (tmp_path / "w.json").write_text(json.dumps({"prompt": graph.nodes}))
+    assert Graph.read(tmp_path / "w.json") == graph
