@@ -31,7 +31,7 @@ def rows() -> list[dict[str, Any]]:
     return [
         {"id": "one", "references": files, "prompt": "the shore at night", "seed": 1, "KSampler.steps": 2},
         {"id": "two", "KSampler.steps": 2, "references": list(files.values())},
-        {"id": "refused", "KSampler.steps": -1},
+        {"id": "refused", "KSampler.steps": -1, "references": files},
         {"id": "raises", "KSampler.steps": 2, "Reference: cat.size": 16384, "layout": {"v": 1, "boxes": "none"}},
     ]
 
