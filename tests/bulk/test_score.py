@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +36,15 @@ def test_features_know_a_subject_again_in_its_box() -> None:
         picture[:, left : left + 256] = np.asarray(Image.fromarray(read_subject(file)).resize((256, 256)))
     right = (Subject((0, 0, 0.5, 1), CAT, ""), Subject((0.5, 0, 1, 1), CUP, ""))
     wrong = (Subject((0, 0, 0.5, 1), CUP, ""), Subject((0.5, 0, 1, 1), CAT, ""))
-    (good,), (bad,) = judge([picture], task(right)), judge([picture], task(wrong))
-    assert good["identity_efficientnet"] > 0.8 > 0.5 > bad["identity_efficientnet"]
+    good, bad = (judge([picture], task(boxes))[0]["identity_efficientnet"] or 0 for boxes in (right, wrong))
+    assert good > 0.8 > 0.5 > bad
     assert judge([picture], task((Subject((0, 0, 1, 1), None, "cat"),))) == [{"identity_efficientnet": None}]
 
 
 def test_a_subject_that_is_not_there_counts_and_a_reference_that_says_nothing_does_not() -> None:
     answers = {CAT: np.array([1.0, 0.0]), CUP: None}
 
-    def embed(pictures: list[np.ndarray]) -> list[np.ndarray | None]:
+    def embed(pictures: Sequence[np.ndarray]) -> list[np.ndarray | None]:
         return [answers[CAT] if p.shape == (1, 1, 3) else None for p in pictures]
 
     judge = Identity("x", embed)
@@ -60,7 +61,7 @@ def test_the_small_world_s_judge_knows_the_truth() -> None:
     judge = scorer("small_world")()
     scores = judge([truth, np.full_like(truth, 128)], task(scene=[0, "basic", 3]))
     assert scores[0]["exact"] == 1.0 and scores[0]["placed"] in (1.0, None)
-    assert scores[1]["exact"] < 1.0
+    assert scores[1]["exact"] != 1.0
 
 
 @pytest.mark.parametrize("scene", [None, [0, "basic"], [0, "nowhere", 1], ["0", "basic", 1]])
