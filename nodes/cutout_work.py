@@ -124,13 +124,24 @@ def _cut(
 
 
 def for_editor(made: list[core.Cutout]) -> dict[str, Any]:
-    """What the editor shows after a run: the first picture, and the mask of every cut-out on that same picture."""
+    """What the editor shows after a run: the first picture, the mask of every cut-out on that same picture, and for a
+    single one the masks that SAM proposed."""
     first = made[0]
     height, width = first.mask.shape
     together = np.maximum.reduce([one.mask for one in made if one.pixels is first.pixels])
     scale = min(1.0, EDITOR_SIDE / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    found = first.candidates if len(made) == 1 else None
+    proposed = () if found is None else zip(found.masks, found.quality, strict=True)
     return {
+        "candidates": [
+            {
+                "mask": preview(Image.fromarray(mask).convert("L").resize(size, Image.Resampling.BILINEAR)),
+                "quality": round(float(quality), 4),
+            }
+            for mask, quality in proposed
+        ],
+        "taken": first.taken,
         "picture": preview(Image.fromarray(first.pixels).resize(size, Image.Resampling.LANCZOS)),
         "mask": preview(Image.fromarray(together).resize(size, Image.Resampling.BILINEAR)),
         "width": width,

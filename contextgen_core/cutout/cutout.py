@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..input.bounded_json import parse
 from ..input.checks import finite_number, plain_number, shorten
 from ..layout.box import Box
-from .sam import Point, Segmenter
+from .sam import Candidates, Point, Segmenter
 
 MAX_POINTS = 64
 MAX_STROKES = 64
@@ -200,13 +200,15 @@ class Cleaning:
 class Cutout:
     """One subject: pixels uint8 (H, W, 3) as in the picture, mask uint8 (H, W), its tight box in pixels, and
     SAM's own estimate of the mask's IoU (1.0 where no model was asked). `warnings`: sentences for the
-    user."""
+    user. `candidates`: the masks that SAM proposed, before cleaning, and `taken`, the index of the one it is from."""
 
     pixels: Pixels
     mask: masks.Mask
     box: Box
     quality: float = 1.0
     warnings: tuple[str, ...] = field(default=())
+    candidates: Candidates | None = None
+    taken: int = 0
 
 
 def fit_mask(mask: masks.Mask, width: int, height: int) -> masks.Mask:
@@ -293,7 +295,8 @@ def by_model(
         raise InputError("SAM found nothing there; click closer to the subject's middle, or draw a box around it.")
     # A model is not a mask from another node: what it selects is the subject, even where it fills the
     # picture's edge.
-    return replace(finish(pixels, chosen, cleaning or Cleaning(), float(found.quality[index])), warnings=())
+    made = finish(pixels, chosen, cleaning or Cleaning(), float(found.quality[index]))
+    return replace(made, warnings=(), candidates=found, taken=index)
 
 
 def plain(pixels: Pixels, tolerance: float, cleaning: Cleaning | None = None) -> Cutout:

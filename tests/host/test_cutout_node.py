@@ -147,6 +147,25 @@ def test_the_editor_is_told_where_picture_and_mask_lie(node, checkpoint):
     assert json.loads(json.dumps(told)) == told
 
 
+def test_the_editor_is_told_of_all_masks_that_sam_proposes(node, checkpoint):
+    told = [
+        node.ContextGenCutout.execute(image(), sam_model=checkpoint, prompts=click(), mask_choice=choice).ui[
+            "contextgen_cutout"
+        ][0]
+        for choice in ("best", "1", "2", "3")
+    ]
+    best, *each = told
+    assert [one["taken"] for one in each] == [0, 1, 2] and best["quality"] == [
+        max(c["quality"] for c in best["candidates"])
+    ]
+    for one in each:
+        assert [c["quality"] for c in one["candidates"]] == [c["quality"] for c in best["candidates"]]
+        assert one["quality"] == [one["candidates"][one["taken"]]["quality"]]
+        with Image.open(Path(folder_paths.get_temp_directory()) / one["candidates"][0]["mask"]["filename"]) as mask:
+            assert mask.mode == "L" and mask.size == (120, 90)
+    assert node.ContextGenCutout.execute(image()).ui["contextgen_cutout"][0]["candidates"] == []
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [

@@ -192,6 +192,51 @@ describe("the editor in a page", () => {
     expect(texts).toEqual([]);
   });
 
+  test.each([["noModel", "no SAM model"], ["plain", "plain background"], ["mask", "given mask"]])("clicks that the node would not use (%s) are not taken: it says why, and the brush still mends", (idle, words) => {
+    const given = { clicks: EMPTY, broken: false, readOnly: false, source: "/view?photo" };
+    view.sync({ ...given, idle });
+    expect(view.status.textContent).toContain("Brush and eraser mend");
+    press([200, 300]);
+    press([200, 300], [500, 500]);
+    for (const name of ["k", "x", "b"]) key(name, view.stage);
+    view.tools.out.click();
+    expect(texts).toEqual([]);
+    expect(view.tools.keep.getAttribute("aria-disabled")).toBe("true");
+    expect(view.live.textContent).toBe(view.status.textContent);
+    view.tools.brush.click();
+    press([200, 300]);
+    expect(last().strokes).toHaveLength(1);
+    // What was clicked before is said to have no effect, and can be taken away.
+    view.sync({ ...given, idle, clicks: { ...EMPTY, picture: PICTURE, points: [{ x: 1, y: 1, keep: true }] } });
+    expect(view.status.textContent).toContain("no effect");
+    expect(view.status.textContent).toContain(words);
+    mark(0).focus();
+    key("Delete", mark(0));
+    expect(texts.at(-1)).toBe("");
+    view.sync({ ...given, idle: null });
+    view.tools.keep.click();
+    press([200, 300]);
+    expect(last().points).toHaveLength(1);
+  });
+
+  test("of the masks that SAM proposes one is chosen; the next run takes it", () => {
+    const chosen = [];
+    view.onChoice = (number) => chosen.push(number);
+    const candidates = [0.9, 0.95, 0.7].map((quality, i) => ({ mask: `/view?mask${i}`, quality }));
+    press([200, 300]);
+    view.ran({ picture: "/view?run", mask: "/view?mask1", size: PICTURE, source: "/view?photo", quality: 0.95, warnings: [], text: texts.at(-1), candidates, taken: 1 });
+    const buttons = [...view.candidates.children];
+    expect(buttons.map((button) => button.getAttribute("aria-pressed"))).toEqual(["false", "true", "false"]);
+    expect(buttons[0].getAttribute("aria-label")).toBe("Mask 1, quality 0.90");
+    buttons[2].click();
+    expect(chosen).toEqual([3]);
+    expect(view.run.mask).toBe("/view?mask2");
+    expect([...view.candidates.children].map((button) => button.getAttribute("aria-pressed"))).toEqual(["false", "false", "true"]);
+    expect(view.status.textContent).toContain("0.70");
+    view.sync({ clicks: view.clicks, broken: false, readOnly: false, source: "/view?other" });
+    expect(view.candidates.hidden).toBe(true);
+  });
+
   test("marks say where they are, and the state is announced", () => {
     press([200, 300]);
     expect(mark(0).getAttribute("aria-label")).toBe("Point 1, keep, x 20 %, y 30 %");

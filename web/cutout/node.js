@@ -3,7 +3,7 @@
 import { attachEditor } from "../host/attach.js";
 import { annotatedUrl, graphChanged, locale, rendersElements, viewUrl } from "../host/comfy.js";
 import { findSession, keepSession } from "../host/sessions.js";
-import { isLinked, readPicture } from "../host/upstream.js";
+import { isLinked, readPicture, widgetValue } from "../host/upstream.js";
 import { formatClicks, parseClicks } from "./model.js";
 import { translator } from "./strings.js";
 import { CutoutView } from "./view.js";
@@ -25,14 +25,24 @@ function attach(node) {
   const input = node.widgets?.find((/** @type {any} */ widget) => widget.name === "prompts");
   // A frontend that shows no elements keeps the text field; the input means the same.
   if (!input || typeof node.addDOMWidget !== "function" || !rendersElements()) return;
-  const view = new CutoutView(translator(locale()), (text) => {
-    input.value = text;
-    graphChanged(node);
-  });
+  const view = new CutoutView(
+    translator(locale()),
+    (text) => {
+      input.value = text;
+      graphChanged(node);
+    },
+    (number) => {
+      const choice = node.widgets.find((/** @type {any} */ widget) => widget.name === "mask_choice");
+      if (!choice) return;
+      choice.value = String(number);
+      graphChanged(node);
+    },
+  );
   const sync = () => {
     const text = typeof input.value === "string" ? input.value : JSON.stringify(input.value ?? "");
     const source = readPicture(node, "image", annotatedUrl);
-    view.sync({ ...parseClicks(text), readOnly: isLinked(node, "prompts"), source });
+    const choice = Number(widgetValue(node, "mask_choice")) || 0;
+    view.sync({ ...parseClicks(text), readOnly: isLinked(node, "prompts"), source, idle: idleOf(node), choice });
   };
   attachEditor(node, {
     name: "contextgen_cutout_editor",
@@ -40,7 +50,7 @@ function attach(node) {
     element: view.element,
     minHeight: 260,
     size: [400, 780],
-    watched: ["prompts"],
+    watched: ["prompts", "source", "sam_model", "mask_choice"],
     always: () => false,
     loaded: () => {
       view.resume(findSession(node, NODE));
@@ -58,6 +68,8 @@ function attach(node) {
         text: formatClicks(view.clicks),
         source: view.source,
         quality: told.count === 1 ? Number(told.quality?.[0]) : null,
+        candidates: (Array.isArray(told.candidates) ? told.candidates : []).map((/** @type {any} */ one) => ({ mask: viewUrl(one.mask), quality: Number(one.quality) })),
+        taken: Number(told.taken) || 0,
         warnings: (Array.isArray(told.warnings) ? told.warnings : []).map(String),
       });
     },
@@ -67,4 +79,14 @@ function attach(node) {
     },
   });
   sync();
+}
+
+/** Why the node would not use clicks, as far as its own inputs tell. @param {HostNode} node @returns {import("./view.js").Idle | null} */
+export function idleOf(node) {
+  const source = widgetValue(node, "source");
+  if (!isLinked(node, "source")) {
+    if (source === "plain background") return "plain";
+    if (source === "mask or alpha") return "mask";
+  }
+  return !isLinked(node, "sam_model") && widgetValue(node, "sam_model") === "none" ? "noModel" : null;
 }

@@ -7,7 +7,9 @@
  *   stroke: import("./model.js").Stroke | null}} Gesture  point: the one that is pressed on; out: the click leaves out
  * @typedef {{url: string, size: import("./model.js").Size | null}} Picture  size: known after a run, else the file's own
  * @typedef {{picture: string, mask: string, size: import("./model.js").Size, text: string, source: string | null,
- *   quality: number | null, warnings: readonly string[]}} Run  text, source: what the clicks and the picture were then
+ *   quality: number | null, warnings: readonly string[], candidates: readonly {mask: string, quality: number}[], taken: number}} Run
+ *   text, source: what the clicks and the picture were then; candidates: the masks to choose from; taken: which of them was
+ * @typedef {"noModel" | "plain" | "mask"} Idle  why the node would not use clicks
  */
 
 import { element, iconButton, setAttribute, setChildren, setText } from "../kit/dom.js";
@@ -26,10 +28,15 @@ const STEP = 0.3;
 const STYLE = new URL("./cutout.css", import.meta.url).href;
 
 export class CutoutView {
-  /** @param {import("./strings.js").Translate} t @param {(text: string) => void} onText */
-  constructor(t, onText) {
+  /** @param {import("./strings.js").Translate} t @param {(text: string) => void} onText @param {(number: number) => void} [onChoice]  of a mask, counted from 1 */
+  constructor(t, onText, onChoice = () => {}) {
     this.t = t;
     this.onText = onText;
+    this.onChoice = onChoice;
+    /** Why clicks would have no use, null where they have. @type {Idle | null} */
+    this.idle = null;
+    /** The mask that the node is to take, 0 = the best. */
+    this.choice = 0;
     /** @type {import("../kit/history.js").History<Clicks>} */
     this.history = createHistory(EMPTY);
     /** @type {"keep" | "out" | "box" | "brush" | "eraser"} */
@@ -70,7 +77,8 @@ export class CutoutView {
     this.wrap = element("div", { class: "wrap" }, this.stage, this.hint);
     this.status = element("p", { class: "status" });
     this.live = element("p", { class: "live", "aria-live": "polite" });
-    const root = element("div", { class: "cutout", role: "application", "aria-label": t("editor") }, bar, this.wrap, this.status, this.live);
+    this.candidates = element("div", { class: "candidates", role: "group", "aria-label": t("candidates"), hidden: true });
+    const root = element("div", { class: "cutout", role: "application", "aria-label": t("editor") }, bar, this.wrap, this.candidates, this.status, this.live);
     this.root = root;
     this.element = mount(root, { name: NAME, style: STYLE });
     const { signal } = this.end;
@@ -140,12 +148,13 @@ export class CutoutView {
 
   // --- what is shown ------------------------------------------------------------------------------------------------
 
-  /** What the node's inputs say now. @param {{clicks: Clicks, broken: boolean, readOnly: boolean, source: string | null}} given */
-  sync({ clicks, broken, readOnly, source }) {
+  /** What the node's inputs say now. @param {{clicks: Clicks, broken: boolean, readOnly: boolean, source: string | null, idle?: Idle | null, choice?: number}} given */
+  sync({ clicks, broken, readOnly, source, idle = null, choice = 0 }) {
     const changed = formatClicks(clicks) !== formatClicks(this.clicks);
-    if (!changed && broken === this.broken && readOnly === this.readOnly && source === this.source) return;
+    const same = broken === this.broken && readOnly === this.readOnly && source === this.source && idle === this.idle && choice === this.choice;
+    if (!changed && same) return;
     if (changed) this.history = arrived(this.history, clicks);
-    Object.assign(this, { broken, readOnly, source });
+    Object.assign(this, { broken, readOnly, source, idle, choice });
     this.render();
   }
 
@@ -190,12 +199,16 @@ export class CutoutView {
     if (size && !this.mask.hidden) this.#paintMask(shown.strokes, size, current);
     this.slider.hidden = this.tool !== "brush" && this.tool !== "eraser";
     this.stage.classList.toggle("painting", !this.slider.hidden);
-    for (const tool of TOOLS) setAttribute(this.tools[tool], "aria-pressed", String(this.tool === tool));
+    for (const tool of TOOLS) {
+      setAttribute(this.tools[tool], "aria-pressed", String(this.tool === tool));
+      disable(this.tools[tool], this.readOnly || (this.idle !== null && asksModel(tool)));
+    }
+    this.#renderCandidates(current);
     setAttribute(this.tools.mask, "aria-pressed", String(this.maskShown));
     disable(this.tools.undo, this.readOnly || !this.history.past.length);
     disable(this.tools.redo, this.readOnly || !this.history.future.length);
     disable(this.tools.clear, this.readOnly || (!shown.points.length && !shown.box && !shown.strokes.length));
-    this.stage.classList.toggle("fixed", this.readOnly);
+    this.stage.classList.toggle("fixed", this.readOnly || (this.idle !== null && asksModel(this.tool)));
     setText(this.status, this.#words(current, fresh));
   }
 
@@ -242,11 +255,53 @@ export class CutoutView {
     const { t, run } = this;
     if (this.readOnly) return t("linked");
     if (this.broken) return t("broken");
+    const unused = this.idle && (this.clicks.points.length || this.clicks.box);
+    if (unused) return t(`unused_${/** @type {Idle} */ (this.idle)}`);
     if (current && fresh && run) {
       if (run.warnings.length) return run.warnings[0];
       return run.quality === null || run.quality === 1 ? t("done") : t("quality", { quality: run.quality.toFixed(2) });
     }
-    return formatClicks(this.clicks) ? t("stale") : t("hint");
+    if (formatClicks(this.clicks)) return t("stale");
+    return t(this.idle ? `idle_${this.idle}` : "hint");
+  }
+
+  /** The masks that SAM proposed, to choose from. @param {boolean} current  the run was of the picture that is shown */
+  #renderCandidates(current) {
+    const found = current ? (this.run?.candidates ?? []) : [];
+    this.candidates.hidden = found.length < 2;
+    const known = [...this.candidates.children];
+    setChildren(
+      this.candidates,
+      found.map(({ mask, quality }, i) => {
+        const button = /** @type {HTMLButtonElement | undefined} */ (known[i]) ?? this.#candidateButton(i);
+        const name = this.t("candidate", { number: i + 1, quality: quality.toFixed(2) });
+        setAttribute(button, "aria-label", name);
+        setAttribute(button, "title", name);
+        setAttribute(button, "aria-pressed", String((this.choice || (this.run?.taken ?? 0) + 1) === i + 1));
+        setAttribute(/** @type {Element} */ (button.firstElementChild), "src", mask);
+        return button;
+      }),
+    );
+  }
+
+  /** @param {number} index */
+  #candidateButton(index) {
+    const button = element("button", { type: "button", class: "candidate" }, element("img", { alt: "", draggable: "false" }), element("span", { text: String(index + 1) }));
+    button.addEventListener("click", () => this.#choose(index), { signal: this.end.signal });
+    return button;
+  }
+
+  /** @param {number} index */
+  #choose(index) {
+    const { run } = this;
+    if (!run || this.readOnly) return;
+    this.choice = index + 1;
+    // What the next run will take is seen at once, but for the cleaning.
+    this.run = { ...run, mask: run.candidates[index].mask, quality: run.candidates[index].quality, taken: index };
+    this.#drawMask(this.run.mask);
+    this.onChoice(index + 1);
+    this.render();
+    setText(this.live, this.t("candidate", { number: index + 1, quality: run.candidates[index].quality.toFixed(2) }));
   }
 
   /** @param {Clicks} clicks @param {import("./model.js").Size | null} size */
@@ -364,6 +419,8 @@ export class CutoutView {
     if (![0, 2].includes(event.button) || !base || this.readOnly) return null;
     const target = /** @type {Element} */ (event.composedPath()[0]);
     const id = target.closest("[data-mark]")?.getAttribute("data-mark") ?? null;
+    // What is there may still be changed and taken away.
+    if (id === null && this.#refuses(this.tool)) return null;
     (id === null ? this.stage : /** @type {HTMLElement} */ (target)).focus({ preventScroll: true });
     const size = this.size ?? { w: 1, h: 1 };
     const start = toCanvas(event, this.stage.getBoundingClientRect(), size);
@@ -373,6 +430,13 @@ export class CutoutView {
       return { start, point: null, base, out: false, stroke: { keep, r, at: [Math.round(start.x), Math.round(start.y)] } };
     }
     return { start, stroke: null, point: id !== null && id !== "box" ? Number(id) : null, base, out: event.button === 2 || event.shiftKey };
+  }
+
+  /** Says why, where the node would not use what a tool makes. @param {(typeof TOOLS)[number]} tool */
+  #refuses(tool) {
+    if (this.idle === null || !asksModel(tool)) return false;
+    setText(this.live, this.t(`idle_${this.idle}`));
+    return true;
   }
 
   /** @param {Gesture} gesture @param {{x: number, y: number}} to */
@@ -451,6 +515,8 @@ export class CutoutView {
     const base = this.#fitted();
     const target = /** @type {Element} */ (event.composedPath()[0]);
     if (!size || !base || !this.stage.contains(target)) return false;
+    const asked = /** @type {Record<string, "keep" | "out" | "box">} */ ({ k: "keep", x: "out", b: "box" })[key];
+    if (asked && this.#refuses(asked)) return true;
     if (key === "k" || key === "x") this.#add(base, { x: size.w / 2, y: size.h / 2 }, key === "k");
     else if (key === "b") this.change(setBox(base, { x: size.w / 8, y: size.h / 8, w: 0.75 * size.w, h: 0.75 * size.h }), this.t("saidBox"));
     else return this.#markKey(target.getAttribute("data-mark"), key, event, base, size);
@@ -477,6 +543,11 @@ export class CutoutView {
     } else return false;
     return true;
   }
+}
+
+/** Whether a tool makes what only a model can use. @param {(typeof TOOLS)[number]} tool */
+function asksModel(tool) {
+  return tool !== "brush" && tool !== "eraser";
 }
 
 /** @param {string} text @param {string} label */

@@ -133,11 +133,13 @@ export class Stage {
     const focused = root.activeElement;
     for (const id of this.byId.keys()) if (!boxes.some((box) => box.id === id)) this.byId.delete(id);
     const active = selection.at(-1) ?? boxes.at(-1)?.id;
+    // Read before anything is written: each reading in between would lay the page out anew.
+    const frame = { w: this.element.offsetWidth * this.seen.zoom, h: this.element.offsetHeight * this.seen.zoom };
     this.view.scene.members.forEach((member, index) => {
       const kind = kindOf(member.box).name;
       let node = this.byId.get(member.box.id);
       if (node?.dataset.kind !== kind) node = this.#makeBox(member.box);
-      this.#updateBox(node, member, index, member.box.id === active);
+      this.#updateBox(node, member, index, { active: member.box.id === active, frame });
     });
     // Elements stay in the order of their making: moving one would take its focus. What is in front is told by z-index.
     setChildren(this.boxes, [...this.byId.values()]);
@@ -170,8 +172,8 @@ export class Stage {
     return node;
   }
 
-  /** @param {HTMLElement} node @param {import("../render/planes.js").Member} member @param {number} index @param {boolean} active */
-  #updateBox(node, member, index, active) {
+  /** @param {HTMLElement} node @param {import("../render/planes.js").Member} member @param {number} index @param {{active: boolean, frame: import("../scene/schema.js").Size}} on  frame: of the whole canvas, CSS pixels */
+  #updateBox(node, member, index, { active, frame }) {
     const { box } = member;
     const { layout, selection } = this.view.store.state;
     const { canvas } = layout;
@@ -187,7 +189,7 @@ export class Stage {
     node.style.transform = box.rot ? `rotate(${box.rot}deg)` : "";
     node.style.setProperty("--c", colour);
     node.style.setProperty("--ink", inkOn(colour));
-    const shown = { w: (box.w / canvas.w) * this.element.offsetWidth * this.seen.zoom, h: (box.h / canvas.h) * this.element.offsetHeight * this.seen.zoom };
+    const shown = { w: (box.w / canvas.w) * frame.w, h: (box.h / canvas.h) * frame.h };
     const classes = {
       chosen,
       single: chosen && selection.length === 1 && !locked && this.view.commands.canPlace,
@@ -200,7 +202,7 @@ export class Stage {
       slim: shown.w < 48,
       flat: shown.h < 48,
       solid: box.solid !== undefined,
-      atop: !box.rot && !box.solid && (box.y / canvas.h) * this.element.offsetHeight * this.seen.zoom < 36,
+      atop: !box.rot && !box.solid && (box.y / canvas.h) * frame.h < 36,
     };
     for (const [key, on] of Object.entries(classes)) node.classList.toggle(key, on);
     setAttribute(node, "tabindex", active ? 0 : -1);

@@ -14,7 +14,7 @@ const LEAST_SEEN = 8;
 const SMALLEST = 0.02;
 const LARGEST = 1000;
 /** Share of the wider side by which the handle that turns stands off. */
-const OFF = 0.35;
+const OFF = 0.8;
 /** How far the camera's height must differ from a cuboid's for its ground to be seen as one. */
 const EDGE_ON = 0.02;
 const ROUNDS = 6;
