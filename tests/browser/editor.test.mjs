@@ -508,7 +508,7 @@ function suite(comfy, vue) {
     await session.send("Performance.enable", { timeDomain: "threadTicks" });
     const spent = async () => Object.fromEntries((await session.send("Performance.getMetrics")).metrics.map(({ name, value }) => [name, value]));
     const start = await spent();
-    for (let i = 1; i <= 60; i += 1) await page.mouse.move(x + i * 0.8, y + (i % 10) * 2);
+    for (let i = 1; i <= 60; i += 1) await page.mouse.move(x + i * 0.8, y + i * 0.15);
     const end = await spent();
     await page.mouse.up();
     await session.detach();

@@ -5,6 +5,7 @@ import { selected } from "../scene/actions.js";
 import { cameraOf } from "../scene/camera.js";
 import { confine, reshape } from "../scene/geometry.js";
 import { reshaped } from "../scene/kinds/solid.js";
+import { readRequest } from "../scene/requests.js";
 import { CANVAS_MAX, CANVAS_MIN, MAX_BOXES, nextId, parseLayout, serialiseLayout, DEFAULT_PREFERENCES } from "../scene/schema.js";
 import { naturalAspect } from "../render/place.js";
 
@@ -301,7 +302,7 @@ export class Commands {
   /** @param {string} text @returns {boolean} whether the text held boxes */
   paste(text) {
     if (!this.canPlace) return false;
-    const { layout } = parseLayout(text, this.#layout.canvas);
+    const layout = readRequest(text) ?? parseLayout(text, this.#layout.canvas).layout;
     if (!layout || !layout.boxes.length) {
       this.view.announce(this.t("saidNoPaste"));
       return false;

@@ -3,8 +3,12 @@
  */
 
 import { element, iconButton } from "../kit/dom.js";
-import { cleanText, MAX_REF } from "../scene/schema.js";
+import { MAX_REQUEST } from "../scene/requests.js";
+import { cleanText, MAX_BOXES, MAX_REF } from "../scene/schema.js";
 import { besideOthers } from "./commands.js";
+import { readLayers, seenOf } from "./layered.js";
+
+/** @typedef {{blob: Blob, name: string, share: import("../scene/schema.js").Rect}} Sheet  a cut-out, and where it lies in shares of the canvas */
 
 const MAX_FILE = 64 * 1024 * 1024;
 const LOOK_SIDE = 256;
@@ -19,7 +23,7 @@ export class Pictures {
     const { t } = view;
     this.button = iconButton("picture", t("addPicture"), { class: "add-picture" });
     this.button.append(element("span", { text: t("addPicture") }));
-    this.file = element("input", { type: "file", accept: "image/png,image/jpeg,image/webp", multiple: true, hidden: true, "aria-label": t("addPicture"), tabindex: -1 });
+    this.file = element("input", { type: "file", accept: "image/png,image/jpeg,image/webp,application/json,.json,.psd", multiple: true, hidden: true, "aria-label": t("addPicture"), tabindex: -1 });
     this.name = element("input", { type: "text", maxlength: MAX_REF, "aria-label": t("nameIt") });
     this.form = element("form", { class: "naming", hidden: true }, element("span", { text: t("nameIt") }), this.name, element("button", { type: "submit", text: t("ok") }));
     /** @type {(() => void) | null} */
@@ -73,17 +77,51 @@ export class Pictures {
    * @returns {boolean} whether there were pictures in it
    */
   take(data, at) {
-    const files = [...(data?.files ?? [])].filter((file) => /^image\/(png|jpeg|webp)$/.test(file.type));
+    const files = [...(data?.files ?? [])].filter((file) => /^image\/(png|jpeg|webp)$/.test(file.type) || isLayout(file) || isLayered(file));
     if (!files.length) return false;
     void this.#addAll(files, at);
     return true;
+  }
+
+  /** Each layer becomes a reference, and a box where it lies. @param {string} file  its name @param {readonly Sheet[]} layers */
+  async #addLayers(file, layers) {
+    const { store, commands, t } = this.view;
+    let added = 0;
+    for (const { blob, name, share } of layers) {
+      if (store.state.layout.boxes.length >= MAX_BOXES) break;
+      const { canvas } = store.state.layout;
+      const rect = { x: share.x * canvas.w, y: share.y * canvas.h, w: share.w * canvas.w, h: share.h * canvas.h };
+      const ref = this.#freeName(cleanText(name, MAX_REF).trim() || "Subject");
+      const then = () => commands.canPlace && store.dispatch({ type: "add", rect, ref });
+      try {
+        await this.view.callbacks.onPicture({ file: blob, name: ref, cut: "alpha", then });
+        added += 1;
+      } catch {
+        return this.view.announce(t("saidNoUpload", { name: ref }));
+      }
+      if (this.signal.aborted) return;
+    }
+    this.view.announce(added ? t("saidLayers", { name: file, count: added }) : t("saidNoLayers", { name: file }));
+  }
+
+  /** Boxes from a file: a layout, or a request of the authors. @param {File} file */
+  async #addBoxes(file) {
+    const text = file.size <= MAX_REQUEST ? await file.text() : "";
+    if (!this.signal.aborted) this.view.commands.paste(text);
   }
 
   /** @param {readonly File[]} files @param {{x: number, y: number, box: import("../scene/schema.js").Box | null} | null} at */
   async #addAll(files, at) {
     const { commands, t } = this.view;
     if (!commands.canEdit) return;
+    const sheets = await layersIn(files);
+    if (this.signal.aborted) return;
+    if (sheets) return this.#addLayers(files[0].name, sheets);
     for (const file of files) {
+      if (isLayout(file) || isLayered(file)) {
+        await (isLayout(file) ? this.#addBoxes(file) : this.#addLayers(file.name, await layersOf(file)));
+        continue;
+      }
       const found = file.size <= MAX_FILE ? await lookAt(file) : null;
       if (this.signal.aborted) return;
       if (!found) {
@@ -141,13 +179,69 @@ export class Pictures {
   }
 }
 
+/** @param {File} file */
+function isLayered(file) {
+  return /\.psd$/i.test(file.name);
+}
+
+/** What of a layered picture can stand in a box: not what covers all of it. @param {File} file @returns {Promise<Sheet[]>} none where it cannot be read */
+async function layersOf(file) {
+  try {
+    if (file.size > MAX_FILE) return [];
+    const { w, h, layers } = readLayers(await file.arrayBuffer());
+    const sheets = await Promise.all(layers.map((layer) => sheetOf(layer, w, h)));
+    return sheets.filter((sheet) => sheet !== null);
+  } catch {
+    return [];
+  }
+}
+
+/** @param {import("./layered.js").Layer} layer @param {number} width @param {number} height @returns {Promise<Sheet | null>} */
+async function sheetOf(layer, width, height) {
+  const seen = seenOf(layer);
+  if (!seen) return null;
+  const inside = seen.x < width && seen.y < height && seen.x + seen.w > 0 && seen.y + seen.h > 0;
+  const ground = seen.x <= 0 && seen.y <= 0 && seen.x + seen.w >= width && seen.y + seen.h >= height;
+  if (!inside || ground) return null;
+  const canvas = document.createElement("canvas");
+  // One clear pixel around: the loader tells a subject from its ground by transparency.
+  [canvas.width, canvas.height] = [layer.w + 2, layer.h + 2];
+  canvas.getContext("2d")?.putImageData(new ImageData(layer.pixels, layer.w, layer.h), 1, 1);
+  const blob = await new Promise((/** @type {(blob: Blob | null) => void} */ resolve) => canvas.toBlob(resolve, "image/png"));
+  const share = { x: seen.x / width, y: seen.y / height, w: seen.w / width, h: seen.h / height };
+  return blob && { blob, name: layer.name, share };
+}
+
+/** Several cut-outs of one size are the layers of one picture, as programs save them into a folder. @param {readonly File[]} files @returns {Promise<Sheet[] | null>} null where they are not */
+async function layersIn(files) {
+  if (files.length < 2 || files.some((file) => isLayout(file) || isLayered(file) || file.size > MAX_FILE)) return null;
+  /** @type {Sheet[]} */
+  const sheets = [];
+  let size = "";
+  for (const file of [...files].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }))) {
+    const found = await lookAt(file);
+    if (!found || found.cut !== "alpha" || (size && size !== found.size)) return null;
+    size = found.size;
+    sheets.push({ blob: file, name: file.name.replace(/\.\w+$/, ""), share: found.share });
+  }
+  return sheets;
+}
+
+/** @param {File} file */
+function isLayout(file) {
+  return file.type === "application/json" || /\.json$/i.test(file.name);
+}
+
 /**
  * What a picture is like: where its subject can be told from, and its shape.
- * @param {File} file @returns {Promise<{cut: import("./controller.js").Cut, aspect: number} | null>} null: no picture
+ * @param {File} file
+ * @returns {Promise<{cut: import("./controller.js").Cut, aspect: number, size: string, share: import("../scene/schema.js").Rect} | null>}
+ *   share: where its subject lies, in shares of its sides; null: no picture
  */
 async function lookAt(file) {
   const picture = await createImageBitmap(file).catch(() => null);
   if (!picture) return null;
+  const size = `${picture.width} ${picture.height}`;
   const k = Math.min(1, LOOK_SIDE / Math.max(picture.width, picture.height));
   const [w, h] = [Math.max(1, Math.round(picture.width * k)), Math.max(1, Math.round(picture.height * k))];
   const canvas = document.createElement("canvas");
@@ -166,8 +260,10 @@ async function lookAt(file) {
     const [x, y] = [p % w, Math.floor(p / w)];
     [x1, y1, x2, y2] = [Math.min(x1, x), Math.min(y1, y), Math.max(x2, x + 1), Math.max(y2, y + 1)];
   }
-  if (clear > 0 && x2 > x1) return { cut: "alpha", aspect: (x2 - x1) / (y2 - y1) };
-  return { cut: plainEdge(data, w, h) ? "plain" : "none", aspect: w / h };
+  if (clear > 0 && x2 > x1) {
+    return { cut: "alpha", aspect: (x2 - x1) / (y2 - y1), size, share: { x: x1 / w, y: y1 / h, w: (x2 - x1) / w, h: (y2 - y1) / h } };
+  }
+  return { cut: plainEdge(data, w, h) ? "plain" : "none", aspect: w / h, size, share: { x: 0, y: 0, w: 1, h: 1 } };
 }
 
 /** Whether the picture's edge is of one colour. @param {Uint8ClampedArray} data @param {number} w @param {number} h */

@@ -15,7 +15,8 @@
 import { element, iconButton, setChildren, setText } from "../kit/dom.js";
 import { isolate } from "../kit/i18n.js";
 import { isUndo, shieldKey } from "../kit/shell.js";
-import { byteLength, MAX_BYTES, sameScene } from "../scene/schema.js";
+import { MAX_REQUEST } from "../scene/requests.js";
+import { byteLength, sameScene } from "../scene/schema.js";
 import { Commands } from "./commands.js";
 import { Fields } from "./fields.js";
 import { Help } from "./help.js";
@@ -221,7 +222,7 @@ export class EditorView {
     if (event.type === "paste") {
       if (this.pictures.take(event.clipboardData, null)) return;
       const text = event.clipboardData?.getData("text/plain") ?? "";
-      this.commands.paste(byteLength(text) <= MAX_BYTES ? text : "");
+      this.commands.paste(byteLength(text) <= MAX_REQUEST ? text : "");
       return;
     }
     const text = this.commands.copy();
