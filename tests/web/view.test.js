@@ -525,7 +525,7 @@ describe("what is shown and said", () => {
     const { view, calls } = await openView("");
     view.setText({ code: "tooMany", where: "" }, "[...]");
     expect(view.textPanel.element.hidden).toBe(false);
-    expect(view.textPanel.message.textContent).toContain("more than 32 boxes");
+    expect(view.textPanel.message.textContent).toContain("more than 50 boxes");
     enter(view.textPanel.area, TWO);
     expect(calls.text).toEqual([TWO]);
   });
