@@ -65,10 +65,10 @@ class ContextGenAttentionMap(io.ComfyNode):
         check_window(NODE, start_percent, end_percent)
         recorder = Recorder()
         bar = comfy.utils.ProgressBar(looks)
-        for percent in np.linspace(start_percent, end_percent, looks).tolist():
-            look(model, positive, latent["samples"][:1], seed, percent, recorder)
-            bar.update(1)
         with naming(NODE, "positive"):
+            for percent in np.linspace(start_percent, end_percent, looks).tolist():
+                look(model, positive, latent["samples"][:1], seed, percent, recorder)
+                bar.update(1)
             maps = recorder.result()
         values = scaled(maps, scale == TOGETHER)
         picture = np.ascontiguousarray(to_bytes(image[0])[..., :3])

@@ -109,8 +109,8 @@ class SD3Host:
             acting, moments, text.shape[1], self.counts, (rows, columns), device=latent.device, dtype=latent.dtype
         )
         passed = plan_pass(request, self._memo)
-        if passed.owner is not None:
-            raise InputError(f"{passed.owner.method.label} decides which tokens see each other; it needs FLUX.1.")
+        if passed.owners:
+            raise InputError(f"{passed.owners[0].method.label} decides which tokens see each other; it needs FLUX.1.")
         positive = positive or [True] * len(latent)
         self._running = _Running(passed, rows * columns, vectors or {}, modules or {}, positive)
         try:

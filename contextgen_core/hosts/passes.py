@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from ..attention import Memo, Program, Span, choose_kernel, compile_blocks
 from ..backbones import Positions, Stretch
 from ..errors import InputError
 from ..methods.boundary import Block, BlockCounts, BlockWork, Bound, Forward, ForwardCall, RunPosition, Segment
+from .joining import join_forwards
 
 After = Callable[[BlockWork], None]
 
@@ -22,8 +23,8 @@ class Pass:
     """What a host carries out in one call.
 
     bounds    the methods that act in this call
-    owner     the method that decides about tokens, None where no one does
-    forward   of the owner, or one that leaves all as it is
+    owners    the methods that decide about tokens
+    forward   of the owners together, or one that leaves all as it is
     programs  attention of each block; lengths: joint tokens that enter each block; leave: those that go on, or None
     afters    for each block the steps on its result, each with the number of its method in ``bounds``
     segments  tokens that are computed differently, and the method that wants it
@@ -32,7 +33,7 @@ class Pass:
     """
 
     bounds: tuple[Bound, ...]
-    owner: Bound | None
+    owners: tuple[Bound, ...]
     forward: Forward
     programs: tuple[Program, ...]
     lengths: tuple[int, ...]
@@ -75,7 +76,7 @@ class PassRequest:
 def plan_pass(request: PassRequest, memo: Memo[Pass] | None = None) -> Pass:
     """The pass of a request, from ``memo`` where it is remembered.
 
-    Raises InputError where two methods both decide about tokens, or the kernel cannot run here.
+    Raises InputError where two methods cannot be joined, or the kernel cannot run here.
     """
     return _planned(request) if memo is None else memo.get(request, lambda: _planned(request))
 
@@ -97,33 +98,30 @@ def _planned(request: PassRequest) -> Pass:
         for moment in request.moments
     ]
     forwards = [b.method.forward(b.plan, b.settings, call) for b, call in zip(request.bounds, calls, strict=True)]
-    owner = _only(request.bounds, [forward.sequence for forward in forwards], "decide which tokens see each other")
-    rebuilds = _only(request.bounds, [bool(forward.segments) for forward in forwards], "rebuild the model's blocks")
-    beside = sum(rows * columns for rows, columns in request.references)
-    neutral = Forward(tuple(Block() for _ in range(request.blocks.all)), sequence=False, conditions=beside)
-    forward = neutral if owner is None else forwards[owner]
-    if len(forward.blocks) != request.blocks.all:
-        raise RuntimeError(f"{len(forward.blocks)} blocks are described, the model has {request.blocks.all}")
-    forward = replace(forward, phrases=sum(f.phrases for f in forwards))
+    deciding = [number for number, forward in enumerate(forwards) if forward.sequence or forward.segments]
+    owners = tuple(request.bounds[number] for number in deciding)
+    rebuilds = _rebuilding(request.bounds, forwards)
+    if any(len(forward.blocks) != request.blocks.all for forward in forwards):
+        counts = [len(forward.blocks) for forward in forwards]
+        raise RuntimeError(f"{counts} blocks are described, the model has {request.blocks.all}")
+    if owners:
+        parts = [forwards[number] for number in deciding]
+        forward = join_forwards([o.method for o in owners], parts, request.text, request.noise)
+    else:
+        beside = sum(rows * columns for rows, columns in request.references)
+        forward = Forward(tuple(Block() for _ in range(request.blocks.all)), sequence=False, conditions=beside)
     lengths = forward.lengths(request.text, request.noise)
-    wanted = "auto" if owner is None else request.bounds[owner].method.kernel(request.bounds[owner].settings)
-    sample = torch.empty(0, device=request.device, dtype=request.dtype)
-    try:
-        kernel = choose_kernel(wanted, sample, grad=request.grad, torch_backend=request.torch_backend)
-    except InputError as error:
-        raise (
-            error if owner is None else InputError(error.message, request.bounds[owner].method.node, "kernel")
-        ) from None
+    kernel = _kernel(owners, request)
     groups = [(block.groups, length) for block, length in zip(forward.blocks, lengths, strict=True)]
     return Pass(
         bounds=request.bounds,
-        owner=None if owner is None else request.bounds[owner],
+        owners=owners,
         forward=forward,
         programs=compile_blocks(groups, kernel, request.device, request.dtype),
         lengths=lengths,
         leave=tuple(block.leave for block in forward.blocks),
         afters=tuple(_afters(forwards, at) for at in range(request.blocks.all)),
-        segments=() if rebuilds is None else forwards[rebuilds].segments,
+        segments=forward.segments,
         segments_of=None if rebuilds is None else request.bounds[rebuilds],
         ids=None if forward.ids is None else forward.ids.to(request.device),
         kept=None if forward.kept is None else torch.from_numpy(forward.kept).to(request.device),
@@ -135,18 +133,37 @@ def _afters(forwards: Sequence[Forward], at: int) -> tuple[tuple[int, After], ..
     return tuple((number, after) for number, after in steps if after is not None)
 
 
-def _only(bounds: Sequence[Bound], wants: Sequence[bool], what: str) -> int | None:
-    """The number of the one method that wants something, None for nobody. Raises InputError naming two."""
-    numbers = [number for number, wanted in enumerate(wants) if wanted]
+def _rebuilding(bounds: Sequence[Bound], forwards: Sequence[Forward]) -> int | None:
+    """The number of the one method with segments, None for nobody. Raises InputError naming two."""
+    numbers = [number for number, forward in enumerate(forwards) if forward.segments]
     if len(numbers) > 1:
         first, second = (bounds[number].method for number in numbers[:2])
         raise InputError(
-            f"{first.label} and {second.label} both {what} and cannot work on one picture; take one of them off the"
-            " model, or give each its own sampler.",
+            f"{first.label} and {second.label} both rebuild the model's blocks and cannot work on one picture; take one"
+            " of them off the model, or give each its own sampler.",
             second.node,
             "model",
         )
     return numbers[0] if numbers else None
+
+
+def _kernel(owners: Sequence[Bound], request: PassRequest) -> str:
+    """The attention kernel that all owners agree on. Raises InputError where two ask for different ones."""
+    asked = {owner.method.kernel(owner.settings): owner.method for owner in owners}
+    asked.pop("auto", None)
+    if len(asked) > 1:
+        (one, first), (other, second), *_ = asked.items()
+        raise InputError(
+            f"it is {other}, but {first.node} has {one}; choose one for both, or auto in one of them.",
+            second.node,
+            "kernel",
+        )
+    sample = torch.empty(0, device=request.device, dtype=request.dtype)
+    try:
+        kernel = next(iter(asked), "auto")
+        return choose_kernel(kernel, sample, grad=request.grad, torch_backend=request.torch_backend)
+    except InputError as error:
+        raise (InputError(error.message, owners[0].method.node, "kernel") if owners else error) from None
 
 
 def stretches(

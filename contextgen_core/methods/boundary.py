@@ -195,7 +195,9 @@ class Forward:
     """One forward pass as a method wants it.
 
     blocks      one :class:`Block` for each of the model's
-    sequence    whether the method decides about tokens at all (ids, kept, groups); at most one method of a model does
+    sequence    whether the method decides about tokens at all (phrases, ids, kept, groups). Where several do, hosts
+                join them: text and noise read of each other what every method lets them read, and a method's further
+                tokens (phrases, condition pictures) follow that method alone
     phrases     text tokens that the method joins before the conditioning's, as many as its vectors have
     conditions  image tokens of the condition pictures, in the order of the reference latents; the noise not counted
     ids         position ids of the image tokens that are kept, float32 (n, 3), noise first; None: the family's own

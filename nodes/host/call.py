@@ -113,13 +113,13 @@ class Call:
 
     @property
     def owned(self) -> bool:
-        """Whether a method decides about the tokens."""
-        return self.passed.owner is not None
+        """Whether any method decides about the tokens."""
+        return bool(self.passed.owners)
 
     @property
     def node(self) -> str:
         """The node to name where something stands in the way."""
-        return (self.passed.owner or self.request.bounds[0]).method.node
+        return (*self.passed.owners, *self.request.bounds)[0].method.node
 
     @property
     def noise_tokens(self) -> int:

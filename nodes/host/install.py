@@ -333,6 +333,11 @@ def _call(transformer: Any, bounds: tuple[Bound, ...], vectors: Any, given: Opti
     dtype = given["x"].dtype if base is None else _dtype(base)
     call: Call = begin(transformer, tuple(acting), vectors, options.get(MODULES_KEY, {}), given, dtype)
     call.probe = options.get(PROBE_KEY)
+    if call.probe is not None and len(call.passed.owners) > 1:
+        names = " and ".join(owner.method.label for owner in call.passed.owners)
+        raise InputError(
+            f"it holds layouts of {names}, and a map shows one method alone; connect one without the other."
+        )
     return call
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from toy_method import ToyPlan, toy_method
 from contextgen_core import prepare, sample
 from contextgen_core.attention import groups
 from contextgen_core.composite.compose import compose
+from contextgen_core.errors import InputError
 from contextgen_core.hosts.diffusers import FluxHost, noise_ids
 from contextgen_core.layout.box import Box
 from contextgen_core.layout.layout import Instance, Layout
@@ -129,12 +131,15 @@ def test_afterwards_the_transformer_is_the_stock_one(transformer: Any) -> None:
     assert all("forward" not in vars(block) for block in transformer.transformer_blocks)
 
 
-def test_two_methods_that_decide_about_tokens_are_refused_by_name(transformer: Any) -> None:
-    from contextgen_core.errors import InputError
+def test_two_methods_that_bring_pictures_are_refused_by_name(transformer: Any) -> None:
+    class Pictured(type(TOY)):  # type: ignore[misc]
+        def forward(self, plan: Any, settings: None, call: Any) -> Any:
+            return replace(super().forward(plan, settings, call), conditions=4)
 
-    class Other(type(TOY)):  # type: ignore[misc]
+    class Other(Pictured):
         name, label, node = "other", "Other", "OtherPatchModel"
 
-    both = (Bound(TOY, PLAN, None), Bound(Other(), PLAN, None))
-    with FluxHost(transformer) as host, pytest.raises(InputError, match="Toy and Other both decide"):
+    both = (Bound(Pictured(), PLAN, None), Bound(Other(), PLAN, None))
+    with FluxHost(transformer) as host, pytest.raises(InputError, match="Toy and Other both bring pictures") as caught:
         host.velocity(both, **inputs())
+    assert caught.value.node == "OtherPatchModel"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -43,12 +43,16 @@ class EliGenSettings:
     strength  multiplies the attention weight of all phrases in the picture's rows; 0 = they are not there
     start     share of the sampling run (0..1) from which on phrases are read; end: until which
     kernel    of the attention (:mod:`contextgen_core.attention`)
+    blocks    half-open range of blocks in which phrases are read, double blocks first; None = all
+    outside   share of its strength (0..1) with which a phrase is read outside its place; the authors' is 0
     """
 
     strength: float = 1.0
     start: float = 0.0
     end: float = 1.0
     kernel: str = "auto"
+    blocks: tuple[int, int] | None = None
+    outside: float = 0.0
 
 
 class EliGen(Method):
@@ -122,6 +126,15 @@ class EliGen(Method):
                 self.node,
                 "model",
             )
+        count = backbone.double + backbone.single
+        first, stop = settings.blocks or (0, count)
+        if not 0 <= first < stop <= count:
+            raise InputError(
+                f"the range {first} to {stop - 1} does not fit a model with {count} blocks; choose 0 <= first <= last"
+                f" <= {count - 1}, or -1 for all.",
+                self.node,
+                "first_block",
+            )
 
     def timed(self, plan: EliGenPlan, settings: EliGenSettings) -> bool:
         return any((one.start, one.end) != (0.0, 1.0) for one in (settings, *plan.phrases))
@@ -135,10 +148,23 @@ class EliGen(Method):
 
     def forward(self, plan: EliGenPlan, settings: EliGenSettings, call: ForwardCall) -> Forward:
         read = cast("tuple[int, ...]", call.moment)
-        sequence = PhraseSequence(plan, call.text, read, settings.strength, call.references)
+        sequence = PhraseSequence(plan, call.text, read, settings.strength, call.references, settings.outside)
+        first, stop = settings.blocks or (0, call.blocks.all)
+        apart = replace(sequence, read=())
+        made: dict[tuple[bool, bool, bool], Block] = {}
+
+        def block(number: int) -> Block:
+            # Behind the last block that reads phrases nobody sees what becomes of them, and at the end of the text.
+            idle = number not in call.watched
+            kind = first <= number < stop, idle and number >= stop - 1, idle and number == call.blocks.all - 1
+            if kind not in made:
+                made[kind] = Block(query_groups(sequence if kind[0] else apart, *kind[1:]))
+            return made[kind]
+
+        blocks = tuple(block(number) for number in range(call.blocks.all))
         lengths = (*(phrase.tokens for phrase in plan.phrases), call.text)
         return Forward(
-            (Block(query_groups(sequence)),) * call.blocks.all,
+            blocks,
             phrases=plan.phrase_tokens,
             conditions=sequence.reference_tokens,
             text_ids=None if call.positions is None else call.positions.text(lengths, (call.noise, *call.references)),

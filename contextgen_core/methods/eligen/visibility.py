@@ -13,6 +13,9 @@ picture token   those       yes            all of it
 Texts never read each other and meet in the picture alone. A token that several phrases hold reads all of them. Joint
 tokens stand in the order ``phrases | text | noise | references``. A reference of the noise's size is the same place
 once more: each phrase is bound there, too (authors' code). One of another size sees no phrase.
+
+Ours, and off as the authors run it: with ``outside`` above 0 a picture token reads the other phrases as well, so much
+more weakly.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ class PhraseSequence:
     read        numbers of the phrases that the picture reads; the others stand there and see themselves alone
     strength    of all phrases, on top of each one's own
     references  (rows, columns) of the condition pictures behind the noise
+    outside     share of its strength (0..1) with which a phrase is read by picture tokens that it does not hold
     """
 
     plan: EliGenPlan
@@ -42,6 +46,7 @@ class PhraseSequence:
     read: tuple[int, ...]
     strength: float = 1.0
     references: tuple[tuple[int, int], ...] = ()
+    outside: float = 0.0
 
     @cached_property
     def phrase_spans(self) -> tuple[Span, ...]:
@@ -81,32 +86,41 @@ class PhraseSequence:
         """Joint indices of the picture tokens that a phrase holds, ascending."""
         return self.picture_span.start + np.flatnonzero(self.inside[number])
 
-    def log_strength(self, number: int) -> float:
+    def log_strength(self, number: int, inside: bool = True) -> float:
         """What is added to the logits of a phrase's tokens where the picture reads them."""
-        return math.log(self.strength * self.plan.phrases[number].strength)
+        share = 1.0 if inside else self.outside
+        return math.log(share * self.strength * self.plan.phrases[number].strength)
 
 
-def query_groups(sequence: PhraseSequence) -> tuple[Group, ...]:
-    """The rule as groups: one for each phrase, and one for each set of phrases that hold the same picture tokens."""
+def query_groups(sequence: PhraseSequence, idle_phrases: bool = False, idle_text: bool = False) -> tuple[Group, ...]:
+    """The rule as groups: one for each phrase, and one for each set of phrases that hold the same picture tokens.
+
+    idle_phrases, idle_text  nobody reads the result of these rows, so they are in no group
+    """
     scene = Span(sequence.text_span.start, sequence.length)  # what every row but a phrase's reads
-    held = sequence.inside[list(sequence.read)].T  # (picture tokens, phrases that are read)
     groups = []
-    for number, span in enumerate(sequence.phrase_spans):
+    for number, span in enumerate(() if idle_phrases else sequence.phrase_spans):
         bound = sequence.rows(number) if number in sequence.read else np.arange(0)
         groups.append(Group(span, (KeyPart(span), KeyPart(bound))))
-    sets, which = np.unique(held, axis=0, return_inverse=True)
-    which = which.reshape(-1)
-    alone = np.flatnonzero(~held.any(axis=1))
-    # The scene's text reads what the tokens of no phrase read: they are one group.
-    groups.append(
-        Group(np.concatenate([sequence.text_span.indices(), sequence.picture_span.start + alone]), (KeyPart(scene),))
-    )
-    for at, members in enumerate(sets):
-        if members.any():
-            numbers = [number for number, member in zip(sequence.read, members, strict=True) if member]
-            parts = (KeyPart(sequence.phrase_spans[n], sequence.log_strength(n)) for n in numbers)
-            rows = sequence.picture_span.start + np.flatnonzero(which == at)
+    held = sequence.inside[np.array(sequence.read, int)]
+    # Tokens of the same phrases have the same number; 0 are those of none.
+    sets, which = np.unique(held.T @ (1 << np.arange(len(held))), return_inverse=True)
+    alone = [] if idle_text else [sequence.text_span.indices()]
+    for at, members in enumerate(sets.tolist()):
+        rows = sequence.picture_span.start + np.flatnonzero(which.reshape(-1) == at)
+        weights = {n: members >> bit & 1 for bit, n in enumerate(sequence.read)}
+        parts = [
+            KeyPart(sequence.phrase_spans[number], sequence.log_strength(number, bool(inside)))
+            for number, inside in weights.items()
+            if inside or sequence.outside
+        ]
+        if parts:
             groups.append(Group(rows, (KeyPart(scene), *parts)))
+        else:
+            alone.append(rows)
+    # The scene's text reads what the tokens of no phrase read: they are one group.
+    if alone:
+        groups.insert(0, Group(np.concatenate(alone), (KeyPart(scene),)))
     return tuple(groups)
 
 
@@ -119,16 +133,19 @@ def dense_mask(sequence: PhraseSequence) -> np.ndarray:
         mask[phrase, phrase] = True
         if number in sequence.read:
             mask[phrase, sequence.rows(number)] = True
-            mask[sequence.rows(number), phrase] = True
+            mask[picture if sequence.outside else sequence.rows(number), phrase] = True
     mask[text, text] = mask[text, picture] = mask[picture, text] = mask[picture, picture] = True
     return mask
 
 
 def key_weights(sequence: PhraseSequence) -> np.ndarray:
-    """What is added to the logits of each token as a key of the picture, float32 (S,)."""
-    weights = np.zeros(sequence.length, np.float32)
+    """What is added to the logits of each key where a picture token reads it, float32 (picture tokens, S)."""
+    weights = np.zeros((sequence.picture_span.size, sequence.length), np.float32)
     for number in sequence.read:
-        weights[slice(*sequence.phrase_spans[number])] = sequence.log_strength(number)
+        phrase = slice(*sequence.phrase_spans[number])
+        if sequence.outside:
+            weights[:, phrase] = sequence.log_strength(number, inside=False)
+        weights[sequence.inside[number], phrase] = sequence.log_strength(number)
     return weights
 
 

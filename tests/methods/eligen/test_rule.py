@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from contextgen_core.attention.groups import indices, log_weights, pairs, seen
+from contextgen_core.backbones.record import Backbone
 from contextgen_core.composite.compose import compose
 from contextgen_core.errors import InputError
 from contextgen_core.layout.box import Box
@@ -38,17 +39,17 @@ def eligen_plans(draw: st.DrawFn, most: int = 5) -> EliGenPlan:
 
 
 @settings(max_examples=150, deadline=None)
-@given(eligen_plans(), st.integers(1, 4))
-def test_the_groups_are_the_dense_mask_and_hold_each_row_once(plan: EliGenPlan, text: int) -> None:
-    sequence = PhraseSequence(plan, text, tuple(readable(plan)))
+@given(eligen_plans(), st.integers(1, 4), st.sampled_from([0.0, 0.1, 1.0]))
+def test_the_groups_are_the_dense_mask_and_hold_each_row_once(plan: EliGenPlan, text: int, outside: float) -> None:
+    sequence = PhraseSequence(plan, text, tuple(readable(plan)), outside=outside)
     groups, mask = query_groups(sequence), dense_mask(sequence)
     assert np.array_equal(seen(groups, sequence.length), mask)
     rows = np.concatenate([indices(group.queries) for group in groups])
     assert np.array_equal(np.sort(rows), np.arange(sequence.length))
     assert pairs(groups, sequence.length) == mask.sum()
     picture = slice(*sequence.noise_span)  # strength counts where the picture reads, and nowhere else
-    added, weights = log_weights(groups, sequence.length), np.where(mask, key_weights(sequence), -np.inf)
-    assert np.array_equal(added[picture], weights[picture])
+    added, weights = log_weights(groups, sequence.length), np.where(mask[picture], key_weights(sequence), -np.inf)
+    assert np.array_equal(added[picture], weights)
     assert set(np.unique(added[: picture.start])) <= {0.0, -np.inf}
 
 
@@ -183,6 +184,31 @@ def test_a_phrase_outside_its_window_keeps_its_place_and_nobody_reads_it() -> No
     forward = ELIGEN.forward(plan, EliGenSettings(), call)
     mask = seen(forward.blocks[0].groups, 5 + 4 + 1)
     assert forward.phrases == 5 and mask[2:5, 2:5].all() and not mask[2:5, 5:].any() and not mask[5:, 2:5].any()
+
+
+def test_in_a_band_of_blocks_phrases_are_read_there_alone_and_idle_after_it() -> None:
+    plan = EliGenPlan(2, 1, (PhraseTokens(2, b"\1\0"), PhraseTokens(1, b"\1\1", 2.0)))
+    call = ForwardCall((0, 1), 3, BlockCounts(2, 4), (1, 2))
+    forward = ELIGEN.forward(plan, EliGenSettings(blocks=(1, 4), outside=0.5), call)
+    phrases, text, picture = slice(0, 3), slice(3, 6), slice(6, 8)
+    masks = [log_weights(block.groups, 8) for block in forward.blocks]
+    read = np.log(np.array([[1, 1, 2], [0.5, 0.5, 2]], np.float32))
+    for number, mask in enumerate(masks):
+        assert np.allclose(mask[picture, phrases], read if number in (1, 2, 3) else -np.inf)
+        assert (mask[picture, 3:] == 0).all()
+        assert np.isneginf(mask[phrases]).all() == (number >= 3), "nobody reads what becomes of phrases afterwards"
+        assert np.isneginf(mask[text]).all() == (number == 5)
+    assert not np.isneginf(masks[0][phrases]).all(axis=1).any(), "before the band they must be there"
+    watched = ELIGEN.forward(plan, EliGenSettings(blocks=(1, 4)), replace(call, watched=frozenset(range(6))))
+    assert all(not np.isneginf(log_weights(block.groups, 8)).all(axis=1).any() for block in watched.blocks)
+
+
+@pytest.mark.parametrize("blocks", [(0, 7), (3, 3), (-1, 2)])
+def test_a_band_outside_the_model_is_refused(blocks: tuple[int, int]) -> None:
+    backbone = Backbone("FLUX.1", double=2, single=4, width=8)
+    with pytest.raises(InputError, match="does not fit a model with 6 blocks") as caught:
+        ELIGEN.check(EliGenPlan(1, 1), EliGenSettings(blocks=blocks), backbone)
+    assert caught.value.input == "first_block"
 
 
 def test_more_phrases_than_the_limit_are_refused() -> None:
