@@ -49,7 +49,7 @@ def transformer() -> Any:
     ).eval()
 
 
-def inputs() -> dict[str, torch.Tensor]:
+def inputs() -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     shapes = {"noise": (1, SIDE * SIDE, 64), "text": (1, TEXT, 8), "pooled": (1, 8)}
     return {
