@@ -57,13 +57,11 @@ PHRASES = phrase_plan()
 VECTORS = torch.randn((1, PHRASES.phrase_tokens, tiny_flux.TEXT), generator=torch.Generator().manual_seed(5))
 
 
-def bound(conditioning: list[Any] | None = None, references: bool = True, phrases: bool = True) -> list[Any]:
-    conditioning = text(TEXT) if conditioning is None else conditioning
+def bound(conditioning: Any = None, references: bool = True, phrases: bool = True) -> list[Any]:
+    made: list[Any] = conditioning or text(TEXT)
     if references:
-        conditioning = tiny_flux.attach(conditioning, PLAN, tiny_flux.latents(PLAN))
-    if phrases:
-        conditioning = host.attach(conditioning, ELIGEN, PHRASES, [], {"phrases": VECTORS})
-    return conditioning
+        made = tiny_flux.attach(made, PLAN, tiny_flux.latents(PLAN))
+    return host.attach(made, ELIGEN, PHRASES, [], {"phrases": VECTORS}) if phrases else made
 
 
 def patched(model: Any, swapped: bool = False, **settings: Any) -> Any:
