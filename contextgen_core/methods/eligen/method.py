@@ -30,10 +30,12 @@ class EliGenOptions:
     masks   region of an instance (by its number from 0) as a picture, uint8 (h, w), 255 = inside, stretched to the
             canvas; it wins over the box
     tokens  of each encoded phrase, padding included
+    strengths  of the phrases, by the same numbers; 1 where none is given
     """
 
     masks: Mapping[int, np.ndarray] = field(default_factory=dict)
     tokens: int = TEXT_TOKENS
+    strengths: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class EliGen(Method):
                 )
                 continue
             phrases.append(label)
-            bound.append(phrase_tokens(options.tokens, inside))
+            bound.append(phrase_tokens(options.tokens, inside, options.strengths.get(number, 1.0)))
         if not labelled:
             raise InputError("no box of the layout has a label; write into at least one box what it shows.")
         plan = EliGenPlan(columns, rows, tuple(bound))
