@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -13,20 +12,18 @@ from ..contextgen_core import prepare
 from ..contextgen_core.backbones.flux import pack
 from ..contextgen_core.composite.compose import Scene
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.input.checks import shorten
 from ..contextgen_core.methods.boundary import CONTENT
 from ..contextgen_core.methods.instance_assemble.method import INSTANCE_ASSEMBLE
 from ..contextgen_core.methods.instance_assemble.plan import CONTENTS, BoxOptions, PhraseOptions
 from ..contextgen_core.methods.instance_assemble.report import BoundPhrase
 from ..contextgen_core.methods.instance_assemble.step import PHRASES
 from . import host
-from .phrases import pool_phrases
+from .phrases import box_lines, pool_phrases
 from .pictures import empty_latent, encode_pictures
 from .sockets import LayoutType, chosen, naming, schema, to_bytes
 
 NODE = INSTANCE_ASSEMBLE.source
 PHRASES_KEY = "instance_assemble_phrases"  # in the conditioning's values, for the report
-MAX_LINES = 1000
 
 
 class InstanceAssembleConditioning(io.ComfyNode):
@@ -109,7 +106,8 @@ class InstanceAssembleConditioning(io.ComfyNode):
             return io.NodeOutput(conditioning, negative, latent)
         content = chosen(NODE, "content", content, CONTENTS)
         with naming(NODE, "box_options"):
-            options = PhraseOptions(_options(box_options), _masks(masks, len(layout.layout.instances)), content=content)
+            boxes = {number: BoxOptions(*values) for number, values in box_lines(box_options).items()}
+            options = PhraseOptions(boxes, _masks(masks, len(layout.layout.instances)), content=content)
         with naming(NODE, "layout"):
             prepared = prepare(layout, INSTANCE_ASSEMBLE.name, options)
         plan, phrases, vectors = prepared.plan, (), {}
@@ -144,29 +142,6 @@ def _emptied(conditioning: list[Any]) -> list[Any]:
         ]
         for embedding, values in conditioning
     ]
-
-
-def _options(text: str) -> dict[int, BoxOptions]:
-    """The options of each box from its line. Raises InputError, naming the line."""
-    lines = text.splitlines()
-    if len(lines) > MAX_LINES:
-        raise InputError(f"there are {len(lines)} lines, the limit is {MAX_LINES}; remove some.")
-    options: dict[int, BoxOptions] = {}
-    for position, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        number, colon, rest = line.partition(":")
-        try:
-            box, values = int(number), [float(word) for word in rest.replace(",", " ").split()]
-        except ValueError:
-            box, values = 0, []
-        if not colon or box < 1 or len(values) not in (1, 3) or not all(map(math.isfinite, values)):
-            raise InputError(
-                f"line {position} is {shorten(line)}; give the box's number, a colon and its strength, as in 3: 0.8, or"
-                " its strength, start and end, as in 3: 0.8 0 0.2."
-            )
-        options[box] = BoxOptions(*values)
-    return options
 
 
 def _masks(masks: torch.Tensor | None, boxes: int) -> dict[int, Any]:

@@ -10,13 +10,13 @@ from comfy_api.latest import io
 from ..contextgen_core import prepare
 from ..contextgen_core.composite.compose import Scene
 from ..contextgen_core.errors import InputError
-from ..contextgen_core.input.checks import shorten
 from ..contextgen_core.methods.eligen.method import ELIGEN, TEXT_TOKENS, EliGenOptions
-from ..contextgen_core.methods.eligen.plan import MAX_STRENGTH
+from ..contextgen_core.methods.eligen.plan import PhraseReading
 from . import host
 from .eligen_text import encode_phrases, padded, without_padding
+from .phrases import box_lines
 from .pictures import empty_latent
-from .sockets import LayoutType, bounded, chosen, naming, schema, to_bytes, warned
+from .sockets import LayoutType, chosen, naming, schema, to_bytes, warned
 
 NODE = ELIGEN.source
 PHRASES = LABELS, PROMPT = "labels", "prompt"
@@ -36,7 +36,7 @@ class EliGenConditioning(io.ComfyNode):
                 io.Combo.Input("phrases", options=list(PHRASES), default=LABELS, optional=True),
                 io.Int.Input("text_tokens", optional=True, default=TEXT_TOKENS, min=16, max=TEXT_TOKENS),
                 io.Int.Input("batch_size", optional=True, default=1, min=1, max=64),
-                io.String.Input("strengths", optional=True, default=""),
+                io.String.Input("box_options", optional=True, multiline=True, default=""),
             ],
             outputs=[io.Conditioning.Output("conditioning_out"), io.Latent.Output("latent")],
         )
@@ -51,16 +51,16 @@ class EliGenConditioning(io.ComfyNode):
         phrases: str = LABELS,
         text_tokens: int = TEXT_TOKENS,
         batch_size: int = 1,
-        strengths: str = "",
+        box_options: str = "",
     ) -> io.NodeOutput:
         chosen(NODE, "phrases", phrases, PHRASES)
         latent = {"samples": empty_latent(layout, batch_size)}
         if not layout.layout.instances:
             return io.NodeOutput(conditioning, latent)
+        with naming(NODE, "box_options"):
+            options = EliGenOptions(_masks(layout, masks), readings=_readings(box_options))
         with naming(NODE, "layout"):
-            prepared = prepare(
-                layout, ELIGEN.name, EliGenOptions(_masks(layout, masks), strengths=_strengths(layout, strengths))
-            )
+            prepared = prepare(layout, ELIGEN.name, options)
         told = warned(NODE, prepared.warnings)
         if not prepared.phrases:
             return io.NodeOutput(conditioning, latent, ui=told)
@@ -101,25 +101,6 @@ def _masks(scene: Scene, masks: torch.Tensor | None) -> dict[int, Any]:
     return {number: picture for number, picture in enumerate(pictures) if picture.any()}
 
 
-def _strengths(scene: Scene, text: str) -> dict[int, float]:
-    """Of the boxes in order, from numbers between commas; one number is for all."""
-    parts = [part.strip() for part in text.split(",")] if text.strip() else []
-    boxes = len(scene.layout.instances)
-    if len(parts) not in (0, 1, boxes):
-        raise InputError(
-            f"there are {len(parts)} strengths for {boxes} boxes; give one number for all, or one for each box.",
-            NODE,
-            "strengths",
-        )
-    values = []
-    for part in parts:
-        try:
-            value = float(part)
-        except ValueError:
-            raise InputError(
-                f"it has {shorten(part)}, which is no number; write numbers between commas, like 1, 0.5, 2.",
-                NODE,
-                "strengths",
-            ) from None
-        values.append(bounded(NODE, "strengths", value, 0, MAX_STRENGTH))
-    return dict(enumerate(values * boxes if len(values) == 1 else values))
+def _readings(text: str) -> dict[int, PhraseReading]:
+    """How each box's phrase is read, by the box's number from 0."""
+    return {number - 1: PhraseReading(*values) for number, values in box_lines(text).items()}

@@ -1,7 +1,8 @@
-"""Phrases of boxes through the CLIP at hand."""
+"""Phrases of boxes: through the CLIP at hand, and what a user says about each."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ import torch
 
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.input.checks import shorten
+
+MAX_LINES = 1000
 
 
 class PooledPhrases(NamedTuple):
@@ -47,3 +50,27 @@ def pool_phrases(node: str, clip: Any, phrases: Sequence[str]) -> PooledPhrases:
         vectors.append(pooled[0].float())
         cut.append(any(len(chunks) > 1 for chunks in tokens.values()))
     return PooledPhrases(torch.stack(vectors)[None], tuple(cut))
+
+
+def box_lines(text: str) -> dict[int, list[float]]:
+    """What each box's line says, by its number from 1: [strength], or [strength, start, end]. Raises InputError, naming
+    the line."""
+    lines = text.splitlines()
+    if len(lines) > MAX_LINES:
+        raise InputError(f"there are {len(lines)} lines, the limit is {MAX_LINES}; remove some.")
+    said: dict[int, list[float]] = {}
+    for position, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        number, colon, rest = line.partition(":")
+        try:
+            box, values = int(number), [float(word) for word in rest.replace(",", " ").split()]
+        except ValueError:
+            box, values = 0, []
+        if not colon or box < 1 or len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+            raise InputError(
+                f"line {position} is {shorten(line)}; give the box's number, a colon and its strength, as in 3: 0.8, or"
+                " its strength, start and end, as in 3: 0.8 0 0.2."
+            )
+        said[box] = values
+    return said

@@ -57,12 +57,12 @@ def schema(node_id: str, inputs: Sequence[Any], outputs: Sequence[Any], **values
 
 @contextmanager
 def naming(node: str, name: str) -> Iterator[None]:
-    """Gives an InputError raised inside its node and input, where it has none yet."""
+    """Gives an InputError raised inside its node, and the input's name where it names none yet."""
     try:
         yield
     except InputError as error:
         if error.node is None:
-            error.node, error.input = node, name
+            error.node, error.input = node, error.input or name
         raise
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import comfy.patcher_extension
 import numpy as np
 import pytest
 import tiny_flux
@@ -134,6 +135,93 @@ def test_a_model_that_does_not_follow_phrases_says_so(model: Any) -> None:
         sample(other, bound())
 
 
+# --- neighbours -----------------------------------------------------------------------------------------------------
+
+
+def styled(of: Any) -> Any:
+    """With a low-rank change of one of its layers, as a LoRA loader adds it."""
+    clone = of.clone()
+    key = "diffusion_model.double_blocks.1.img_attn.proj.weight"
+    width = of.model.diffusion_model.double_blocks[1].img_attn.proj.weight.shape[0]
+    change = 0.3 * torch.randn((width, width), generator=torch.Generator().manual_seed(8))
+    clone.add_patches({key: ("diff", (change,))})
+    return clone
+
+
+def cached(of: Any) -> Any:
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    out = EasyCacheNode.execute(of, 1e-9, 0.1, 0.9, False)
+    return out.result[0] if hasattr(out, "result") else out[0]
+
+
+def controlled(of: Any) -> Any:
+    """With the residuals of a ControlNet on all blocks."""
+    generator = torch.Generator().manual_seed(9)
+
+    def residuals(count: int) -> list[torch.Tensor]:
+        return [0.1 * torch.randn((1, WIDTH * HEIGHT, 32), generator=generator) for _ in range(count)]
+
+    control = {"input": residuals(tiny_flux.DOUBLE), "output": residuals(tiny_flux.SINGLE)}
+
+    def add_control(executor: Any, x: Any, t: Any, c: Any, cross: Any, _none: Any, *args: Any, **kwargs: Any) -> Any:
+        return executor(x, t, c, cross, control, *args, **kwargs)
+
+    clone = of.clone()
+    clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "control", add_control)
+    return clone
+
+
+@pytest.mark.parametrize("neighbour", [styled, cached, controlled])
+def test_neighbours_stay_what_they_are(model: Any, neighbour: Any) -> None:
+    """In both orders of nodes: off it is the neighbour alone, bit for bit, and on it is the dense form beside it."""
+    alone = sample(neighbour(model), text())
+    dense = sample(patched(neighbour(model), kernel="dense"), bound())
+    for both in (patched(neighbour(model)), neighbour(patched(model))):
+        assert torch.equal(sample(both, text()), alone)
+        assert near(sample(both, bound()), dense)
+    assert torch.equal(sample(patched(neighbour(model), strength=0.0), bound()), alone)
+    assert not near(dense, alone, 1e-2)
+    if neighbour is not cached:
+        assert not near(dense, sample(patched(model), bound()), 1e-3)
+
+
+def test_weights_stored_as_fp8() -> None:
+    stored = tiny_flux.build(torch.float8_e4m3fn, torch.float32)
+    assert near(sample(patched(stored), bound()), sample(patched(stored, kernel="dense"), bound()))
+    assert torch.equal(sample(patched(stored), text()), sample(stored, text()))
+
+
+# --- without the adapter --------------------------------------------------------------------------------------------
+
+
+def test_a_band_of_blocks_and_softness_act_and_agree_with_the_dense_form(model: Any) -> None:
+    usual, plain = sample(patched(model), bound()), sample(model, text())
+    for how in ({"blocks": (2, 6)}, {"outside": 0.3}, {"blocks": (0, 4), "outside": 0.1}):
+        got = sample(patched(model, **how), bound())
+        assert near(got, sample(patched(model, kernel="dense", **how), bound()))
+        assert not near(got, usual, 1e-3) and not near(got, plain, 1e-3)
+    assert near(sample(patched(model, blocks=(0, tiny_flux.DOUBLE + tiny_flux.SINGLE)), bound()), usual)
+
+
+def test_the_patch_node_takes_a_band_and_softness(pack_nodes: Nodes, model: Any) -> None:
+    node = pack_nodes["EliGenPatchModel"]
+    [follows] = node.execute(model, first_block=2, last_block=5, outside=0.3).args
+    assert host.settings_of(follows, ELIGEN) == EliGenSettings(blocks=(2, 6), outside=0.3)
+    for first, last in ((4, 2), (0, 9), (12, -1)):
+        with pytest.raises(InputError, match="does not fit a model with 9 blocks") as caught:
+            node.execute(model, first_block=first, last_block=last)
+        assert (caught.value.node, caught.value.input) == ("EliGenPatchModel", "first_block")
+    with pytest.raises(InputError, match="it is 2; give a number from 0 to 1"):
+        node.execute(model, outside=2.0)
+
+
+def test_each_box_has_its_own_strength_and_steps(pack_nodes: Nodes) -> None:
+    [[_, values]], _ = conditioned(pack_nodes, box_options="2: 0.5 0 0.4\n")
+    plan = plan_in(values, ELIGEN)
+    assert plan is not None and [phrase[2:] for phrase in plan.phrases] == [(1.0, 0.0, 1.0), (0.5, 0.0, 0.4)]
+
+
 # --- the conditioning node ------------------------------------------------------------------------------------------
 
 
@@ -229,6 +317,10 @@ def test_without_boxes_the_conditioning_is_handed_on(pack_nodes: Nodes) -> None:
         ({"clip": Clip(width=32)}, "clip", "gives 32 numbers a token, the conditioning has 24"),
         ({"clip": Clip(keys=("l", "g", "t5xxl"))}, "clip", r"\(l, g, t5xxl\) is neither FLUX.1's nor Qwen"),
         ({"clip": Clip(keys=("qwen3_4b",))}, "clip", r"\(qwen3_4b\) is neither FLUX.1's nor Qwen"),
+        ({"box_options": "1"}, "box_options", "line 1 is '1'; give the box's number, a colon and its strength"),
+        ({"box_options": "1: 11"}, "box_options", "strength = 11; give a number from 0 to 10"),
+        ({"box_options": "1: 1 0.5 0.2"}, "box_options", "starts at 0.5 and ends at 0.2; start it before it ends"),
+        ({"box_options": "3: 1"}, "box_options", "speak of box 3, but the layout has 2; correct it"),
         ({"phrases": "words"}, "phrases", "it is 'words'; choose one of labels, prompt"),
     ],
 )  # fmt: skip

@@ -13,7 +13,7 @@ from ...layout.layout import box_name
 from ...layout.tokens import TOKEN
 from ..boundary import Block, Forward, ForwardCall, Method, Prepared, RunPosition
 from .masks import box_cells, cells_to_tokens, mask_cells
-from .plan import MAX_PHRASES, EliGenPlan, PhraseTokens, phrase_tokens
+from .plan import MAX_PHRASES, MAX_STRENGTH, EliGenPlan, PhraseReading, PhraseTokens, phrase_tokens
 from .visibility import PhraseSequence, query_groups, readable
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ class EliGenOptions:
     masks   region of an instance (by its number from 0) as a picture, uint8 (h, w), 255 = inside, stretched to the
             canvas; it wins over the box
     tokens  of each encoded phrase, padding included
-    strengths  of the phrases, by the same numbers; 1 where none is given
+    readings  strength and part of the run of a phrase, by the same numbers; the authors' where none is given
     """
 
     masks: Mapping[int, np.ndarray] = field(default_factory=dict)
     tokens: int = TEXT_TOKENS
-    strengths: Mapping[int, float] = field(default_factory=dict)
+    readings: Mapping[int, PhraseReading] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,12 @@ class EliGen(Method):
         bound: list[PhraseTokens] = []
         warnings: list[str] = []
         labelled = 0
+        beyond = [number for number in options.readings if number >= len(layout.instances)]
+        if beyond:
+            raise InputError(
+                f"the options speak of box {beyond[0] + 1}, but the layout has {len(layout.instances)}; correct it.",
+                input="box_options",
+            )
         for number, (instance, reference) in enumerate(zip(layout.instances, scene.references, strict=True)):
             name, label = box_name(number + 1, instance.id), instance.label.strip()
             if not label:
@@ -101,7 +107,7 @@ class EliGen(Method):
                 )
                 continue
             phrases.append(label)
-            bound.append(phrase_tokens(options.tokens, inside, options.strengths.get(number, 1.0)))
+            bound.append(phrase_tokens(options.tokens, inside, *_reading(options.readings.get(number), name)))
         if not labelled:
             raise InputError("no box of the layout has a label; write into at least one box what it shows.")
         plan = EliGenPlan(columns, rows, tuple(bound))
@@ -172,6 +178,19 @@ class EliGen(Method):
             text_ids=None if call.positions is None else call.positions.text(lengths, (call.noise, *call.references)),
             private=sequence,
         )
+
+
+def _reading(reading: PhraseReading | None, name: str) -> PhraseReading:
+    reading = reading or PhraseReading()
+    for what, value, high in zip(PhraseReading._fields, reading, (MAX_STRENGTH, 1.0, 1.0), strict=True):
+        if not 0 <= value <= high:
+            raise InputError(f"{name} has {what} = {value:g}; give a number from 0 to {high:g}.", input="box_options")
+    if reading.start > reading.end:
+        raise InputError(
+            f"{name} starts at {reading.start:g} and ends at {reading.end:g}; start it before it ends.",
+            input="box_options",
+        )
+    return reading
 
 
 def _check_count(count: int) -> None:

@@ -16,6 +16,14 @@ MAX_PHRASES = 32
 MAX_STRENGTH = 10.0
 
 
+class PhraseReading(NamedTuple):
+    """How the picture reads a phrase; the fields are those of :class:`PhraseTokens`."""
+
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
 class PhraseTokens(NamedTuple):
     """One phrase.
 
