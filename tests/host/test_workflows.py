@@ -40,9 +40,9 @@ def test_small_workflow_makes_the_pictures_it_made_before(
     prompt = load(name)
     stocked.forget()
     made = stored_pictures.made(stocked, name, stocked.run(prompt))
-    layout, conditioning = prompt["30"]["inputs"], prompt["32"]["inputs"]
+    layout, batch = prompt["30"]["inputs"], prompt["32"]["inputs"].get("batch_size", 1)
     saved = [pixels.shape for key, pixels in made.items() if key.startswith(f"{name}/42/")]
-    assert saved == [(layout["height"], layout["width"], 3)] * conditioning["batch_size"]
+    assert saved == [(layout["height"], layout["width"], 3)] * batch
     record, version = stored_pictures.load(), ".".join(map(str, host_version))
     if request.config.getoption("--update"):
         stored_pictures.update(record, name, prompt, made, arithmetic, version)
@@ -73,7 +73,17 @@ def test_a_run_can_be_repeated_and_the_layout_matters(stocked: live_server.Serve
 
 
 @pytest.mark.parametrize(
-    "name", ["two_subjects", "four_subjects_overlap", "lamic_two_subjects", "twelve_phrases_flux", "phrases_schnell"]
+    "name",
+    [
+        "two_subjects",
+        "four_subjects_overlap",
+        "lamic_two_subjects",
+        "twelve_phrases_flux",
+        "phrases_schnell",
+        "eligen_phrases",
+        "eligen_phrases_and_references",
+        "eligen_regions",
+    ],
 )
 def test_real_workflow_lacks_nothing_but_the_weights(stocked: live_server.Server, name: str) -> None:
     with pytest.raises(live_server.PromptError) as refused:
