@@ -5,8 +5,8 @@
 ``passes`` is the host's own way with Conditioning Set Mask: the whole picture's prompt and each region run the plain
 model once, with a text each. ``dense`` is ours under the mask over all tokens. The boxes tile the picture side by side.
 FLUX.1's depth and head size at a reduced width, on one CPU thread; times are CPU time of the process, medians of
-interleaved runs. ``ideal`` is the arithmetic of ours against the same of the others: 24 D^2 per token and block, 4 D per
-query-key pair that the rule allows.
+interleaved runs. ``ideal`` is the arithmetic of ours against the same of the others: 24 D^2 per token and block, 4 D
+per query-key pair that the rule allows.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def work(bound: Bound, blocks: BlockCounts, text: int, width: int) -> float:
 def measure(count: int, options: argparse.Namespace, host: FluxHost) -> dict[str, Any]:
     grid, text, width = options.size // 16, options.text, options.width
     generator = torch.Generator().manual_seed(0)
-    given = {
+    given: dict[str, Any] = {
         "noise": torch.randn((1, grid * grid, 64), generator=generator),
         "text": torch.randn((1, text, 64), generator=generator),
         "pooled": torch.randn((1, 64), generator=generator),
