@@ -10,6 +10,7 @@ from PIL import Image
 from ..contextgen_core import prepare
 from ..contextgen_core.backbones import Backbone
 from ..contextgen_core.composite.compose import Scene
+from ..contextgen_core.layout.layout import box_name
 from ..contextgen_core.methods.boundary import Bound
 from ..contextgen_core.methods.instance_assemble.method import INSTANCE_ASSEMBLE
 from ..contextgen_core.methods.instance_assemble.report import describe
@@ -68,6 +69,8 @@ class ContextGenReport(io.ComfyNode):
             lines.append("\n".join(_notes(model is None or bool(on_model), conditioning)))
         if model is not None and (doubt := host.shift_doubt(model, layout.layout.width, layout.layout.height)):
             lines.append(f"warning: {doubt}")
+        if conditioning and (told_of := _words(layout, conditioning)):
+            lines.append(told_of)
         report = "\n\n".join(part for part in (*lines, phrases or "") if part).strip()
         overlay = draw_layout(layout)
         ui = {"images": [preview(Image.fromarray(overlay))], "text": [report]}
@@ -86,6 +89,19 @@ def _phrases(model: Any, conditioning: list[Any] | None, backbone: Backbone, tex
             "\nwarning: the model has not gone through InstanceAssemble Patch Model, so phrases have no effect on it."
         )
     return told
+
+
+def _words(scene: Scene, conditioning: list[Any]) -> str:
+    """Which boxes' words the conditioning's methods use, as far as their plans tell; empty where no box has any."""
+    names = [box_name(n, box.id) for n, box in enumerate(scene.layout.instances, 1) if box.label.strip()]
+    plans = [(method, host.plan_of(conditioning[0][1], method)) for method in methods()]
+    using = [(method.label, method.worded(plan)) for method, plan in plans if plan is not None]
+    used = {name for _, theirs in using for name in theirs}
+    left = [name for name in names if name not in used]
+    lines = [f"words used by {label}: {', '.join(theirs)}" for label, theirs in using if theirs]
+    if left and not any(m.joins_text or m.needs_text for m, plan in plans if plan is not None):
+        lines.append(f"words not used (for the eye alone): {', '.join(left)}")
+    return "\n".join(lines)
 
 
 def _notes(follows: bool, conditioning: list[Any] | None) -> list[str]:

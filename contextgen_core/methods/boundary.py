@@ -301,6 +301,10 @@ class Method(ABC):
         rest = (Part(f"picture {number}", tokens, tokens) for number, tokens in enumerate(pictures, 1))
         return (Part("noise", noise, noise), *rest)
 
+    def worded(self, plan: Any) -> tuple[str, ...]:
+        """The boxes whose words a plan uses, by the names that reports call them."""
+        return ()
+
     def notes(self, plan: Any, settings: Any) -> tuple[str, ...]:
         """Sentences for a report about what its figures do not show."""
         return ()

@@ -401,6 +401,10 @@ def test_pictures_fill_boxes_where_the_weights_know_them(run_node: Any) -> None:
     assert [box.picture and box.picture.size for box in plan.boxes] == [15, 36, None]
     told = run_node("ContextGenReport", layout=words["layout"], model=patched, conditioning=given["both"]).args[1]
     assert "red disc + picture of 6 x 6 tokens" in told
+    assert "words used by InstanceAssemble: box 2 ('b'), box 3 ('c')" in told and "not used" not in told
+    told = run_node("ContextGenReport", layout=words["layout"], model=patched, conditioning=given["pictures"]).args[1]
+    assert "words used by InstanceAssemble: box 3 ('c')" in told
+    assert "words not used (for the eye alone): box 2 ('b')" in told
     with pytest.raises(InputError, match="know no pictures"):
         tiny_flux.sample(simple, given["both"], start=start)
     with pytest.raises(InputError, match="InstanceAssembleConditioning, vae: there is no VAE"):

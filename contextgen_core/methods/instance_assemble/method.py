@@ -94,6 +94,9 @@ class InstanceAssemble(Method):
     def timed(self, plan: PhrasePlan, settings: AssembleSettings) -> bool:
         return settings.ratio < 1 or any((box.start, box.end) != (0, 1) for box in plan.boxes)
 
+    def worded(self, plan: PhrasePlan) -> tuple[str, ...]:
+        return tuple(box.name for box in plan.boxes if box.phrase)
+
     def forward(self, plan: PhrasePlan, settings: AssembleSettings, call: ForwardCall) -> Forward:
         numbers = layout_blocks(call.blocks)
         active = cast(tuple[int, ...], call.moment)
