@@ -88,7 +88,7 @@ async function build(page, name) {
 async function notesOf(page, type, elements) {
   return page.evaluate(([wanted, shown]) => {
     const node = window.app.graph.nodes.find((each) => each.type === wanted);
-    const widget = node.widgets.find((each) => each.name === "contextgen_notes");
+    const widget = node.widgets?.find((each) => each.name === "contextgen_notes");
     if (!widget || widget.hidden) return "";
     if (!shown) return String(widget.value);
     const root = widget.element.shadowRoot.querySelector(".notes");

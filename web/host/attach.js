@@ -59,7 +59,7 @@ const TEXT_HEIGHT = 150;
  *   whether it is a text of many lines; an empty one takes no room
  */
 export function addNotes(node, { name, element }) {
-  let height = NOTES_HEIGHT;
+  let height = 0;
   const shows = rendersElements();
   const widget = shows
     ? node.addDOMWidget(name, name, element, { serialize: false, hideOnZoom: false, getMinHeight: () => height })
@@ -67,8 +67,10 @@ export function addNotes(node, { name, element }) {
   widget.serialize = false;
   return (plain, long) => {
     if (!shows) widget.value = plain;
-    height = long ? TEXT_HEIGHT : NOTES_HEIGHT;
     const hidden = !plain;
+    height = hidden ? 0 : long ? TEXT_HEIGHT : NOTES_HEIGHT;
+    // The new renderer asks the element itself.
+    Object.assign(element.style, { display: hidden ? "none" : "block", minHeight: `${height}px` });
     if (Boolean(widget.hidden) !== hidden) {
       widget.hidden = hidden;
       widget.options = Object.assign(widget.options ?? {}, { hidden });
