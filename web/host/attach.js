@@ -67,14 +67,10 @@ export function addNotes(node, { name, element }) {
   widget.serialize = false;
   return (plain, long) => {
     if (!shows) widget.value = plain;
+    // The element alone goes and comes: of a widget that was hidden the new renderer shows nothing any more.
     const hidden = !plain;
     height = hidden ? 0 : long ? TEXT_HEIGHT : NOTES_HEIGHT;
-    // The new renderer asks the element itself.
     Object.assign(element.style, { display: hidden ? "none" : "block", minHeight: `${height}px` });
-    if (Boolean(widget.hidden) !== hidden) {
-      widget.hidden = hidden;
-      widget.options = Object.assign(widget.options ?? {}, { hidden });
-    }
     const least = node.computeSize?.();
     if (!hidden && least && node.size && node.size[1] < least[1]) node.setSize?.([node.size[0], least[1]]);
     node.graph?.setDirtyCanvas?.(true, true);
