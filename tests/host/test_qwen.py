@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import comfy.controlnet
 import comfy.latent_formats
+import comfy.ldm.modules.attention as host_attention
 import comfy.ldm.qwen_image.controlnet as qwen_control
 import comfy.lora
 import comfy.ops
@@ -17,6 +19,7 @@ import pytest
 import tiny_flux
 import tiny_qwen
 import torch
+from contextgen_pack.contextgen_core.backbones import rebuild_double, view
 from contextgen_pack.contextgen_core.backbones.qwen import COMFYUI
 from contextgen_pack.contextgen_core.composite.compose import compose
 from contextgen_pack.contextgen_core.errors import InputError
@@ -154,6 +157,38 @@ def test_strength_and_window_act(model: Any) -> None:
     usual = run(patched(model), bound())
     results = [run(patched(model, **one), bound()) for one in ({"strength": 3.0}, {"end": 0.4}, {"start": 0.6})]
     assert all(not near(one, usual, 1e-3) for one in results)
+
+
+@pytest.mark.parametrize(
+    ("stored", "computed", "limit"),
+    [
+        (torch.float32, None, 1e-6),
+        (torch.float8_e4m3fn, torch.float32, 1e-6),
+        (torch.bfloat16, None, 1e-2),  # the host adds and multiplies in one operation, which rounds once
+    ],
+    ids=["float32", "eight bits", "bfloat16"],
+)
+def test_a_rebuilt_block_is_the_hosts_own(stored: torch.dtype, computed: torch.dtype | None, limit: float) -> None:
+    model = tiny_qwen.build(stored, computed)
+    differences: list[float] = []
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return host_attention.optimized_attention(q, k, v, q.shape[1], skip_reshape=True)
+
+    def compare(block: Any, args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        given = (args[name].clone() for name in ("img", "txt"))
+        made = rebuild_double(view(block), *given, args["vec"], attend, args["pe"])
+        out = extra["original_block"](args)
+        for one, other in zip(made, (out["img"], out["txt"]), strict=True):
+            assert one is not None
+            differences.append(float((one - other).abs().max()) / max(1.0, float(other.abs().max())))
+        return out
+
+    watched = model.clone()
+    for number, block in enumerate(model.model.diffusion_model.transformer_blocks):
+        watched.set_model_patch_replace(partial(compare, block), "dit", "double_block", number)
+    run(watched, text(), sigmas=(0.7, 0.0))
+    assert len(differences) == 2 * tiny_qwen.BLOCKS and max(differences) <= limit
 
 
 # --- beside other nodes ---------------------------------------------------------------------------------------------
