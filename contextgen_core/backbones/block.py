@@ -69,8 +69,7 @@ class Projection:
                     added = addition(given).to(out.dtype)
                     if self.swapped:
                         added = torch.cat(added.chunk(2, dim=-1)[::-1], dim=-1)
-                    first = row * x.shape[-1]
-                    target[..., first : first + added.shape[-1]] += added
+                    target.narrow(-1, row * x.shape[-1], added.shape[-1]).add_(added)
         return out
 
 

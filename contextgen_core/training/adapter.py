@@ -37,9 +37,9 @@ class Adapter:
     one_sided: bool = False
 
 
-def add_adapter(transformer: Any, adapter: Adapter, seed: int) -> list[nn.Parameter]:
-    """Freezes a diffusers transformer and gives its target modules a PEFT LoRA (Gaussian A, zero B); returns what
-    trains."""
+def add_adapter(transformer: Any, adapter: Adapter, seed: int, targets: str = TARGETS) -> list[nn.Parameter]:
+    """Freezes a diffusers transformer and gives the modules whose names match `targets` a PEFT LoRA (Gaussian A, zero
+    B); returns what trains."""
     from peft import LoraConfig
 
     transformer.requires_grad_(False)
@@ -47,7 +47,7 @@ def add_adapter(transformer: Any, adapter: Adapter, seed: int) -> list[nn.Parame
         r=adapter.rank,
         lora_alpha=adapter.alpha,  # pyright: ignore[reportArgumentType]
         init_lora_weights="gaussian",
-        target_modules=rf"^({TARGETS})$",
+        target_modules=rf"^({targets})$",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

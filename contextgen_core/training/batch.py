@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from ..layout.box import Box
+from ..tiny.text import Words
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,3 +50,13 @@ class Batch:
             lose=None if self.lose is None else self.lose.to(device),
             vectors={name: vector.to(device) for name, vector in self.vectors.items()},
         )
+
+
+class Phrases(NamedTuple):
+    """How a method binds phrases to boxes.
+
+    plan(boxes, side, words) gives a picture's plan: boxes in pixels of a square canvas of so many pixels, any of the
+    phrases; join(phrases of each picture) gives `Batch.vectors`."""
+
+    plan: Callable[[Sequence[Box], int, Words], Any]
+    join: Callable[[Sequence[Sequence[Words]]], Mapping[str, Tensor]]

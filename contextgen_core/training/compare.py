@@ -6,7 +6,8 @@ hidden and visible creatures, boxes, creatures found in crowded scenes, words fo
 tables and a sheet of pictures go to docs/evidence.md between two marks; what is outside them stays. Runs that are
 already done are taken from the output folder, so the command can be stopped and started again.
 
-`--shipped` judges the adapters that ship with the pack instead, as they are.
+`--shipped` judges the adapters that ship with the pack instead, as they are, and `--adapters` those in files. A
+method's ablations are named like `instance_assemble/corners` (`--methods`), and judged beside it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,11 +40,11 @@ from .ablate import insert
 from .config import Config, from_dict
 from .latents import PICTURES, LatentSet, Reader
 from .parts import autoencoder
-from .recipes import RECIPES, Network, base_network
+from .recipes import RECIPES, Network, Recipe, Variant, base_network
 from .run import Run
 from .sampling import sample_set
 from .small_world import evaluate, pictures, world
-from .small_world.evaluate import Judgement, Somewhere
+from .small_world.evaluate import Judgement, Leak, Somewhere
 from .stages import open_data
 from .tasks import TransformerTask, build_transformer
 
@@ -89,14 +91,17 @@ class TestScenes(NamedTuple):
 class Outcome:
     """What one run's pictures are worth, and what they and their training cost.
 
-    plain, dense: judgements of creatures; found: per creature of the dense scenes, the IoU of the box in which it
-    stands with the asked one (nan: cannot be told); told: creatures that only words tell of; scenery: share of pictures
-    whose place and light are the asked ones; tokens: of one step, image tokens and text; flops: of a picture; seconds:
-    of a picture (one at a time, one thread), and of the training; parameters: that trained."""
+    plain, dense: judgements of creatures; found, found_plain: per creature of the dense and of the plain scenes, the
+    IoU of the box in which it stands with the asked one (nan: cannot be told); leaked: between neighbours, of both;
+    told: creatures that only words tell of; scenery: share of pictures whose place and light are the asked ones;
+    tokens: of one step, image tokens and text; flops: of a picture; seconds: of a picture (one at a time, one thread),
+    and of the training; parameters: that trained."""
 
     plain: list[Judgement]
     dense: list[Judgement]
     found: list[float]
+    found_plain: list[float]
+    leaked: list[Leak]
     told: list[Somewhere]
     scenery: float
     tokens: int
@@ -114,20 +119,39 @@ class Outcome:
         kept = json.loads(path.read_text(encoding="utf-8"))
         for name in ("plain", "dense"):
             kept[name] = [Judgement(a, b, c, tuple(d), e, f) for a, b, c, d, e, f in kept[name]]
+        kept["leaked"] = [Leak(*one) for one in kept["leaked"]]
         kept["told"] = [Somewhere(a, b, tuple(c)) for a, b, c in kept["told"]]
         return cls(**kept)
 
 
-def config_of(method: str, seed: int, shared: Mapping[str, Any], output: Path) -> Config:
-    """The run of one method and seed: what all share, then the recipe's own settings."""
+def recipe_named(name: str) -> tuple[str, Recipe, Variant | None]:
+    """The method, its recipe and the variant of a name like `method` or `method/variant`."""
+    method, _, variant = name.partition("/")
+    recipe = RECIPES[method]
+    return method, recipe, recipe.variants[variant] if variant else None
+
+
+def names() -> list[str]:
+    """All methods, each with its variants behind it."""
+    return [
+        name for method, recipe in RECIPES.items() for name in (method, *(f"{method}/{v}" for v in recipe.variants))
+    ]
+
+
+def config_of(name: str, seed: int, shared: Mapping[str, Any], output: Path) -> Config:
+    """The run of one method (or a variant of it) and seed: what all share, then its own settings."""
+    method, recipe, variant = recipe_named(name)
     tree: dict[str, Any] = {
         "stage": "sft",
-        "output": str(output / f"{method}_{seed}"),
+        "output": str(output / f"{name.replace('/', '_')}_{seed}"),
         "seed": 100 + seed,
         "ema": 0.98,
         "every": {"log": 25, "save": 0, "keep": 1},
     }
-    for more in (RECIPES[method].settings, shared, {"method": {"name": method}}):
+    own = variant.settings if variant else {}
+    if variant and variant.sampling:
+        own = {**own, "model": {"adapter": str(output / f"{method}_{seed}" / "adapter.safetensors")}}
+    for more in (recipe.settings, shared, {"method": {"name": method}}, own):
         for key, value in more.items():
             tree[key] = {**tree.get(key, {}), **value} if isinstance(value, Mapping) else value
     return from_dict(tree)
@@ -159,17 +183,16 @@ def run_one(config: Config, counts: Counts, minutes: float) -> Outcome:
     return outcome
 
 
-def shipped_config(method: str, shared: Mapping[str, Any], output: Path) -> Config:
-    """The pack's adapter of a method, as a run that is over. Raises InputError where there is none."""
-    shipped = RECIPES[method].shipped
-    if shipped is None:
-        raise InputError(f"The pack has no adapter of {RECIPES[method].title}; leave it out of --methods.")
-    path = shipped()
-    config = config_of(method, 0, {**shared, **RECIPES[method].sizes(path)}, output / "shipped")
+def given_config(name: str, path: Path, shared: Mapping[str, Any], output: Path) -> Config:
+    """An adapter in a file, as a run that is over. Raises InputError where there is none."""
+    _, recipe, _ = recipe_named(name)
+    if not path.is_file():
+        raise InputError(f"There is no adapter of {recipe.title} at {str(path)!r}; leave it out, or correct the path.")
+    config = config_of(name, 0, {**shared, **recipe.sizes(path)}, output / "given")
     return replace(config, model=replace(config.model, adapter=str(path)))
 
 
-def run_shipped(config: Config, counts: Counts) -> Outcome:
+def run_given(config: Config, counts: Counts) -> Outcome:
     """Judges an adapter as it is; the outcome is kept like a run's."""
     torch.set_num_threads(1)
     kept = Path(config.output) / "outcome.json"
@@ -254,7 +277,14 @@ def _outcome(made: dict[str, tuple[TestScenes, np.ndarray]], tokens: int, flops:
         test, painted = made[kind]
         return [j for k, scene in enumerate(test.scenes) for j in evaluate.judge(scene, painted[k], k)]
 
-    crowded, crowd = made["dense"]
+    def found(kind: str) -> list[float]:
+        test, painted = made[kind]
+        return [
+            evaluate.found_iou(scene, k, picture.astype(np.float32) / 255)
+            for scene, picture in zip(test.scenes, painted, strict=True)
+            for k in range(len(scene.members))
+        ]
+
     words, told = made["words"]
     right = [
         evaluate.scenery(scene, picture) == (scene.place, scene.light)
@@ -264,10 +294,13 @@ def _outcome(made: dict[str, tuple[TestScenes, np.ndarray]], tokens: int, flops:
     return Outcome(
         plain=judged("plain"),
         dense=judged("dense"),
-        found=[
-            evaluate.found_iou(scene, k, picture.astype(np.float32) / 255)
-            for scene, picture in zip(crowded.scenes, crowd, strict=True)
-            for k in range(len(scene.members))
+        found=found("dense"),
+        found_plain=found("plain"),
+        leaked=[
+            leak
+            for kind in ("plain", "dense")
+            for k, scene in enumerate(made[kind][0].scenes)
+            for leak in evaluate.leaks(scene, made[kind][1][k], k)
         ],
         told=[j for k, scene in enumerate(words.scenes) for j in evaluate.judge_told(scene, told[k], k)],
         scenery=float(np.mean(right)),
@@ -323,11 +356,11 @@ def looks_table(done: Mapping[str, Sequence[Outcome]]) -> str:
 
 
 def boxes_table(done: Mapping[str, Sequence[Outcome]]) -> str:
-    """Boxes, crowded scenes and words."""
+    """Boxes, crowded scenes and words. Found: its box has an IoU of at least 0.5 with the asked one."""
     lines = [
-        "| | box IoU | IoU >= .5 | dense: exact | found (IoU >= .5) | told by words alone: exact | random |"
-        " place and light right |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | box IoU | IoU >= .5 | found | dense: exact | found | taken over from the neighbour (from none) |"
+        " told by words alone: exact | random | place and light right |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, seeds in done.items():
         plain = [evaluate.score(o.plain, False) for o in seeds]
@@ -335,8 +368,11 @@ def boxes_table(done: Mapping[str, Sequence[Outcome]]) -> str:
         cells = [
             _spread([s.iou for s in plain]),
             _spread([s.iou_half for s in plain]),
+            _spread([_share_found(o.found_plain) for o in seeds]),
             _spread([evaluate.score(o.dense, False).exact for o in seeds]),
             _spread([_share_found(o.found) for o in seeds]),
+            f"{_spread([_mean(x.neighbour for x in o.leaked) for o in seeds])}"
+            f" ({_spread([_mean(x.other for x in o.leaked) for o in seeds])})",
             *(_spread([t[:, k].mean() if len(t) else float("nan") for t in told]) for k in range(2)),
             _spread([o.scenery for o in seeds]),
         ]
@@ -366,7 +402,15 @@ def cost_table(done: Mapping[str, Sequence[Outcome]]) -> str:
 
 
 def _title(name: str) -> str:
-    return CONTROLS[name] if name in CONTROLS else RECIPES[name].title
+    if name in CONTROLS:
+        return CONTROLS[name]
+    _, recipe, variant = recipe_named(name)
+    return f"{recipe.title}, {variant.title}" if variant else recipe.title
+
+
+def _mean(values: Iterable[float]) -> float:
+    every = list(values)
+    return float(np.mean(every)) if every else float("nan")
 
 
 def _share_found(ious: Sequence[float]) -> float:
@@ -385,7 +429,7 @@ def sheet(runs: Mapping[str, Config], counts: Counts, rows: int = 3) -> np.ndarr
     """The first held-out scenes of the plain and the dense kind as each method paints them (first seed): composite,
     references, one column a method, truth; uint8 (H, W, 3)."""
     columns: dict[str, list[np.ndarray]] = {"composite": [], "references": []}
-    columns |= {RECIPES[name].title: [] for name in runs} | {"truth": []}
+    columns |= {_title(name): [] for name in runs} | {"truth": []}
     sets = counts.sets()
     plain = [*sets["plain"][:rows], *sets["plain"][counts.hidden : counts.hidden + rows]]
     for scenes in (plain, sets["dense"][:rows]):
@@ -399,7 +443,7 @@ def sheet(runs: Mapping[str, Config], counts: Counts, rows: int = 3) -> np.ndarr
             test = encode_test(vae, list(scenes), network.reader)
             with precise(config):
                 made = pictures.to_pixels(vae, sample_set(network, test.data, STEPS, SEED))
-            columns[RECIPES[name].title] += [_sized(p) for p in made]
+            columns[_title(name)] += [_sized(p) for p in made]
         rendered = [world.render(s) for s in scenes]
         columns["composite"] += [_sized(p.composite) for p in rendered]
         columns["references"] += [_sized(pictures.reference_strip(p)) for p in rendered]
@@ -424,7 +468,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folders", nargs="*", default=[], metavar="NAME=SHARE", help="sets inside it, with shares")
     parser.add_argument("--base", default="shipped", help="the transformer that all start from (safetensors)")
     parser.add_argument("--autoencoder", default="", help="a TAESD file; empty = the pack's")
-    parser.add_argument("--methods", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--adapters", nargs="*", default=[], metavar="NAME=FILE", help="judge these; train nothing")
+    parser.add_argument("--methods", nargs="+", choices=names(), help="or a method's ablation; default: all methods")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600, help="training steps of each run")
     parser.add_argument("--minutes", type=float, default=0.0, help="minutes of training of each run, instead of steps")
@@ -444,7 +489,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     document = options.evidence.read_text(encoding="utf-8") if options.evidence.is_file() else "# Evidence\n"
-    marks = SHIPPED_MARKS if options.shipped else MARKS
+    marks = SHIPPED_MARKS if options.shipped or options.adapters else MARKS
     options.evidence.write_text(insert(document, text, *marks), encoding="utf-8")
     sys.stdout.write(text)
     return 0
@@ -452,7 +497,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _shared(options: argparse.Namespace) -> dict[str, Any]:
     """What the runs of all methods have in common."""
-    if not (options.data or options.shipped):
+    if not (options.data or options.shipped or options.adapters):
         raise InputError("--data is missing; give the folder of the encoded training scenes, or --shipped.")
     try:
         folders = {name: float(share) for name, share in (f.split("=") for f in options.folders)}
@@ -467,36 +512,58 @@ def _shared(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _given(options: argparse.Namespace) -> dict[str, Path]:
+    """The adapters in files that are judged, by method; {} where methods are trained."""
+    if options.adapters:
+        try:
+            return {
+                name: Path(path) for name, path in (a.split("=", 1) for a in options.adapters) if recipe_named(name)
+            }
+        except (ValueError, KeyError):
+            raise InputError(
+                f"--adapters is {' '.join(options.adapters)!r}; write each as NAME=FILE, with a method's name."
+            ) from None
+    if not options.shipped:
+        return {}
+    has = {name: recipe.shipped for name, recipe in RECIPES.items() if recipe.shipped and recipe.shipped.is_file()}
+    missing = [name for name in options.methods or () if name not in has]
+    if missing:
+        raise InputError(f"The pack has no adapter of {missing[0]}; leave it out of --methods.")
+    return {name: has[name] for name in options.methods or has}
+
+
 def _run_all(options: argparse.Namespace) -> str:
     counts = Counts(options.hidden, options.ordinary, options.dense, options.words)
-    shared = _shared(options)
-    seeds = 1 if options.shipped else options.seeds
-    jobs = [(method, seed) for seed in range(seeds) for method in options.methods]  # an early end still compares
-    if options.shipped:
-        configs = [shipped_config(method, shared, options.output) for method, _ in jobs]
-    else:
-        configs = [config_of(method, seed, shared, options.output) for method, seed in jobs]
-    done: dict[str, list[Outcome]] = {}
+    shared, given = _shared(options), _given(options)
+    chosen = list(given) or options.methods or list(RECIPES)
+    jobs = [(name, seed) for seed in range(1 if given else options.seeds) for name in chosen]  # an early end compares
+    configs = {
+        (name, seed): given_config(name, given[name], shared, options.output)
+        if given
+        else config_of(name, seed, shared, options.output)
+        for name, seed in jobs
+    }
+    judged = [job for job in jobs if given or ((variant := recipe_named(job[0])[2]) and variant.sampling)]
+    trained = [job for job in jobs if job not in judged]  # first: variants are judged with their adapters
+    done: dict[str, list[Outcome]] = {name: [] for name in chosen}
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) if options.jobs > 1 else nullcontext() as pool:
         each = pool.map if pool else map
-        if options.shipped:
-            outcomes = each(run_shipped, configs, [counts] * len(configs))
-        else:
-            outcomes = each(run_one, configs, [counts] * len(configs), [options.minutes] * len(configs))
-        for (method, seed), outcome in zip(jobs, outcomes, strict=True):
-            done.setdefault(method, []).append(outcome)
-            logger.info("%s, seed %d: visible exact %.2f", method, seed, evaluate.score(outcome.plain, False).exact)
-        controls = each(control, CONTROLS, [configs[0]] * len(CONTROLS), [counts] * len(CONTROLS))
+        for members, work in ((trained, partial(run_one, minutes=options.minutes)), (judged, run_given)):
+            outcomes = each(work, [configs[job] for job in members], [counts] * len(members))
+            for (name, seed), outcome in zip(members, outcomes, strict=True):
+                done[name].append(outcome)
+                logger.info("%s, seed %d: visible exact %.2f", name, seed, evaluate.score(outcome.plain, False).exact)
+        controls = each(control, CONTROLS, [configs[jobs[0]]] * len(CONTROLS), [counts] * len(CONTROLS))
         done |= {name: [outcome] for name, outcome in zip(CONTROLS, controls, strict=True)}
     options.picture.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet(dict(zip(options.methods, configs, strict=False)), counts)).save(options.picture)
-    budget = f"{options.minutes:g} minutes" if options.minutes else f"{options.steps} steps of {options.batch} scenes"
-    trained = f"Each method: {budget} from the same base, {seeds} seeds, {options.precision}"
+    Image.fromarray(sheet({name: configs[name, 0] for name in chosen}, counts)).save(options.picture)
+    length = f"{options.minutes:g} minutes" if options.minutes else f"{options.steps} steps of {options.batch} scenes"
+    budget = f"Each method: {length} from the same base, {options.seeds} seeds, {options.precision}"
     intro = (
-        f"{'The adapters that ship with the pack' if options.shipped else trained}; judged on {counts.hidden} held-out"
+        f"{'The adapters as they are' if given else budget}; judged on {counts.hidden} held-out"
         f" scenes with a hidden creature, {counts.ordinary} without, {counts.dense} dense ones and {counts.words} with"
         f" creatures that only words tell of; {STEPS} sampling steps."
-        + ("" if options.shipped else " ± is the standard deviation between seeds.")
+        + ("" if given else " ± is the standard deviation between seeds.")
     )
     image = f"![Composite, references, each method, truth]({os.path.relpath(options.picture, options.evidence.parent)})"
     return "\n\n".join([intro, looks_table(done), boxes_table(done), cost_table(done), image])

@@ -90,8 +90,9 @@ class DpoConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """kind `world` (encoded scenes of the small world in `path`), `imig` (the folders of ContextGen's authors) or
-    `sigma_set` (folders for SIGMA-GEN, see `contextgen_core.training.sigma_set`).
+    """kind `world` (encoded scenes of the small world in `path`), `imig` (the folders of ContextGen's authors),
+    `sigma_set` (folders for SIGMA-GEN, see `contextgen_core.training.sigma_set`) or `coco` (pictures with a phrase for
+    each box, see `contextgen_core.training.coco`).
 
     count, seed: how many scenes the stage `scenes` makes, and which; tiers: how many of each tier a round of them has
     (tiers of one canvas size); folders: subfolders of `path` (sets of scenes, or the authors' subsets), with their
@@ -120,10 +121,12 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """name: one of `recipes.RECIPES`; the others are ContextGen's.
+    """name: one of `recipes.RECIPES`; kernel grouped / batched / dense.
 
-    rule official / paper / cla; ica_blocks `[first, stop]` over all blocks, double first; kernel grouped / batched /
-    dense; offsets `cumulative` or `overlapping` and masks true/false exist for the ablations."""
+    ContextGen: rule official / paper / cla; ica_blocks `[first, stop]` over all blocks, double first; offsets
+    `cumulative` or `overlapping` and masks true/false exist for the ablations.
+    InstanceAssemble: ratio, the share of the sampling steps in which boxes act; for the ablations points `grid` (36)
+    or `corners` (4), isolated false (one masked attention over the boxes of a picture) and zero_start false."""
 
     name: str = "contextgen"
     rule: str = "official"
@@ -131,6 +134,10 @@ class MethodConfig:
     kernel: str = "grouped"
     masks: bool = True
     offsets: str = "cumulative"
+    ratio: float = 1.0
+    points: str = "grid"
+    isolated: bool = True
+    zero_start: bool = True
 
 
 @dataclass(frozen=True)
@@ -199,10 +206,11 @@ class Config:
         _choice("model.kind", self.model.kind, ("tiny", "pretrained"))
         _choice("optimizer.name", self.optimizer.name, ("adamw", "prodigy", "muon"))
         _choice("dpo.lose", self.dpo.lose, ("composite", "pasted"))
-        _choice("data.kind", self.data.kind, ("world", "imig", "sigma_set"))
+        _choice("data.kind", self.data.kind, ("world", "imig", "sigma_set", "coco"))
         _choice("method.rule", self.method.rule, ("official", "paper", "cla"))
         _choice("method.kernel", self.method.kernel, ("grouped", "batched", "dense"))
         _choice("method.offsets", self.method.offsets, ("cumulative", "overlapping"))
+        _choice("method.points", self.method.points, ("grid", "corners"))
         subjects_at(self.data.curriculum, 1.0)
         _choice("routing.planes", self.routing.planes, ("both", "one", "unnamed"))
         for name in ("steps", "batch", "accumulate"):

@@ -22,7 +22,7 @@ from ..methods.contextgen.references import token_mask
 from ..methods.contextgen.sequence import Plan, ReferenceTokens
 from ..tiny.autoencoder import Taesd
 from ..tiny.text import Form, encode_words
-from .batch import Batch
+from .batch import Batch, Phrases
 from .config import Config, subjects_at
 from .small_world import world
 
@@ -286,12 +286,13 @@ class Reader(NamedTuple):
     collate(data, indices, references, box, hidden, *, composite, named, form) makes a batch of them, as
     `LatentSet.batch` does; counts gives for each scene (N,) the number that all scenes of a batch share, 0 for scenes
     of which the method can make nothing. open reads a set from its folder, and encode(vae, scenes, pictures, keys=)
-    makes one of scenes that are to be judged."""
+    makes one of scenes that are to be judged. phrases: how the method binds them, where that is what it reads."""
 
     collate: Callable[..., Batch]
     counts: Callable[[LatentSet], np.ndarray]
     open: Callable[[Path], LatentSet] = LatentSet.load
     encode: Callable[..., LatentSet] = encode_scenes
+    phrases: Phrases | None = None
 
     def buckets(self, data: LatentSet) -> tuple[np.ndarray, ...]:
         """Indices of the scenes that may share a batch, smallest counts first."""

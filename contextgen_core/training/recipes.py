@@ -19,7 +19,7 @@ from ..methods.contextgen.schedule import Rule
 from ..methods.contextgen.settings import Settings
 from ..tiny import model as tiny
 from ..tiny.text import Form
-from . import sigma_gen
+from . import assemble, eligen, sigma_gen
 from .adapter import Adapter, adapter_state, add_adapter, load_adapter_state, read_adapter, save_adapter
 from .batch import Batch
 from .config import Config, MethodConfig
@@ -43,12 +43,22 @@ class Network(Protocol):
         ...
 
 
+class Variant(NamedTuple):
+    """title: behind the method's, in tables. settings: what changes in the method's config. sampling: nothing changes
+    in training, so that the method's own adapter is judged."""
+
+    title: str
+    settings: Mapping[str, Any]
+    sampling: bool = False
+
+
 class Recipe(NamedTuple):
     """title: in tables. settings: what a run of the comparison changes in its config, nested like a config file.
 
     network puts the method on a transformer, freezes that, and adds what trains; reader: of scenes. state gives the
     adapter's tensors and load fills a network with such ones; write(path, state, config) makes the adapter's file, and
-    read(path, config) gives the state of one. An untrained adapter need not leave the base as it is."""
+    read(path, config) gives the state of one. An untrained adapter need not leave the base as it is. variants: what
+    ablations change, by name; shipped: where the pack's adapter of the method lies, if it has one."""
 
     title: str
     settings: Mapping[str, Any]
@@ -59,7 +69,8 @@ class Recipe(NamedTuple):
     read: Callable[[Path, Config], dict[str, Tensor]]
     sizes: Callable[[Path], Mapping[str, Any]]  # settings of a network that takes the adapter in a file
     reader: Reader = PICTURES
-    shipped: Callable[[], Path] | None = None  # the pack's adapter of the method
+    variants: Mapping[str, Variant] = {}  # noqa: RUF012 - never written to
+    shipped: Path | None = None
 
 
 def settings_of(method: MethodConfig) -> Settings:
@@ -91,6 +102,19 @@ def _contextgen(transformer: Any, config: Config) -> FlowNetwork:
     return base_network(transformer, config)
 
 
+def _eligen(transformer: Any, config: Config) -> eligen.EliGenNetwork:
+    lora = config.lora
+    adapter = Adapter(lora.rank, lora.alpha or lora.rank, lora.folded, lora.one_sided)
+    add_adapter(transformer, adapter, config.seed, eligen.TARGETS)
+    return eligen.EliGenNetwork(transformer, config.method.kernel, config.flow.guidance, words_form(config))
+
+
+def _instance_assemble(transformer: Any, config: Config) -> assemble.AssembleNetwork:
+    transformer.requires_grad_(False)
+    weights = assemble.make_weights(transformer, config.lora.rank, config.seed, config.method.zero_start)
+    return assemble.AssembleNetwork(transformer, weights, config.method, config.flow.guidance, words_form(config))
+
+
 def _low_rank_state(network: Network) -> dict[str, Tensor]:
     return adapter_state(network.transformer)
 
@@ -118,7 +142,7 @@ RECIPES: dict[str, Recipe] = {
         save_adapter,
         read_adapter,
         _low_rank_sizes,
-        shipped=lambda: tiny.adapter_path("sft"),
+        shipped=tiny.FOLDER / tiny.ADAPTERS["sft"],
     ),
     "sigma_gen": Recipe(
         "SIGMA-GEN",
@@ -134,7 +158,50 @@ RECIPES: dict[str, Recipe] = {
         save_adapter,
         read_adapter,
         _low_rank_sizes,
-        reader=ROUTED,
+        ROUTED,
+        shipped=tiny.FOLDER / "tiny_sigma_gen.safetensors",
+    ),
+    "instance_assemble": Recipe(
+        "InstanceAssemble",
+        {
+            "lora": {"rank": 72},
+            "optimizer": {"name": "muon", "rate": 0.02, "warmup": 10, "tail": 0.5},
+            "flow": {"mean": 0.6, "box": 2.0, "hidden": 2.0},
+            "method": {"kernel": "batched"},
+        },
+        _instance_assemble,
+        assemble.state,
+        assemble.load,
+        assemble.write,
+        assemble.read,
+        assemble.sizes,
+        assemble.READER,
+        {
+            "corners": Variant("4 corners in place of 36 points", {"method": {"points": "corners"}}),
+            "together": Variant("one masked attention in place of isolated ones", {"method": {"isolated": False}}),
+            "nonzero": Variant("projections not from zero", {"method": {"zero_start": False}}),
+            "ratio_10": Variant("boxes in the first 0.1 of the steps", {"method": {"ratio": 0.1}}, sampling=True),
+            "ratio_30": Variant("boxes in the first 0.3 of the steps", {"method": {"ratio": 0.3}}, sampling=True),
+            "ratio_50": Variant("boxes in the first 0.5 of the steps", {"method": {"ratio": 0.5}}, sampling=True),
+        },
+        tiny.FOLDER / "tiny_instance_assemble.safetensors",
+    ),
+    "eligen": Recipe(
+        "EliGen",
+        {
+            "lora": {"rank": 16, "folded": True},
+            "optimizer": {"name": "muon", "rate": 0.01, "warmup": 10, "tail": 0.5},
+            "flow": {"mean": 0.6, "box": 2.0, "hidden": 2.0},
+            "method": {"kernel": "batched"},
+        },
+        _eligen,
+        _low_rank_state,
+        _load_low_rank,
+        save_adapter,
+        read_adapter,
+        _low_rank_sizes,
+        eligen.READER,
+        shipped=tiny.FOLDER / "tiny_eligen.safetensors",
     ),
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from .coco import PhraseSet
 from .config import Config
 from .latents import LatentMix, LatentSet, encode_scenes, training_scenes
 from .parts import autoencoder, words_form
@@ -52,6 +53,8 @@ def open_data(config: Config) -> Any:
         reader = recipe_of(config).reader
         sets, shares = tuple(map(reader.open, folders)), tuple(folders.values())
         return LatentMix(sets, shares, words_form(config), reader)
+    if config.data.kind == "coco":
+        return PhraseSet(config, recipe_of(config).reader.phrases)
     return RoutedPictures(config) if config.data.kind == "sigma_set" else PixelSet(config)
 
 

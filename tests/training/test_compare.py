@@ -49,25 +49,33 @@ def test_the_command_trains_judges_and_writes_and_takes_up_what_is_done(
 ) -> None:
     monkeypatch.setattr(compare, "STEPS", 2)
     (tmp_path / "e.md").write_text(f"# Evidence\n\nbefore\n\n{compare.MARKS[0]}\nstale\n{compare.MARKS[1]}\n\nafter\n")
-    assert compare.main(arguments(data, tmp_path)) == 0
+    chosen = ["contextgen", "instance_assemble", "instance_assemble/ratio_30"]
+    command = arguments(data, tmp_path, "--methods", *chosen)
+    assert compare.main(command) == 0
     text = (tmp_path / "e.md").read_text()
     assert "before" in text and "after" in text and "stale" not in text
-    titles = [RECIPES[name].title for name in RECIPES] + list(compare.CONTROLS.values())
-    assert all(text.count(f"| {title} |") >= 2 for title in titles)
+    titles = ["ContextGen", "InstanceAssemble", "InstanceAssemble, boxes in the first 0.3 of the steps"]
+    assert all(text.count(f"| {title} |") >= 2 for title in [*titles, *compare.CONTROLS.values()])
     assert "](m.png)" in text and (tmp_path / "m.png").is_file()
-    outcomes = {name: compare.Outcome.load(tmp_path / f"{name}_0" / "outcome.json") for name in RECIPES}
-    for outcome in outcomes.values():
-        assert outcome.samples == 4 and outcome.parameters > 1e5 and outcome.tokens > 128 and outcome.flops > 1e9
-    before = {name: (tmp_path / f"{name}_0" / "outcome.json").stat().st_mtime_ns for name in RECIPES}
-    assert compare.main(arguments(data, tmp_path)) == 0
-    assert before == {name: (tmp_path / f"{name}_0" / "outcome.json").stat().st_mtime_ns for name in RECIPES}
+    paths = {name: tmp_path / f"{name.replace('/', '_')}_0" / "outcome.json" for name in chosen}
+    for name, path in paths.items():
+        outcome = compare.Outcome.load(path)
+        assert (
+            outcome.samples == (0 if "/" in name else 4)
+            and outcome.parameters > 1e5
+            and outcome.tokens > 64
+            and outcome.flops > 1e8
+        )
+    before = {name: path.stat().st_mtime_ns for name, path in paths.items()}
+    assert compare.main(command) == 0
+    assert before == {name: path.stat().st_mtime_ns for name, path in paths.items()}
 
 
 def test_the_shipped_adapters_are_judged_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Path
 ) -> None:
     monkeypatch.setattr(compare, "STEPS", 2)
-    assert compare.main(arguments(data, tmp_path, "--shipped", "--data", "")) == 0
+    assert compare.main(arguments(data, tmp_path, "--shipped", "--data", "", "--methods", "contextgen")) == 0
     text = (tmp_path / "e.md").read_text()
     assert compare.SHIPPED_MARKS[0] in text and compare.MARKS[0] not in text
     assert text.count("| ContextGen |") == 3
@@ -98,7 +106,10 @@ def test_the_truth_is_perfect_and_an_empty_scene_is_nothing() -> None:
     for kind in ("plain", "dense"):
         assert all(j.exact for j in getattr(good, kind)) and not any(j.exact for j in getattr(bad, kind))
     assert good.scenery == bad.scenery == 1.0
-    assert all(math.isnan(v) or v >= 0.85 for v in good.found) and all(math.isnan(v) or v == 0 for v in bad.found)
+    for found in ("found", "found_plain"):
+        assert all(math.isnan(v) or v >= 0.85 for v in getattr(good, found))
+        assert all(math.isnan(v) or v == 0 for v in getattr(bad, found))
+    assert good.leaked and all(leak.neighbour == leak.other == 0 for leak in good.leaked)
     assert good.told and all(j.exact for j in good.told) and not any(any(j.nearer) for j in bad.told)
 
 
@@ -110,13 +121,47 @@ def test_another_place_or_light_is_told() -> None:
             assert evaluate.scenery(scene, picture) == (place, light)
 
 
+def test_a_neighbours_colour_counts_as_taken_over_and_the_truth_as_nothing() -> None:
+    found, clean = [], []
+    for scene in (s for i in range(40) if len((s := world.scene(0, "test", i, "basic")).members) == 2):
+        first, second = scene.members
+        dyed = first.creature._replace(first=second.creature.first)
+        if dyed in (first.creature, second.creature) or dyed.first == dyed.second:
+            continue
+        pictures = [
+            (world.render_target(scene._replace(members=(first._replace(creature=c), second))) * 255).astype(np.uint8)
+            for c in (dyed, first.creature)
+        ]
+        found.append(evaluate.leaks(scene, pictures[0])[0])
+        clean += evaluate.leaks(scene, pictures[1])
+    theirs, others = (np.mean([getattr(leak, side) for leak in found]) for side in ("neighbour", "other"))
+    assert len(found) > 5 and theirs > others + 0.1 and all(leak.neighbour > 0 for leak in found)
+    assert not any(leak.neighbour or leak.other for leak in clean)
+
+
 def test_outcomes_survive_the_disk(tmp_path: Path) -> None:
     judgement = evaluate.Judgement(1, 2, True, (True, False, True, True, True), 12.5, float("nan"))
     told = evaluate.Somewhere(0, 1, (True,) * 5)
-    outcome = compare.Outcome([judgement], [], [0.5, float("nan")], [told], 0.5, 100, 1e9, 0.2, 3.0, 64, 10)
+    leak = evaluate.Leak(0, 1, 0.5, 0.25)
+    outcome = compare.Outcome(
+        [judgement], [], [0.5, float("nan")], [0.7], [leak], [told], 0.5, 100, 1e9, 0.2, 3.0, 64, 10
+    )
     outcome.save(tmp_path / "o.json")
     again = compare.Outcome.load(tmp_path / "o.json")
     assert repr(again) == repr(outcome) and again.told[0].exact and not again.plain[0].exact
+
+
+def test_adapters_in_files_are_judged_by_name(tmp_path: Path) -> None:
+    def given(*adapters: str, shipped: bool = False, methods: list[str] | None = None) -> dict[str, Path]:
+        return compare._given(argparse.Namespace(adapters=list(adapters), shipped=shipped, methods=methods))
+
+    assert given("eligen=a=b.safetensors") == {"eligen": Path("a=b.safetensors")}
+    assert given(shipped=True)["contextgen"].is_file() and given() == {}
+    for wrong in ("odd=a", "eligen"):
+        with pytest.raises(InputError, match="write each as NAME=FILE"):
+            given(wrong)
+    with pytest.raises(InputError, match="no adapter of EliGen at"):
+        compare.given_config("eligen", tmp_path / "none", {}, tmp_path)
 
 
 def test_a_method_nobody_registered_is_named() -> None:
@@ -124,9 +169,9 @@ def test_a_method_nobody_registered_is_named() -> None:
     with pytest.raises(InputError, match="method.name is 'odd'"):
         recipe_of(config)
     with pytest.raises(InputError, match="--folders is 'odd'"):
-        compare._shared(argparse.Namespace(data="x", shipped=False, folders=["odd"]))
+        compare._shared(argparse.Namespace(data="x", shipped=False, adapters=[], folders=["odd"]))
     with pytest.raises(InputError, match="--data is missing"):
-        compare._shared(argparse.Namespace(data="", shipped=False, folders=[]))
+        compare._shared(argparse.Namespace(data="", shipped=False, adapters=[], folders=[]))
 
 
 def test_contextgen_starts_as_the_base_itself(data: Path, tmp_path: Path) -> None:

@@ -274,7 +274,7 @@ def _pairs(
     chosen: dict[str, Tensor] = {}
     for block in blocks:
         sizes = []
-        for layer, outputs, inputs in _switched(family, block, ends=family == SD3 and block == blocks[-1]):
+        for layer, outputs, inputs in switched_layers(family, block, ends=family == SD3 and block == blocks[-1]):
             its = parts.pop(f"{block}.{layer}", None)
             if its is None:
                 continue
@@ -300,7 +300,7 @@ def _pairs(
     return sized, chosen, (*sorted(parts), *ignored)
 
 
-def _switched(family: str, block: str, ends: bool) -> list[tuple[str, int, int]]:
+def switched_layers(family: str, block: str, ends: bool) -> list[tuple[str, int, int]]:
     """Layers of a block that the authors' code switches on, with outputs and inputs in widths of a token."""
     table: tuple[Layer, ...] = (
         SD3_JOINT if family == SD3 else FLUX_SINGLE if block.startswith("single") else FLUX_DOUBLE

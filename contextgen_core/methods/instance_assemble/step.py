@@ -137,7 +137,7 @@ class LayoutStep:
         if work.double:
             added, encoded = self._double(work, extras, cover, old, encoded, modulations, work.vec[rows])
         else:
-            added, encoded = self._single(work, extras, cover, old, encoded, modulations[0])
+            added, encoded = self._single(work, extras, cover, old, encoded, modulations[0], work.vec[rows])
         if self.settings.scale != 1:
             added = added * self.settings.scale
         if cover.factor is not None:
@@ -175,7 +175,7 @@ class LayoutStep:
             )
         ]
         q, k, v = (torch.cat(pair, dim=2) for pair in zip(*read, strict=True))
-        mean, attended, seen = attend_instances(cover, q, k, v)
+        mean, attended, seen = self.attend(cover, q, k, v)
         added = _gate(to_image[0]) * extras.layout_forward(block.image.out(mean, additions))
         if work.number != self.last and not block.text.ends and block.text.norm2 is not None:
             layout = _on(block.text, layout, attended, to_layout, additions)
@@ -190,27 +190,32 @@ class LayoutStep:
         cover: Cover,
         image: Tensor,
         encoded: Encoded,
-        modulation: Modulation,
+        to_image: Modulation,
+        vec: Tensor,
     ) -> tuple[Tensor, Encoded]:
         block: SingleBlock = work.block
         additions = extras.additions()
+        to_layout = block.modulation(vec, additions)
         layout, pictures = encoded
-        tokens = torch.cat([layout, _with(image, pictures)], dim=1)
-        normed = block.modulate(block.norm1(tokens), modulation)
+        parts = (layout, to_layout), (_with(image, pictures), to_image)
+        normed = torch.cat([block.modulate(block.norm1(x), modulation) for x, modulation in parts], dim=1)
         q, k, v, hidden = block.qkv_mlp(normed, additions)
         count, ropes = layout.shape[1], work.state["rope"]
         q, k = (
             torch.cat([rotate(x[:, :, :count], ropes[0]), rotate(x[:, :, count:], ropes[1])], dim=2) for x in (q, k)
         )
-        mean, attended, seen = attend_instances(cover, q, k, v)
+        mean, attended, seen = self.attend(cover, q, k, v)
         hidden = block.act(hidden)
         layout_hidden, image_hidden, picture_hidden = hidden.tensor_split((count, count + image.shape[1]), dim=1)
-        added = extras.layout_forward(_gate(modulation) * block.out(mean, image_hidden, additions))
+        added = extras.layout_forward(_gate(to_image) * block.out(mean, image_hidden, additions))
         if work.number != self.last:
-            layout = layout + _gate(modulation) * block.out(attended, layout_hidden, additions)
+            layout = layout + _gate(to_layout) * block.out(attended, layout_hidden, additions)
             if pictures is not None and seen is not None:
-                pictures = pictures + _gate(modulation) * block.out(seen, picture_hidden, additions)
+                pictures = pictures + _gate(to_image) * block.out(seen, picture_hidden, additions)
         return added, Encoded(layout, pictures)
+
+    def attend(self, cover: Cover, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        return attend_instances(cover, q, k, v)
 
     def _second_mlp(self, stream: Stream, image: Tensor, modulation: Modulation, additions: Additions) -> Tensor:
         if stream.norm2 is None:

@@ -23,6 +23,12 @@ import numpy as np
 from . import solids, world
 
 KINDS = ("shape", "pattern", "first", "second", "random")
+_ATTRIBUTES = {
+    "shape": len(world.SHAPES),
+    "pattern": len(world.PATTERNS),
+    "first": len(world.COLOURS),
+    "second": len(world.COLOURS),
+}
 SEEN = 0.25  # a creature of which less than this share is in sight is not judged
 _THRESHOLD = 0.10  # difference from the empty scene (0..1, largest channel) that counts as found
 _MARGIN = 8  # pixels around the asked box in which a creature is looked for
@@ -48,13 +54,7 @@ class Judgement(NamedTuple):
 def alternatives(creature: world.Creature, rng: np.random.Generator) -> dict[str, tuple[world.Creature, ...]]:
     """Three creatures of each kind, none equal to the true one."""
     out: dict[str, tuple[world.Creature, ...]] = {}
-    sizes = {
-        "shape": len(world.SHAPES),
-        "pattern": len(world.PATTERNS),
-        "first": len(world.COLOURS),
-        "second": len(world.COLOURS),
-    }
-    for kind, size in sizes.items():
+    for kind, size in _ATTRIBUTES.items():
         others = [creature._replace(**{kind: v}) for v in range(size)]
         others = [c for c in others if c != creature and c.first != c.second]
         out[kind] = tuple(others[i] for i in rng.permutation(len(others))[:3])
@@ -66,33 +66,92 @@ def alternatives(creature: world.Creature, rng: np.random.Generator) -> dict[str
 def judge(scene: world.Scene, picture: np.ndarray, number: int = 0) -> list[Judgement]:
     """Judges every creature of a scene that has a place to be and is in sight. picture uint8 (size, size, 3)."""
     image = picture.astype(np.float32) / 255
-    order = world.front_order(scene)
     out = []
     for index, member in enumerate(scene.members):
-        if member.told:
+        view = None if member.told else _view(scene, index)
+        if view is None:
             continue
         x1, y1, x2, y2 = member.box
-        region = _uncovered(scene, index)[y1:y2, x1:x2]
-        subject = (world.cover(member) >= 0.5) & region
-        if subject.sum() < SEEN * (world.cover(member) >= 0.5).sum():
-            continue
         rng = np.random.default_rng((number, index, 77))
-        behind = world.render_target(scene, skip=tuple(order[order.index(index) :]))
-        truth = _crop(scene, index, member.creature, behind)
-        own = image[y1:y2, x1:x2]
-        best = float(np.square(own - truth)[region].mean())
+        best = _error(image, scene, index, member.creature, view)
         nearer = []
         kinds = alternatives(member.creature, rng)
         for kind in KINDS:
-            rivals = [float(np.square(own - _crop(scene, index, c, behind))[region].mean()) for c in kinds[kind]]
-            nearer.append(best < min(rivals))
-        error = max(float(np.square(own - truth)[subject].mean()), 1e-6)
+            nearer.append(best < min(_error(image, scene, index, c, view) for c in kinds[kind]))
+        truth = _crop(scene, index, member.creature, view.behind)
+        error = max(float(np.square(image[y1:y2, x1:x2] - truth)[view.subject].mean()), 1e-6)
         out.append(
             Judgement(
                 number, index, member.hidden, tuple(nearer), -10 * float(np.log10(error)), box_iou(scene, index, image)
             )
         )
     return out
+
+
+class _View(NamedTuple):
+    """Of a member's box: the pixels that nothing in front covers, those of them that are the creature's (bool, of the
+    box's size), and what stands behind (float (size, size, 3))."""
+
+    region: np.ndarray
+    subject: np.ndarray
+    behind: np.ndarray
+
+
+def _view(scene: world.Scene, index: int) -> _View | None:
+    """None where too little of a creature is in sight."""
+    member, order = scene.members[index], world.front_order(scene)
+    x1, y1, x2, y2 = member.box
+    whole = world.cover(member) >= 0.5
+    region = _uncovered(scene, index)[y1:y2, x1:x2]
+    if (whole & region).sum() < SEEN * whole.sum():
+        return None
+    return _View(region, whole & region, world.render_target(scene, skip=tuple(order[order.index(index) :])))
+
+
+class Leak(NamedTuple):
+    """What a creature took over from its nearest neighbour: the share of the attributes in which the two differ (shape,
+    pattern, colours) in which it is nearer to the neighbour's than to its own; and the same for other values, which no
+    creature needs to have: what confusion alone does."""
+
+    scene: int
+    member: int
+    neighbour: float
+    other: float
+
+
+def leaks(scene: world.Scene, picture: np.ndarray, number: int = 0) -> list[Leak]:
+    """Leakage between neighbours, of every creature that is in sight. picture uint8 (size, size, 3)."""
+    image = picture.astype(np.float32) / 255
+    centres = np.array([((m.box[0] + m.box[2]) / 2, (m.box[1] + m.box[3]) / 2) for m in scene.members])
+    out = []
+    for index, member in enumerate(scene.members):
+        view = _view(scene, index) if len(scene.members) > 1 else None
+        if view is None:
+            continue
+        apart = np.square(centres - centres[index]).sum(1)
+        apart[index] = np.inf
+        neighbour, own = scene.members[int(apart.argmin())].creature, member.creature
+        true = _error(image, scene, index, own, view)
+        rng = np.random.default_rng((number, index, 78))
+        taken: tuple[list[bool], list[bool]] = ([], [])
+        for kind, size in _ATTRIBUTES.items():
+            theirs = getattr(neighbour, kind)
+            if theirs == getattr(own, kind):
+                continue
+            values = [v for v in rng.permutation(size).tolist() if v not in (theirs, getattr(own, kind))]
+            for where, value in zip(taken, (theirs, values[0]), strict=True):
+                changed = own._replace(**{kind: value})
+                if changed.first != changed.second:
+                    where.append(_error(image, scene, index, changed, view) < true)
+        if all(taken):
+            out.append(Leak(number, index, *(float(np.mean(t)) for t in taken)))
+    return out
+
+
+def _error(image: np.ndarray, scene: world.Scene, index: int, creature: world.Creature, view: _View) -> float:
+    """Mean squared difference of a picture from one with a given creature in a member's place."""
+    x1, y1, x2, y2 = scene.members[index].box
+    return float(np.square(image[y1:y2, x1:x2] - _crop(scene, index, creature, view.behind))[view.region].mean())
 
 
 def _crop(scene: world.Scene, index: int, creature: world.Creature, behind: np.ndarray) -> np.ndarray:

@@ -89,6 +89,10 @@ class PretrainedEncoders:
         return self.t5(t5.input_ids.to(self.t5.device)).last_hidden_state[0].cpu(), pooled.cpu()
 
 
+def encoders_of(config: Config) -> Encoders:
+    return TinyEncoders(config) if config.model.kind == "tiny" else PretrainedEncoders(config)
+
+
 class PixelSet:
     """The subsets named in `data.folders`, drawn by their shares."""
 
@@ -103,7 +107,7 @@ class PixelSet:
         self.subsets = [imig.read_subset(self.root / name) for name in config.data.folders]
         shares = np.array(list(config.data.folders.values()), float)
         self.shares = shares / shares.sum()
-        self.encoders: Encoders = TinyEncoders(config) if config.model.kind == "tiny" else PretrainedEncoders(config)
+        self.encoders = encoders_of(config)
 
     def __len__(self) -> int:
         return sum(len(s) for s in self.subsets)

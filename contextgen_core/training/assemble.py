@@ -1,0 +1,283 @@
+"""InstanceAssemble under training: layout encoder, projections and low-rank terms beside a frozen transformer.
+
+The step is the product's own. For speed the pictures of a batch are put together as if they were one tall picture: the
+index sets of :mod:`contextgen_core.methods.instance_assemble.cover` hold for any grid, and instances know nothing of
+each other, so all of them share one call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..attention import sdpa
+from ..backbones.block import Modulation
+from ..errors import InputError
+from ..hosts.diffusers import FluxHost
+from ..layout.box import Box
+from ..layout.tokens import TOKEN, TokenBox
+from ..methods.boundary import Block, BlockCounts, BlockWork, Bound, Forward, ForwardCall, RunPosition
+from ..methods.instance_assemble.cells import SIDE
+from ..methods.instance_assemble.cover import Cover
+from ..methods.instance_assemble.encoder import AssembleWeights, BlockExtras, PairSize
+from ..methods.instance_assemble.files import FLUX, AssembleFile, read_files, switched_layers, write_file
+from ..methods.instance_assemble.method import INSTANCE_ASSEMBLE, InstanceAssemble, layout_blocks
+from ..methods.instance_assemble.plan import PhrasePlan, phrase_box
+from ..methods.instance_assemble.step import PHRASES, AssembleSettings, LayoutStep
+from ..tiny.text import Form, Words
+from .batch import Batch, Phrases
+from .config import Config, MethodConfig
+from .model import softmax_product
+from .phrases import phrase_reader
+
+
+def _plan(boxes: Sequence[Box], side: int, words: Words) -> PhrasePlan:
+    grid = side // TOKEN
+    placed = (phrase_box(f"box {k}", box, side, side) for k, box in enumerate(boxes, 1))
+    return PhrasePlan(grid, grid, tuple(placed), len(words.pooled))
+
+
+def _join(phrases: Sequence[Sequence[Words]]) -> Mapping[str, Tensor]:
+    return {PHRASES: torch.stack([torch.stack([words.pooled for words in row]) for row in phrases])}
+
+
+READER = phrase_reader(Phrases(_plan, _join))
+
+
+# ---- a batch as one tall picture -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TallPlan:
+    """The plans of a batch's pictures, all of one grid. corners, isolated: see `config.MethodConfig`."""
+
+    plans: tuple[PhrasePlan, ...]
+    corners: bool = False
+    isolated: bool = True
+
+    def joined(self) -> PhrasePlan:
+        """All boxes on one grid, the pictures one below the other. Corners and centres stay those of each picture."""
+        first = self.plans[0]
+        boxes = []
+        for number, plan in enumerate(self.plans):
+            down = number * first.rows
+            for box in plan.boxes:
+                cells = box.cells
+                boxes.append(box._replace(cells=TokenBox(cells.x1, cells.y1 + down, cells.x2, cells.y2 + down)))
+        return PhrasePlan(first.rows * len(self.plans), first.columns, tuple(boxes), first.pooled)
+
+
+class TallStep(LayoutStep):
+    """The layout step for the pictures of a batch at once."""
+
+    def __init__(self, plan: TallPlan, settings: AssembleSettings, call: ForwardCall, last: int) -> None:
+        joined = plan.joined()
+        active = tuple(range(len(joined.boxes)))
+        super().__init__(joined, settings, active, call.blocks.double, last, call.device, call.dtype)
+        if self.cover is None:
+            return
+        rows, tokens = plan.plans[0].rows, plan.plans[0].rows * joined.columns
+        turned = self.cover.read.clone()
+        turned[:, 1] %= rows  # the row of the token in its own picture
+        self.cover = replace(self.cover, read=turned)
+        whose = [number for number, one in enumerate(plan.plans) for _ in one.boxes]
+        self.of_box = torch.tensor([whose[number] for number in self.cover.numbers], device=call.device)
+        self.of_token = self.cover.tokens // tokens
+        if plan.corners:
+            grid = self.cover.points.unflatten(-1, (SIDE, SIDE, 2))
+            near = torch.tensor([0 if k < SIDE // 2 else SIDE - 1 for k in range(SIDE)], device=call.device)
+            self.cover = replace(self.cover, points=grid[:, near][:, :, near].flatten(1))
+        self._bias = None if plan.isolated else self._together(joined)
+
+    def _together(self, joined: PhrasePlan) -> Tensor:
+        """Who reads whom when boxes are not isolated, additive (N + C, N + C) over layout tokens and covered tokens:
+        the covered tokens of a picture read each other, a layout token and the tokens of its box each other."""
+        assert self.cover is not None  # noqa: S101 - only called for boxes with tokens
+        count, tokens = len(self.cover.numbers), self.cover.tokens
+        reads = torch.eye(count + len(tokens), dtype=torch.bool, device=tokens.device)
+        reads[count:, count:] = self.of_token[:, None] == self.of_token[None]
+        for place, number in enumerate(self.cover.numbers):
+            own = torch.from_numpy(joined.boxes[number].indices(joined.columns)).to(tokens.device)
+            inside = count + torch.searchsorted(tokens, own)
+            reads[place, inside] = reads[inside, place] = True
+        return torch.zeros(reads.shape, device=tokens.device).masked_fill(~reads, -math.inf)
+
+    def attend(self, cover: Cover, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        if self._bias is None:
+            return super().attend(cover, q, k, v)
+        out = _attend(q, k, v, self._bias)
+        return out[:, len(cover.numbers) :], out[:, : len(cover.numbers)], None
+
+    def _boxes(
+        self,
+        work: BlockWork,
+        extras: BlockExtras,
+        cover: Cover,
+        image: Tensor,
+        rows: slice | Tensor,
+        modulations: Sequence[Modulation],
+    ) -> None:
+        """The pictures (B, M, D) seen as one (1, B M, D), with a conditioning vector for each token."""
+        tall = image.reshape(1, -1, image.shape[-1])  # a copy where the picture lies behind text
+        each = [Modulation(*(p if p is None else p[self.of_token, 0][None] for p in m)) for m in modulations]  # pyright: ignore[reportArgumentType]
+        one = replace(work, vec=work.vec[self.of_box][None])
+        super()._boxes(one, extras, cover, tall, slice(0, 1), each)
+        if tall.data_ptr() != image.data_ptr():
+            image.copy_(tall.view_as(image))
+
+
+class _Tall(InstanceAssemble):
+    """The method on a batch as one tall picture; for training alone."""
+
+    def sizes(self, plan: TallPlan) -> tuple[tuple[int, int], tuple[tuple[int, int], ...]]:  # type: ignore[override]
+        return INSTANCE_ASSEMBLE.sizes(plan.plans[0])
+
+    def moment(self, plan: TallPlan, settings: AssembleSettings, run: RunPosition | None) -> Hashable:  # type: ignore[override]
+        return () if INSTANCE_ASSEMBLE.moment(plan.plans[0], settings, run) else None
+
+    def forward(self, plan: TallPlan, settings: AssembleSettings, call: ForwardCall) -> Forward:  # type: ignore[override]
+        numbers = layout_blocks(call.blocks)
+        with_step = Block(after=TallStep(plan, settings, call, numbers[-1]).after)
+        return Forward(
+            tuple(with_step if number in numbers else Block() for number in range(call.blocks.all)), sequence=False
+        )
+
+
+_TALL = _Tall()
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, /) -> Tensor:
+    """The transformer's own attention as plain products: (B, H, S, D) three times -> (B, S, H D)."""
+    heads = q.shape[1]
+    out = softmax_product(q.flatten(0, 1), k.flatten(0, 1), mask, v.flatten(0, 1))
+    return out.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2)
+
+
+# ---- the network ---------------------------------------------------------------------------------
+
+
+class AssembleNetwork(nn.Module):
+    """A frozen transformer with InstanceAssemble's weights beside it. method.kernel: "batched" (pictures of one size in
+    the same calls), or "grouped" (one picture after the other, as the product's host does; no ablations)."""
+
+    def __init__(
+        self,
+        transformer: Any,
+        weights: AssembleWeights,
+        method: MethodConfig,
+        guidance: float | None = None,
+        form: Form = Form.CREATURES,
+    ) -> None:
+        super().__init__()
+        if method.kernel != "batched" and (method.points != "grid" or not method.isolated):
+            raise InputError(
+                "method.points and method.isolated can be changed on the batched kernel alone; set method.kernel to"
+                " batched."
+            )
+        self.transformer, self.weights, self.method = transformer, weights, method
+        self.guidance, self.form, self.reader = guidance, form, READER
+        self.settings = AssembleSettings(ratio=method.ratio)
+        self._host = [FluxHost(transformer)]  # in a list: not a submodule
+
+    def forward(self, batch: Batch, noisy: Tensor, times: Tensor, position: RunPosition | None = None) -> Tensor:
+        """noisy (B, M, 64), times (B,) in 0..1 -> velocity (B, M, 64)."""
+        phrases = batch.vectors[PHRASES]
+        tall = self.method.kernel == "batched"
+        joined = TallPlan(batch.plans, self.method.points == "corners", self.method.isolated)
+        return self._host[0].velocity(
+            Bound(_TALL, joined, self.settings)
+            if tall
+            else [(Bound(INSTANCE_ASSEMBLE, plan, self.settings),) for plan in batch.plans],
+            noisy,
+            text=batch.text,
+            pooled=batch.pooled,
+            timestep=times,
+            guidance=None if self.guidance is None else torch.full_like(times, self.guidance),
+            vectors={PHRASES: phrases.flatten(0, 1)[None] if tall else phrases},
+            modules={INSTANCE_ASSEMBLE.name: self.weights},
+            position=position,
+            attend=_attend if tall else sdpa,
+        )
+
+
+def make_weights(transformer: Any, rank: int, seed: int, zero: bool = True) -> AssembleWeights:
+    """Weights for a FLUX transformer as training starts: an encoder at random, low-rank terms that add nothing, and
+    projections at zero (zero=False: at random, for the ablation)."""
+    width, pooled = transformer.inner_dim, transformer.config.pooled_projection_dim
+    counts = BlockCounts(len(transformer.transformer_blocks), len(transformer.single_transformer_blocks))
+    names = [
+        f"transformer_blocks.{n}" if n < counts.double else f"single_transformer_blocks.{n - counts.double}"
+        for n in layout_blocks(counts)
+    ]
+    pairs = {
+        name: tuple(
+            PairSize(layer, inputs * width, rank, outputs * width)
+            for layer, outputs, inputs in switched_layers(FLUX, name, ends=False)
+        )
+        for name in names
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        weights = AssembleWeights(width, pooled, pairs)
+        for name, parameter in weights.named_parameters():
+            if name.endswith(".down.weight"):
+                nn.init.normal_(parameter, std=1 / rank)
+            elif name.endswith(".up.weight") or (zero and ".layout_forward." in name):
+                nn.init.zeros_(parameter)
+    return weights
+
+
+# ---- the file ------------------------------------------------------------------------------------
+
+
+def state(network: AssembleNetwork) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in network.weights.state_dict().items()}
+
+
+def load(network: AssembleNetwork, tensors: Mapping[str, Tensor]) -> None:
+    """Fills a network. Raises InputError for weights of another shape."""
+    has = network.weights.state_dict()
+    if {k: v.shape for k, v in has.items()} != {k: v.shape for k, v in tensors.items()}:
+        raise InputError(
+            "The adapter does not fit this model and rank; choose an adapter of this model, or set lora.rank to its."
+        )
+    with torch.no_grad():
+        for name, value in has.items():
+            value.copy_(tensors[name])
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], config: Config) -> None:
+    """One file with everything, in half precision, as `methods.instance_assemble.files` reads it."""
+    blocks: dict[str, list[PairSize]] = {}
+    for name, down in tensors.items():
+        if not name.endswith(".down.weight"):
+            continue
+        block, layer = name.removeprefix("blocks.").removesuffix(".down.weight").split(".pairs.")
+        up = tensors[name.replace(".down.", ".up.")]
+        size = PairSize(layer.replace("/", "."), down.shape[1], down.shape[0], up.shape[0])
+        blocks.setdefault(block.replace("/", "."), []).append(size)
+    width, pooled = tensors["layout_net.text_embedder.linear_1.weight"].shape
+    halves = {name: value.half() for name, value in tensors.items()}
+    pairs = {block: tuple(sizes) for block, sizes in blocks.items()}
+    write_file(path, AssembleFile(path.name, FLUX, width, pooled, pairs, halves))
+
+
+def read(path: Path, config: Config) -> dict[str, Tensor]:
+    """An adapter's tensors, the scales of its low-rank terms multiplied into them."""
+    file = read_files(path)
+    tensors = {name: value.float() for name, value in file.tensors.items()}
+    for block, sizes in file.blocks.items():
+        for pair in sizes:
+            up = f"blocks.{block.replace('.', '/')}.pairs.{pair.layer.replace('.', '/')}.up.weight"
+            tensors[up] = tensors[up] * pair.scale
+    return tensors
+
+
+def sizes(path: Path) -> Mapping[str, Any]:
+    return {"lora": {"rank": cast("int", read_files(path).ranks[-1])}}
