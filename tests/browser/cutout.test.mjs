@@ -78,11 +78,30 @@ async function promptsOf(page) {
   return text ? JSON.parse(text) : null;
 }
 
+/** The node as it is with a model that clicks are for, which this place has not, or as it runs here. @param {import("playwright-core").Page} page @param {boolean} model */
+async function choose(page, model) {
+  await page.evaluate((on) => {
+    const node = window.app.graph.nodes.find((each) => each.type === "ContextGenCutout");
+    for (const [name, value] of [["source", on ? "automatic" : "plain background"], ["sam_model", on ? "sam_vit_b.safetensors" : "none"]]) {
+      const widget = node.widgets.find((each) => each.name === name);
+      widget.value = value;
+      widget.callback?.(value);
+    }
+  }, model);
+  await page.waitForTimeout(600);
+}
+
 /** @param {import("playwright-core").Page} page */
 async function clicksReachTheInput(page) {
   await addCutout(page);
-  const stage = await page.locator(".contextgen-cutout .stage").boundingBox();
+  let stage = await page.locator(".contextgen-cutout .stage").boundingBox();
   const at = (x, y) => [stage.x + stage.width * x, stage.y + stage.height * y];
+  // Clicks that the node would not use are not taken, and it says why.
+  await page.mouse.click(...at(0.25, 0.75));
+  assert.equal(await promptsOf(page), null);
+  assert.match(await page.locator(".contextgen-cutout .status").textContent(), /without clicks/);
+  await choose(page, true);
+  stage = await page.locator(".contextgen-cutout .stage").boundingBox();
   await page.mouse.click(...at(0.25, 0.75));
   await page.keyboard.down("Shift");
   await page.mouse.click(...at(0.75, 0.25));
@@ -112,6 +131,7 @@ async function clicksReachTheInput(page) {
 
 /** @param {import("playwright-core").Page} page */
 async function theRunShowsItsMask(page) {
+  await choose(page, false);
   await page.evaluate(() => window.app.queuePrompt(0, 1));
   const mask = page.locator(".contextgen-cutout canvas.mask");
   await page.waitForFunction(() => {
@@ -175,6 +195,7 @@ async function theBrushMendsTheMask(page, url) {
 /** @param {import("playwright-core").Page} page */
 async function theEditorOutlivesTheGraphsUndo(page) {
   const cutout = page.locator(".contextgen-cutout .stage:visible");
+  await choose(page, true);
   // A click, then Delete: the click's point goes, the node stays.
   await page.evaluate(() => window.app.canvas.selectItems([window.app.graph.nodes.find((node) => node.type === "ContextGenCutout")]));
   await page.locator(".contextgen-cutout .tool[aria-label^='Click: keep']").click();

@@ -574,6 +574,21 @@ function suite(comfy, vue) {
     }
   }, { once: true });
 
+  check("words at a box are for the reader alone until a node in the graph reads them", async () => {
+    await addComposer(page, { layout: THREE });
+    const status = page.locator(".contextgen-editor .status");
+    await status.filter({ hasText: "for the reader alone" }).waitFor();
+    await page.evaluate(() => {
+      const node = window.LiteGraph.createNode("EliGenConditioning");
+      node.pos = [700, 60];
+      node.title = "Words here";
+      window.app.graph.add(node);
+    });
+    await status.filter({ hasText: "Words here reads the words" }).waitFor();
+    await page.evaluate(() => (window.app.graph.nodes.find((node) => node.type === "EliGenConditioning").mode = 4));
+    await status.filter({ hasText: "for the reader alone" }).waitFor();
+  });
+
   check("what is for the eye alone does not run the graph again", async () => {
     const id = await addScene(page, { files, layout: THREE.replace('"Gone"', '"Robot"') });
     await run(page, url);
