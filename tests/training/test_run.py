@@ -41,7 +41,7 @@ class LineTask:
 
     def __init__(self, at: Any = None) -> None:
         torch.manual_seed(0)
-        self.model = Line()
+        self.model: Any = Line()
         self.seeds: list[int] = []
         self.at = at
 
