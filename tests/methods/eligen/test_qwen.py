@@ -27,6 +27,7 @@ from contextgen_core.methods.eligen.method import ELIGEN as METHOD
 from contextgen_core.methods.eligen.method import EliGenSettings
 from contextgen_core.methods.eligen.parity import phrase_vectors, plan_of
 from contextgen_core.methods.eligen.plan import EliGenPlan
+from contextgen_core.methods.eligen.visibility import PhraseSequence, dense_mask
 from contextgen_core.methods.registry import method
 
 FILES = ["--weights", str(ELIGEN_QWEN_WEIGHTS), "--config", str(ELIGEN / "config.json"), "--method", "eligen"]
@@ -136,6 +137,16 @@ def test_a_reference_of_the_pictures_size_is_bound_in_the_same_place(
         assert near(velocity(host, arrays, references=references), dense, 2e-5)
         plain = velocity(host, arrays, EliGenPlan(8, 6), references=references)
         assert not near(dense, plain, 1e-2)
+
+
+def test_phrases_hold_the_same_place_of_references_of_the_pictures_size_alone(arrays: dict[str, np.ndarray]) -> None:
+    """The authors repeat each mask over each further grid, which has a meaning for grids of one size alone."""
+    sequence = PhraseSequence(plan_of(arrays), 18, (0, 1), references=((4, 4), (6, 8)))
+    mask, tokens = dense_mask(sequence), arrays["tokmask"]
+    for number, span in enumerate(sequence.phrase_spans):
+        noise, other, same = np.split(mask[span.start, sequence.picture_span.start :], [48, 64])
+        assert np.array_equal(noise, tokens[number]) and np.array_equal(same, tokens[number]) and not other.any()
+    assert np.array_equal(mask, mask.T)
 
 
 def test_ids_of_odd_grids_and_several_pictures() -> None:
