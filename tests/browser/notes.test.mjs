@@ -37,7 +37,7 @@ for (const comfy of found) {
         const elements = !vue || frontendOf(comfy) >= 30; // else: a text field of the host's, as the layout is there
         const { page, problems } = await openPage(browser.context, server.url, { vue });
         await empty(page);
-        await build(page, vue ? "a cat" : "the cat"); // another name: what a host has cached, it tells no second page
+        await build(page, `cat ${Date.now()}`); // another name: what a host has cached, it tells no second page
         await theGraphSaysWhatDiffers(page, elements);
         await aRunSaysWhatItFound(page, elements);
         await anErrorStandsOnItsNodes(page, elements);
@@ -149,5 +149,5 @@ async function anErrorStandsOnItsNodes(page, elements) {
   });
   await page.waitForTimeout(600);
   await page.evaluate(() => window.app.queuePrompt(0, 1));
-  await says(page, "LayoutComposer", elements, /^$/);
+  await says(page, "LayoutComposer", elements, /^(?!LayoutComposer, )/);
 }
