@@ -105,6 +105,7 @@ def sample(
     Raises InputError where the method cannot work on this model.
     """
     from .hosts.diffusers import FlowPosition, FluxHost  # diffusers is needed here alone
+    from .hosts.remembered import Remembered
 
     if steps < 1 or batch < 1:
         raise InputError(f"steps is {steps} and batch {batch}; give 1 or more of each.")
@@ -131,6 +132,7 @@ def sample(
         noise = torch.cat([torch.randn((1, *shape), generator=torch.manual_seed(one)) for one in seed])
     x = pack(noise).to(like)
     sigmas = shifted_sigmas(steps, rows * columns).to(like.device)
+    remembered = Remembered()
     with FluxHost(model.transformer) as host:
         method.check(prepared.plan, settings, host.backbone)
         for step in range(steps):
@@ -146,6 +148,7 @@ def sample(
                 vectors=vectors,
                 modules=model.modules,
                 position=FlowPosition(float(now), sigmas.tolist(), rows * columns),
+                remembered=remembered,
             )
             x = x + (after - now) * velocity
             if progress is not None:

@@ -26,6 +26,7 @@ from ..errors import InputError
 from ..lora.adapter import Adapter, to_diffusers
 from ..methods.boundary import BlockCounts, BlockWork, Bound, RunPosition
 from .passes import Pass, PassRequest, active, adapted_spans, plan_pass, run_afters, stretches
+from .remembered import Recalled, Recorder, Remembered
 
 if TYPE_CHECKING:
     from ..backbones import DoubleBlock, SingleBlock
@@ -66,11 +67,14 @@ class State:
     positive: Sequence[bool]
     states: Sequence[Sequence[dict[str, Any]]]  # for each pass and each of its methods
     vec_of: Callable[[float | None, float | None], Tensor]
+    fixed: Recalled | Recorder | None = None
 
     def rotate(self, x: Tensor) -> Tensor:
         return rotate(x, self.rotary)
 
     def attention(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.fixed is not None:
+            k, v = self.fixed.join(block, k, v)
         if len(self.passes) == 1:
             return run(self.passes[0].programs[block], q, k, v, self.attend)
         out = q.new_zeros((q.shape[0], q.shape[2], q.shape[1] * q.shape[3]))
@@ -235,6 +239,7 @@ class FluxHost:
         modules: Mapping[str, Any] | None = None,
         positive: Sequence[bool] | None = None,
         position: RunPosition | None = None,
+        remembered: Remembered | None = None,
         attend: Attend = sdpa,
     ) -> Tensor:
         """The velocity of the noise tokens, (B, M, 64).
@@ -247,6 +252,7 @@ class FluxHost:
         modules     extra weights by the method's name
         positive    which samples belong to the positive conditioning; None: all
         position    where in the sampling run the call stands; None: as if every part of a layout were active
+        remembered  of this sampling run, in which nothing changes but noise and timestep; None: nothing is remembered
         """
         one = not isinstance(bounds, list)
         samples = [_as_tuple(bounds)] if not isinstance(bounds, list) else bounds
@@ -254,6 +260,9 @@ class FluxHost:
         if [rows * columns for rows, columns in grids] != [noise.shape[1]]:
             raise InputError("The pictures of one batch differ in size; give each batch pictures of one size.")
         passes = tuple(self._pass(sample, noise, text, position) for sample in samples)
+        fixed: Recalled | Recorder | None = None
+        if one and remembered is not None and passes[0].fixed is not None and not torch.is_grad_enabled():
+            fixed, passes = self._fixed(passes[0], remembered, samples[0], noise, text, position)
         phrases = passes[0].forward.phrases
         if phrases:
             text = torch.cat([(vectors or {})["phrases"].expand(len(text), -1, -1).to(text), text], dim=1)
@@ -270,9 +279,31 @@ class FluxHost:
             positive=positive or [True] * len(noise),
             states=[[{} for _ in passed.bounds] for passed in passes],
             vec_of=partial(self._vec, pooled, timestep, guidance),
+            fixed=fixed,
         )
         with self._embedding(state, hidden):
-            return self._run(state, hidden, text, pooled, timestep, guidance)[:, : noise.shape[1]]
+            velocity = self._run(state, hidden, text, pooled, timestep, guidance)[:, : noise.shape[1]]
+        if isinstance(fixed, Recorder):
+            fixed.done()
+        return velocity
+
+    def _fixed(
+        self,
+        passed: Pass,
+        remembered: Remembered,
+        bounds: tuple[Bound, ...],
+        noise: Tensor,
+        text: Tensor,
+        position: RunPosition | None,
+    ) -> tuple[Recalled | Recorder | None, tuple[Pass, ...]]:
+        """Where the fixed tokens' keys and values come from or go to, and the pass that fits."""
+        assert passed.fixed is not None  # noqa: S101 - asked before
+        (owner,) = passed.owners  # joined passes have no fixed tokens
+        key, limit = (bounds, noise.shape), owner.method.memory_limit(owner.settings)
+        recalled = remembered.recall(key)
+        if recalled is not None:
+            return recalled, (self._pass(bounds, noise, text, position, recalled=True),)
+        return remembered.recorder(key, passed.fixed, self.counts.all, len(noise), limit), (passed,)
 
     def _run(
         self, state: State, hidden: Tensor, text: Tensor, pooled: Tensor, timestep: Tensor, guidance: Tensor | None
@@ -324,7 +355,14 @@ class FluxHost:
         finally:
             hook.remove()
 
-    def _pass(self, bounds: tuple[Bound, ...], noise: Tensor, text: Tensor, position: RunPosition | None) -> Pass:
+    def _pass(
+        self,
+        bounds: tuple[Bound, ...],
+        noise: Tensor,
+        text: Tensor,
+        position: RunPosition | None,
+        recalled: bool = False,
+    ) -> Pass:
         trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.transformer.parameters())
         autocast = torch.is_autocast_enabled(noise.device.type)
         acting, moments = active(bounds, position)
@@ -335,6 +373,7 @@ class FluxHost:
             blocks=self.counts,
             noise=bounds[0].method.sizes(bounds[0].plan)[0],
             grad=trains or noise.requires_grad,
+            recalled=recalled,
             device=noise.device,
             dtype=torch.get_autocast_dtype(noise.device.type) if autocast else text.dtype,
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..attention import Memo, Program, Span, choose_kernel, compile_blocks
+from ..attention import Groups, Memo, Program, Span, choose_kernel, compile_blocks
+from ..attention.groups import indices
 from ..backbones import Positions, Stretch
 from ..errors import InputError
 from ..methods.boundary import Block, BlockCounts, BlockWork, Bound, Forward, ForwardCall, RunPosition, Segment
@@ -30,6 +32,8 @@ class Pass:
     segments  tokens that are computed differently, and the method that wants it
     ids       position ids of the image tokens that go in, (n, axes) on the device, None: the family's own
     kept      which image tokens go in, on the device, None: all
+    fixed     joint tokens whose keys and values are worth remembering for later steps of the run; in a pass that was
+              planned as ``recalled`` they do not go in, and each block's keys and values have them at their end
     """
 
     bounds: tuple[Bound, ...]
@@ -43,6 +47,7 @@ class Pass:
     segments_of: Bound | None
     ids: Tensor | None
     kept: Tensor | None
+    fixed: Span | None
 
 
 def active(bounds: Sequence[Bound], position: RunPosition | None) -> tuple[tuple[Bound, ...], tuple[Hashable, ...]]:
@@ -56,7 +61,9 @@ def active(bounds: Sequence[Bound], position: RunPosition | None) -> tuple[tuple
 class PassRequest:
     """All that decides a pass; most as in :class:`~contextgen_core.methods.boundary.ForwardCall`.
 
-    ``torch_backend``: attention is torch's own; ``grad``: gradients are wanted.
+    torch_backend  attention is torch's own
+    grad           gradients are wanted
+    recalled       keys and values of the fixed tokens are at hand, so these tokens stay out
     """
 
     bounds: tuple[Bound, ...]
@@ -69,6 +76,7 @@ class PassRequest:
     positions: Positions | None = None
     torch_backend: bool = True
     grad: bool = False
+    recalled: bool = False
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
 
@@ -110,6 +118,10 @@ def _planned(request: PassRequest) -> Pass:
     else:
         beside = sum(rows * columns for rows, columns in request.references)
         forward = Forward(tuple(Block() for _ in range(request.blocks.all)), sequence=False, conditions=beside)
+    fixed, segments = forward.fixed, forward.segments
+    if request.recalled and fixed is not None:
+        forward = _without_fixed(forward, fixed, forward.phrases + request.text)
+        segments = _before(segments, fixed)
     lengths = forward.lengths(request.text, request.noise)
     kernel = _kernel(owners, request)
     groups = [(block.groups, length) for block, length in zip(forward.blocks, lengths, strict=True)]
@@ -121,11 +133,46 @@ def _planned(request: PassRequest) -> Pass:
         lengths=lengths,
         leave=tuple(block.leave for block in forward.blocks),
         afters=tuple(_afters(forwards, at) for at in range(request.blocks.all)),
-        segments=forward.segments,
-        segments_of=None if rebuilds is None else request.bounds[rebuilds],
+        segments=segments,
+        segments_of=request.bounds[rebuilds] if rebuilds is not None and segments else None,
         ids=None if forward.ids is None else forward.ids.to(request.device),
         kept=None if forward.kept is None else torch.from_numpy(forward.kept).to(request.device),
+        fixed=fixed,
     )
+
+
+def _without_fixed(forward: Forward, fixed: Span, words: int) -> Forward:
+    """The pass of the other tokens alone; the keys that their groups read keep their numbers.
+
+    ``words``: phrase and text tokens
+    """
+    image = fixed.start - words
+    kept = np.arange(image) if forward.kept is None else forward.kept[:image]
+    known: dict[int, Block] = {}
+    for block in forward.blocks:
+        if block.leave is not None:
+            raise RuntimeError("tokens leave where others are remembered")
+        known.setdefault(id(block), replace(block, groups=_asked_before(block.groups, fixed)))
+    blocks = tuple(known[id(block)] for block in forward.blocks)
+    return replace(forward, blocks=blocks, kept=kept, ids=None if forward.ids is None else forward.ids[:image])
+
+
+def _asked_before(groups: Groups, fixed: Span) -> Groups:
+    """The groups of the tokens before the fixed ones; None where these all see everyone."""
+    asking = [group for group in groups or () if int(indices(group.queries)[0]) < fixed.start]
+    if len(asking) == 1:
+        [(queries, keys)] = asking
+        unweighted = all(part.log_weight == 0 for part in keys)
+        if queries.size == fixed.start and unweighted and sum(part.index.size for part in keys) == fixed.stop:
+            return None
+    return tuple(asking) or None
+
+
+def _before(segments: Sequence[Segment], fixed: Span) -> tuple[Segment, ...]:
+    """The segments of the other tokens; none where all that is left of them is an adapter that acts nowhere."""
+    left = tuple(segment for segment in segments if segment.span.start < fixed.start)
+    same = all(segment.timestep is None and segment.guidance is None and not segment.adapter for segment in left)
+    return () if same and sum(segment.span.size for segment in left) == fixed.start else left
 
 
 def _afters(forwards: Sequence[Forward], at: int) -> tuple[tuple[int, After], ...]:

@@ -204,6 +204,8 @@ class Forward:
     kept        which image tokens go in, sorted indices; None: all
     text_ids    position ids of phrases and text, float32 (phrases + text, 3); None: the family's own
     segments    tokens computed differently from the rest; () lets the model's own blocks do all the work
+    fixed       joint tokens at the end of the sequence that see only each other and enter every step of a run alike:
+                a host may remember their keys and values and leave them out afterwards
     private     what the method's own tools want to find again; no host looks at it
     """
 
@@ -215,6 +217,7 @@ class Forward:
     kept: np.ndarray | None = None
     text_ids: Tensor | None = None
     segments: tuple[Segment, ...] = ()
+    fixed: Span | None = None
     private: Any = None
 
     def lengths(self, text: int, noise: tuple[int, int]) -> tuple[int, ...]:
@@ -290,6 +293,14 @@ class Method(ABC):
     def kernel(self, settings: Any) -> str:
         """The attention kernel the settings ask for (:mod:`contextgen_core.attention`)."""
         return getattr(settings, "kernel", "auto")
+
+    def memory_limit(self, settings: Any) -> int:
+        """Bytes that keys and values of fixed tokens (:class:`Forward`) may take in a run; 0: they are not kept."""
+        return 0
+
+    def fixed_tokens(self, plan: Any, settings: Any) -> int:
+        """How many tokens are fixed in the method's passes."""
+        return 0
 
     def computed_tokens(self, plan: Any, settings: Any) -> int:
         """Condition tokens that one picture computes with at most: for the host's estimate of memory."""

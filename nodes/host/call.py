@@ -16,6 +16,7 @@ from ...contextgen_core.backbones import rebuild_double, rebuild_single, view
 from ...contextgen_core.backbones.flux import pack
 from ...contextgen_core.errors import InputError
 from ...contextgen_core.hosts.passes import Pass, PassRequest, adapted_spans, plan_pass, run_afters, stretches
+from ...contextgen_core.hosts.remembered import Recalled, Recorder, Remembered
 from ...contextgen_core.methods.boundary import BlockWork, Bound
 from .families import BlockKey, Family, family_of_transformer
 
@@ -26,6 +27,8 @@ Options = dict[str, Any]
 Acting = tuple[tuple[Bound, Hashable], ...]
 
 MEMO: Memo[Pass] = Memo()  # what one sampling run has planned; emptied after it
+STEADY_KEY = "contextgen_steady"  # in transformer_options: whether the weights stay the same over the run
+REMEMBERED = Remembered()  # keys and values that are the same in all of its steps; emptied with it
 
 _uncompiled: Any = torch.compiler.disable  # whose annotations fit its use as a decorator with arguments alone
 _plan: Callable[[PassRequest], Pass] = _uncompiled(lambda request: plan_pass(request, MEMO))
@@ -66,7 +69,12 @@ def begin(
         device=x.device,
         dtype=dtype,
     )
-    return Call(transformer, family, request, vectors, modules, _rows(options, len(x)), given)
+    call = Call(transformer, family, request, vectors, modules, _rows(options, len(x)), given)
+    # A patch of others may change the fixed tokens from step to step.
+    alone = not theirs and not any(options.get("patches", {}).values())
+    if alone and options.get(STEADY_KEY) and options.get("uuids"):
+        call.remember((tuple(options["uuids"]), len(x)), len(options["uuids"]))
+    return call
 
 
 def _grid(latent: torch.Tensor) -> tuple[int, int]:
@@ -99,6 +107,8 @@ class Call:
         self.family = family
         self.request = request
         self.passed = _plan(request)
+        self.fixed: Recalled | Recorder | None = None
+        self.vecs: dict[tuple[float | None, float | None], torch.Tensor] = {}
         self.vectors = vectors
         self.modules = modules
         self.positive = positive
@@ -202,8 +212,31 @@ class Call:
                 img[:, slice(*span)] += pair(tokens[:, slice(*span)]).to(img.dtype)
         return img
 
+    def remember(self, key: Hashable, chunks: int) -> None:
+        """Lets the fixed tokens' keys and values come from an earlier step of the run, or serve the later ones.
+
+        ``key`` tells the run's conditionings apart, which the batch has in so many ``chunks``
+        """
+        fixed = self.passed.fixed
+        if fixed is None:
+            return
+        (owner,) = self.passed.owners  # joined passes have no fixed tokens
+        key = (self.request, key)
+        self.fixed = REMEMBERED.recall(key)
+        if self.fixed is not None:
+            self.request = replace(self.request, recalled=True)
+            self.passed = _plan(self.request)
+        else:
+            limit = owner.method.memory_limit(owner.settings)
+            self.fixed = REMEMBERED.recorder(key, fixed, self.request.blocks.all, chunks, limit)
+
     def vec_of(self, timestep: float | None, guidance: float | None) -> torch.Tensor:
         """The conditioning vector (B, D) of tokens with a timestep or guidance of their own."""
+        if (timestep, guidance) not in self.vecs:
+            self.vecs[timestep, guidance] = self._vec(timestep, guidance)
+        return self.vecs[timestep, guidance]
+
+    def _vec(self, timestep: float | None, guidance: float | None) -> torch.Tensor:
         given, model = self.given, self.transformer
         at = given["timestep"]
         at = at if timestep is None else torch.full_like(at, timestep)
@@ -235,11 +268,13 @@ class Call:
         return self.placed_pe[1]
 
     def check(self) -> None:
-        """Raises unless every hook of ours was reached."""
+        """The call is over. Raises unless every hook of ours was reached."""
         count = len(self.family.keys)
         attention = len(self.attention_reached) if self.owned else count
         if not self.started or attention < count or len(self.blocks_reached) < count:
             raise self.missed()
+        if isinstance(self.fixed, Recorder):
+            self.fixed.done()
 
     def missed(self) -> InputError:
         count = len(self.family.keys)
@@ -349,6 +384,8 @@ class _Block:
         self.call.attention_reached.add(self.number)
         if self.call.probe is not None:
             self.call.probe(self.call.passed.forward, self.number, q, k)
+        if self.call.fixed is not None:
+            k, v = self.call.fixed.join(self.number, k, v)
         options = {**kwargs.get("transformer_options", {})}
         options.pop("optimized_attention_override", None)
         if theirs is not None:

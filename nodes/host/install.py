@@ -14,7 +14,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from ...contextgen_core.errors import InputError
 from ...contextgen_core.methods.boundary import Bound, Forward, Method
 from ...contextgen_core.methods.registry import method as method_named
-from .call import MEMO, Call, Options, begin
+from .call import MEMO, REMEMBERED, STEADY_KEY, Call, Options, begin
 from .conditioning import PLAN, VECTOR, plans_of, scaled_content, take
 from .families import Family, family_of, family_of_transformer
 from .memory import prepare_sampling
@@ -72,8 +72,9 @@ def install(model: Any, method: Method, settings: Any, modules: torch.nn.Module 
 
 
 def _forget(_patcher: Any) -> None:
-    """Drops what a run has planned: tensors on the device that the host's own planning does not know."""
+    """Drops what a run has planned and remembered: tensors on the device that the host's own planning does not know."""
     MEMO.clear()
+    REMEMBERED.clear()
 
 
 def installed_on(model: Any) -> Installed:
@@ -251,7 +252,8 @@ def _apply_model(installed: Installed, executor: Any, x: Any, t: Any, *args: Any
             timed = method.timed(plan, settings)  # only then: reading the sigma waits for the device
             moments[method.name] = method.moment(plan, settings, position if timed else None)
         modules = modules_of(base, [bound.method for bound in bounds])
-        return {**options, MOMENTS_KEY: moments, MODULES_KEY: modules}
+        steady = not getattr(base.current_patcher, "current_hooks", None)  # else weights may change from step to step
+        return {**options, MOMENTS_KEY: moments, MODULES_KEY: modules, STEADY_KEY: steady}
 
     args, kwargs = _with_options(names[2:], args, kwargs, told)
     family = family_of_transformer(base.diffusion_model)

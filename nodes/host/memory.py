@@ -2,25 +2,29 @@
 
 The host estimates a step's memory from the area of the latents, reference latents included, and does so before any
 sampling code of ours runs. A PREPARE_SAMPLING wrapper therefore lets it see reference latents of the size that will
-be computed with: the layout and the tokens that are read. It sees shapes alone; what is sampled stays as it was.
+be computed with (the layout and the tokens that are read), and as much more as the keys and values need that are
+remembered over the run. It sees shapes alone; what is sampled stays as it was.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
+from ...contextgen_core.methods.boundary import Method
 from .conditioning import plans_of
+from .families import family_of
 
 Options = dict[str, Any]
 LATENTS = "reference_latents"
 PER_TOKEN = 4  # a token is 2 x 2 in a latent
 
 
-def area(installed: Any, cond: Options) -> int | None:
-    """Latent area of what one picture computes with beside its noise, None where no layout says; over the whole run,
-    so windows count as open."""
+def area(installed: Any, cond: Options, batch: int, model: Any) -> int | None:
+    """Latent area of what a batch computes with beside its noise, None where no layout says; over the whole run, so
+    windows count as open."""
     counted = [
         (method, plan, installed.settings(method.name))
         for method, plan in plans_of(cond)
@@ -28,7 +32,20 @@ def area(installed: Any, cond: Options) -> int | None:
     ]
     if not counted:
         return None
-    return PER_TOKEN * sum(method.computed_tokens(plan, settings) for method, plan, settings in counted)
+    computed = PER_TOKEN * sum(method.computed_tokens(plan, settings) for method, plan, settings in counted)
+    return batch * computed + sum(_remembered(model, *one) for one in counted)
+
+
+def _remembered(model: Any, method: Method, plan: Any, settings: Any) -> int:
+    """Latent area that the host takes to need as much memory as the keys and values that are remembered."""
+    tokens = method.fixed_tokens(plan, settings)
+    if not tokens:
+        return 0
+    known = family_of(model).backbone
+    base = model.model
+    item = torch.empty((), dtype=base.manual_cast_dtype or base.get_dtype()).element_size()
+    size = 2 * (known.double + known.single) * tokens * known.width * item
+    return math.ceil(size / base.memory_required([1, 1, 1, 1])) if size <= method.memory_limit(settings) else 0
 
 
 def prepare_sampling(
@@ -38,11 +55,11 @@ def prepare_sampling(
     shown: dict[int, Options] = {}
 
     def show(cond: Options) -> Options:
-        computed = area(installed, cond)
+        computed = area(installed, cond, int(noise_shape[0]), model)
         if computed is None or not cond.get(LATENTS):
             return cond
         # The host counts a reference once, though it repeats it for every picture of the batch.
-        shape = (1, cond[LATENTS][0].shape[1], 1, computed * int(noise_shape[0]))
+        shape = (1, cond[LATENTS][0].shape[1], 1, computed)
         smaller = {**cond, LATENTS: [torch.empty(shape, device="meta")]}
         shown[id(smaller[LATENTS])] = cond
         return smaller

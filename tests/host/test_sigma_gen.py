@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import folder_paths
 import numpy as np
 import pytest
 import tiny_flux
 import torch
+from contextgen_pack.contextgen_core.backbones.flux import pack
 from contextgen_pack.contextgen_core.composite.compose import Scene, compose
 from contextgen_pack.contextgen_core.composite.references import Reference
 from contextgen_pack.contextgen_core.errors import InputError
 from contextgen_pack.contextgen_core.layout.box import Box
 from contextgen_pack.contextgen_core.layout.layout import Instance, Layout
 from contextgen_pack.contextgen_core.lora.adapter import load_adapter
-from contextgen_pack.contextgen_core.methods.sigma_gen.method import SIGMA_GEN, Plan, Settings, position_ids
+from contextgen_pack.contextgen_core.lora.switched import SwitchedAdapter
+from contextgen_pack.contextgen_core.methods.sigma_gen.method import SIGMA_GEN, Plan, Settings, plan_of, position_ids
 from contextgen_pack.nodes import host, parity
 from contextgen_pack.nodes.adapter import apply_adapter
+from contextgen_pack.nodes.host import call
+from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 ADAPTER = GOLDEN / "sigma" / "sigma_lora.safetensors"
 PLAN = Plan(8, 6, 3, 6)
+APART = Settings(timestep="zero", scope="conditions", cross=False, context=False)
 
 Nodes = dict[str, Any]
 
@@ -67,12 +75,109 @@ def test_the_golden_velocity(timestep: str, scope: str, cross: str, tmp_path: Pa
         "timestep": timestep,
         "scope": scope,
         "cross": cross,
+        "context": "on",
         "condition_guidance": "automatic",
         "out": str(tmp_path / "velocity.npy"),
     }
     parity.run_case(words)
     velocity = torch.from_numpy(np.load(words["out"]))
     assert (velocity - parity.load(Namespace(**words)).velocity).abs().max() < 2e-5
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / "sigma" / "sigma_two_subjects.npz") as stored:
+        return {key: stored[key] for key in stored.files}
+
+
+@pytest.fixture(scope="module")
+def golden_model() -> Any:
+    config = json.loads((GOLDEN / "contextgen" / "config.json").read_text())["transformer"]
+    return host.build_flux(config, load_file(GOLDEN / "contextgen" / "transformer.safetensors"), torch.float32)
+
+
+def seen_lengths(model: Any) -> tuple[list[int], Any]:
+    """Tokens that enter the first single block, call by call; and what ends it."""
+    lengths: list[int] = []
+    block = model.model.diffusion_model.single_blocks[0]
+    return lengths, block.linear1.register_forward_hook(lambda _module, args, _out: lengths.append(args[0].shape[1]))
+
+
+@pytest.mark.parametrize(("name", "settings"), [("indep", APART), ("nocross", replace(APART, context=True))])
+def test_the_golden_trajectory_through_the_sampler(
+    golden: dict[str, np.ndarray], golden_model: Any, name: str, settings: Settings
+) -> None:
+    plan = plan_of(golden["i_s"], golden["i_c"])
+    form = golden_model.model.latent_format
+    pictures = [form.process_out(torch.from_numpy(golden[f"{one}_latent"])) for one in ("i_s", "i_c")]
+    pooled = {"pooled_output": torch.from_numpy(golden["pooled"]), "guidance": float(golden["guidance"][0])}
+    positive = host.attach([[torch.from_numpy(golden["text_embeds"]), pooled]], SIGMA_GEN, plan, pictures)
+    patched = host.install(golden_model, SIGMA_GEN, settings, SwitchedAdapter(load_adapter(ADAPTER), 3))
+    lengths, hook = seen_lengths(golden_model)
+    start, sigmas = torch.from_numpy(golden["noise_latent"]), tuple(golden["trajectory_sigmas"].tolist())
+    end = tiny_flux.sample(patched, positive, start=start, sigmas=sigmas)
+    hook.remove()
+    known = torch.from_numpy(golden[f"trajectory_{name}"][-1:])
+    assert (pack(form.process_in(end)) - known).abs().max() < 2e-5
+    short = 512 + 64 if name == "indep" else 672
+    assert [length for length in lengths if length != 672] == ([short] * 3 if name == "indep" else [])
+    assert not call.REMEMBERED.held and not len(call.REMEMBERED), "the run is over"
+
+
+@pytest.mark.parametrize("cross", [True, False])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_fixed_pictures_are_computed_once_with_the_same_result(model: Any, cross: bool, batch: int) -> None:
+    """Also for a negative with other pictures, in one batch with the positive or not, and a batch of pictures."""
+    other = [latent.flip(-1) for latent in latents()]
+    positive, negative = (
+        host.attach(tiny_flux.text(seed=s), SIGMA_GEN, PLAN, p) for s, p in ((0, latents()), (1, other))
+    )
+    settings = replace(APART, scope="all", cross=cross)
+    start, made, held = tiny_flux.noise(batch=batch), [], []
+    for one in (settings, replace(settings, memory=0.0)):
+        lengths, hook = seen_lengths(model)
+        patched = host.install(model, SIGMA_GEN, one)
+        watch = {"callback": lambda *_: held.append(call.REMEMBERED.held)}
+        made.append(tiny_flux.sample(patched, positive, negative, cfg=3.0, start=start, **watch))
+        hook.remove()
+        whole = 40 + 48 + 18 + 48
+        assert lengths[0] == whole and set(lengths[len(lengths) // 3 :]) == {whole if one.memory == 0 else 40 + 48}
+    assert (made[0] - made[1]).abs().max() < 1e-5
+    # Two conditionings, nine blocks, keys and values of 66 tokens, 32 wide: however many pictures are made.
+    assert held == [2 * 9 * 2 * 66 * 32 * 4] * 3 + [0] * 3
+
+
+def test_a_foreign_patch_sees_all_tokens_in_every_step(model: Any) -> None:
+    settings = replace(APART, scope="all")
+    patched = host.install(model, SIGMA_GEN, settings)
+    plain = tiny_flux.sample(patched, host.attach(tiny_flux.text(), SIGMA_GEN, PLAN, latents()))
+    lengths: list[int] = []
+
+    def passing(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        lengths.append(args["img"].shape[1])
+        return extra["original_block"](args)
+
+    patched.set_model_patch_replace(passing, "dit", "single_block", 1)
+    again = tiny_flux.sample(patched, host.attach(tiny_flux.text(), SIGMA_GEN, PLAN, latents()))
+    assert lengths == [40 + 48 + 18 + 48] * 3 and (again - plain).abs().max() < 1e-5
+
+
+def test_the_host_plans_for_what_is_remembered(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    load = comfy.model_management.load_models_gpu
+
+    def recording(models: Any, memory_required: float = 0, **rest: Any) -> Any:
+        asked.append(memory_required)
+        return load(models, memory_required=memory_required, **rest)
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", recording)
+    monkeypatch.setattr(
+        model.model, "memory_usage_factor", 1e-4
+    )  # so that the small model's bytes are not rounded away
+    for memory in (0.0, 8.0):
+        sampled(model, replace(APART, scope="all", memory=memory))
+    held = 9 * 2 * 66 * 32 * 4
+    assert asked[1] - asked[0] == pytest.approx(2 * held, rel=0.01)  # of both conditionings
 
 
 def test_the_defaults_equal_the_stock_forward_with_these_ids_to_the_bit(model: Any) -> None:

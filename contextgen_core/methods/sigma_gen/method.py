@@ -42,6 +42,7 @@ ORDERS = ("layout", "all visible")
 TIMESTEPS = ("current", "zero")
 GUIDANCES = ("automatic", "user", "one")
 SCOPES = ("all", "conditions")
+MEMORY, MOST_MEMORY = 8.0, 1024  # GiB
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,29 @@ class Settings:
               zero, as in OminiControl
     scope     tokens on which the adapter acts: all (it is loaded as any other), or the condition tokens alone
     cross     whether identity stack and control picture see each other
+    context   whether both see text and noise. Without it, and at timestep zero, they are the same in every step, and
+              hosts remember their keys and values, as OminiControl does
+    memory    GiB that these may take; 0: they are computed in every step
     """
 
     timestep: str = "current"
     guidance: str = "automatic"
     scope: str = "all"
     cross: bool = True
+    context: bool = True
+    memory: float = MEMORY
 
     def __post_init__(self) -> None:
         for name, options in (("timestep", TIMESTEPS), ("guidance", GUIDANCES), ("scope", SCOPES)):
             if getattr(self, name) not in options:
                 raise InputError(f"{name} is {shorten(getattr(self, name))}; choose one of {', '.join(options)}.")
+        if not 0 <= self.memory <= MOST_MEMORY:
+            raise InputError(f"memory is {shorten(self.memory)}; give GiB from 0 to {MOST_MEMORY}.")
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the condition tokens are the same in every step."""
+        return self.timestep == "zero" and not self.context
 
     @property
     def own_timestep(self) -> float | None:
@@ -199,16 +212,22 @@ class SigmaGen(Method):
         if not backbone.references or backbone.axes != 3:
             raise InputError(f"SIGMA-GEN needs FLUX.1 Kontext, this is {backbone.name}; load it.", self.node, "model")
 
+    def memory_limit(self, settings: Settings) -> int:
+        return int(settings.memory * 2**30)
+
+    def fixed_tokens(self, plan: Plan, settings: Settings) -> int:
+        return plan.stack_tokens + plan.noise_tokens if settings.fixed else 0
+
     def forward(self, plan: Plan, settings: Settings, call: ForwardCall) -> Forward:
         stack = call.text + plan.noise_tokens
         control = stack + plan.stack_tokens
         end = control + plan.noise_tokens
-        groups = None if settings.cross else _apart(stack, control, end)
         return Forward(
-            blocks=(Block(groups),) * call.blocks.all,
+            blocks=(Block(_groups(settings, stack, control, end)),) * call.blocks.all,
             conditions=end - stack,
             ids=position_ids(plan),
             segments=_segments(settings, stack, end),
+            fixed=Span(stack, end) if settings.fixed and settings.memory else None,
         )
 
 
@@ -248,14 +267,18 @@ def _with_masks(regions: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
     return np.stack([mask if mask.any() else region for mask, region in zip(scaled, regions, strict=True)])
 
 
-def _apart(stack: int, control: int, end: int) -> tuple[Group, ...]:
-    """Everyone sees everyone, but the stack and the control picture not each other."""
+def _groups(settings: Settings, stack: int, control: int, end: int) -> tuple[Group, ...] | None:
+    """Text and noise see everyone. The two pictures see themselves, each other and the rest as the settings say."""
+    if settings.cross and settings.context:
+        return None
     base, first, second = Span(0, stack), Span(stack, control), Span(control, end)
-    return (
-        Group(base, (KeyPart(Span(0, end)),)),
-        Group(first, (KeyPart(Span(0, control)),)),
-        Group(second, (KeyPart(base), KeyPart(second))),
-    )
+    start = 0 if settings.context else stack
+    if settings.cross:
+        pictures = (Group(Span(stack, end), (KeyPart(Span(start, end)),)),)
+    else:
+        before = (KeyPart(base),) if settings.context else ()
+        pictures = (Group(first, (KeyPart(Span(start, control)),)), Group(second, (*before, KeyPart(second))))
+    return (Group(base, (KeyPart(Span(0, end)),)), *pictures)
 
 
 def _segments(settings: Settings, stack: int, end: int) -> tuple[Segment, ...]:

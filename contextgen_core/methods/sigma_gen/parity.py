@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timestep", choices=("current", "zero"), default="current", help="SIGMA-GEN: of conditions")
     parser.add_argument("--scope", choices=("all", "conditions"), default="all", help="SIGMA-GEN: of the adapter")
     parser.add_argument("--cross", choices=("on", "off"), default="on", help="SIGMA-GEN: conditions see each other")
+    parser.add_argument("--context", choices=("on", "off"), default="on", help="SIGMA-GEN: conditions see the rest")
     parser.add_argument(
         "--condition-guidance",
         choices=("automatic", "user", "one"),
@@ -43,6 +44,7 @@ def golden(arrays: Arrays, arguments: argparse.Namespace) -> Golden:
         guidance=arguments.condition_guidance,
         scope=arguments.scope,
         cross=arguments.cross == "on",
+        context=arguments.context == "on",
     )
     width, height = (int(side) for side in arrays["target_wh"])
     masks = np.unpackbits(arrays["region_masks"], axis=-1, count=width).astype(bool)
@@ -78,6 +80,7 @@ def golden(arrays: Arrays, arguments: argparse.Namespace) -> Golden:
             "condition_guidance": settings.guidance,
             "scope": settings.scope,
             "cross": arguments.cross,
+            "context": arguments.context,
             "boxes_equal": all(boxes),
             "planes_equal": np.array_equal(control_picture(masks, arrays["i_c"][..., 2]), arrays["i_c"]),
             "areas_equal": np.array_equal(areas(masks), arrays["areas"]),
@@ -93,4 +96,7 @@ def _key(settings: Settings, adapter: bool) -> str:
     timestep = {"current": "tcur", "zero": "tzero"}[settings.timestep]
     timestep = _GUIDANCE.get((settings.timestep, settings.guidance), timestep)
     scope = ("lora" + {"all": "all", "conditions": "cond"}[settings.scope]) if adapter else "loranone"
-    return f"velocity__{timestep}__{scope}__{'full' if settings.cross else 'nocross'}"
+    seen = "full" if settings.cross else "nocross"
+    if not settings.context:
+        seen = "indep_cross" if settings.cross else "indep"
+    return f"velocity__{timestep}__{scope}__{seen}"
