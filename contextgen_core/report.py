@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from .attention.groups import Groups, Span, indices
 from .attention.groups import pairs as count_pairs
 from .backbones.record import Backbone
 from .layout.tokens import TOKEN, token_box
 from .lettering import lettering
-from .methods.boundary import BlockCounts, Bound, ForwardCall, Part
+from .methods.boundary import BlockCounts, Bound, Forward, ForwardCall, Part
 
 if TYPE_CHECKING:
     from .composite.compose import Scene
@@ -46,12 +47,18 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The tokens and the cost of a plan; ``ours`` against ``dense``, both per step."""
+    """The tokens and the cost of a plan; ``ours`` against ``dense``, both per step.
+
+    later       of the steps after the first, where condition tokens are the same in all and are remembered; else None
+    remembered  bytes of their keys and values
+    """
 
     parts: tuple[Part, ...]
     ours: Cost
     dense: Cost
     warnings: tuple[str, ...] = ()
+    later: Cost | None = None
+    remembered: int = 0
 
     @property
     def tokens(self) -> int:
@@ -63,6 +70,7 @@ class Report:
 
     def as_json(self) -> dict[str, object]:
         """For report files: plain numbers and lists."""
+        named = {"ours": self.ours, "dense": self.dense, **({"later": self.later} if self.later else {})}
         costs = {
             name: {
                 "linear_flop": c.linear,
@@ -70,7 +78,7 @@ class Report:
                 "step_flop": c.step,
                 "memory_bytes": c.memory,
             }
-            for name, c in (("ours", self.ours), ("dense", self.dense))
+            for name, c in named.items()
         }
         return {
             "tokens_per_part": {part.name: part.tokens for part in self.parts},
@@ -80,6 +88,7 @@ class Report:
             **costs,
             "attention_saving": _ratio(self.dense.attention, self.ours.attention),
             "step_saving": _ratio(self.dense.step, self.ours.step),
+            "remembered_bytes": self.remembered,
             "warnings": list(self.warnings),
         }
 
@@ -96,6 +105,11 @@ class Report:
             f"({_ratio(self.dense.step, self.ours.step)}x less)",
             f"activations (estimate): {_bytes(self.ours.memory)}, dense {_bytes(self.dense.memory)} with its masks",
         ]
+        if self.later is not None:
+            lines.append(
+                f"after the first step: {_flop(self.later.step)} ({_ratio(self.ours.step, self.later.step)}x less),"
+                f" with {_bytes(self.remembered)} of keys and values remembered"
+            )
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
@@ -115,6 +129,7 @@ def measure(bound: Bound, text: int = TEXT_TOKENS, backbone: Backbone = FLUX1, w
     tokens, most = sum(lengths), max(lengths, default=0)
     pairs = sum(count_pairs(block.groups, length) for block, length in zip(forward.blocks, lengths, strict=True))
     full = forward.phrases + text + sum(rows * columns for rows, columns in (noise, *pictures))
+    later, remembered = _remembering(bound, forward, lengths, backbone)
     return Report(
         (Part("text", text, text), *method.parts(plan, settings)),
         _cost(backbone.width, tokens, pairs, most * backbone.width * BYTES * ALIVE),
@@ -126,7 +141,26 @@ def measure(bound: Bound, text: int = TEXT_TOKENS, backbone: Backbone = FLUX1, w
             full * backbone.width * BYTES * ALIVE + full**2 * (2 + BYTES),
         ),
         (*warnings, *method.notes(plan, settings)),
+        later,
+        remembered,
     )
+
+
+def _remembering(bound: Bound, forward: Forward, lengths: Sequence[int], backbone: Backbone) -> tuple[Cost | None, int]:
+    """A step that reads the fixed tokens' keys and values, and the bytes of these; None where it computes them anew."""
+    fixed = forward.fixed
+    size = 0 if fixed is None else 2 * len(lengths) * fixed.size * backbone.width * BYTES
+    if fixed is None or size > bound.method.memory_limit(bound.settings):
+        return None, 0
+    pairs = sum(_pairs_before(block.groups, fixed) for block in forward.blocks)
+    memory = fixed.start * backbone.width * BYTES * ALIVE + size
+    return _cost(backbone.width, fixed.start * len(lengths), pairs, memory), size
+
+
+def _pairs_before(groups: Groups, fixed: Span) -> int:
+    if groups is None:
+        return fixed.start * fixed.stop
+    return count_pairs(tuple(group for group in groups if int(indices(group.queries)[0]) < fixed.start), fixed.stop)
 
 
 def _cost(width: int, tokens: int, pairs: int, memory: int) -> Cost:

@@ -18,6 +18,7 @@ from PIL import Image
 from ...composite.references import Reference, subject_box
 from ...errors import InputError
 from ...layout.box import Box
+from ...layout.layout import sine_cosine
 
 STEP = 10
 MOST = 255 // STEP  # subjects that grey levels can tell apart
@@ -30,20 +31,28 @@ SEARCH = 200_000  # painting orders' beginnings to look at before giving up
 # --- regions --------------------------------------------------------------------------------------
 
 
-def box_region(box: Box, width: int, height: int) -> np.ndarray:
-    """The pixels whose middle lies in a box, bool (height, width)."""
+def box_region(box: Box, width: int, height: int, rotation: float = 0.0) -> np.ndarray:
+    """The pixels whose middle lies in a box, bool (height, width); ``rotation``: degrees clockwise about its middle."""
+    if rotation:
+        x, y = _turned(box, width, height, rotation)
+        return (np.abs(x) <= box.width / 2) & (np.abs(y) <= box.height / 2)
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
     return ((y >= box.y1) & (y < box.y2))[:, None] & ((x >= box.x1) & (x < box.x2))[None]
 
 
-def ellipse_region(box: Box, width: int, height: int) -> np.ndarray:
-    """The pixels whose middle lies in the ellipse that fills a box, bool (height, width)."""
+def ellipse_region(box: Box, width: int, height: int, rotation: float = 0.0) -> np.ndarray:
+    """The pixels whose middle lies in the ellipse that fills a box, bool (height, width); as :func:`box_region`."""
     if box.area == 0:
         return np.zeros((height, width), bool)
-    (cx, cy) = box.center
-    x = (np.arange(width) + 0.5 - cx) / (box.width / 2)
-    y = (np.arange(height) + 0.5 - cy) / (box.height / 2)
-    return y[:, None] ** 2 + x[None] ** 2 <= 1
+    x, y = _turned(box, width, height, rotation)
+    return (x / (box.width / 2)) ** 2 + (y / (box.height / 2)) ** 2 <= 1
+
+
+def _turned(box: Box, width: int, height: int, rotation: float) -> tuple[np.ndarray, np.ndarray]:
+    """The middles of all pixels in a turned box's own axes, from its middle."""
+    (cx, cy), (sine, cosine) = box.center, sine_cosine(rotation)
+    x, y = (np.arange(width) + 0.5 - cx)[None], (np.arange(height) + 0.5 - cy)[:, None]
+    return x * cosine + y * sine, y * cosine - x * sine
 
 
 def nearest(picture: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -97,6 +106,14 @@ def areas(masks: np.ndarray) -> np.ndarray:
     levels = np.array([grey_level(number) for number in range(len(masks))], np.uint8)[:, None, None]
     first, second = planes[0] == levels, planes[1] == levels
     return np.stack([layer.sum(axis=(1, 2)) for layer in (masks, first, second, first | second)], axis=1)
+
+
+def areas_of_picture(control: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Pixels of each subject in the ascending and in the descending plane of a control picture uint8 (H, W, 3), up to
+    the last subject that is seen."""
+    first, second = (np.bincount(control[..., plane].ravel(), minlength=256)[STEP::STEP].tolist() for plane in (0, 1))
+    last = max((number for number in range(MOST) if first[number] or second[number]), default=-1)
+    return tuple(zip(first[: last + 1], second[: last + 1], strict=True))
 
 
 def hidden(masks: np.ndarray) -> tuple[int, ...]:

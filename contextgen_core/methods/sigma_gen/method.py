@@ -6,7 +6,7 @@ run down all of it; the control picture has the noise's own ids, so that it lies
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -17,28 +17,23 @@ from ...errors import InputError
 from ...input.checks import shorten
 from ...layout.layout import box_name
 from ...layout.tokens import TOKEN
-from ..boundary import Block, Forward, ForwardCall, Method, Prepared, Segment
+from ..boundary import Block, Forward, ForwardCall, Method, Part, Prepared, Segment
 from .control import (
     TRAINED,
-    Cell,
     areas,
-    box_region,
+    areas_of_picture,
     check_routing,
     control_picture,
-    ellipse_region,
     identity_stack,
-    nearest,
     order_that_shows_all,
 )
-from .cuboids import seen_solids
+from .regions import ORDERS, ControlOptions, regions_and_depth
 
 if TYPE_CHECKING:
     from ...backbones import Backbone
     from ...composite.compose import Scene
 
-_PLAN_TAG = "sigma-gen-plan-1"
-SHAPES = {"box": box_region, "ellipse": ellipse_region}
-ORDERS = ("layout", "all visible")
+_PLAN_TAG = "sigma-gen-plan-2"
 TIMESTEPS = ("current", "zero")
 GUIDANCES = ("automatic", "user", "one")
 SCOPES = ("all", "conditions")
@@ -47,12 +42,16 @@ MEMORY, MOST_MEMORY = 8.0, 1024  # GiB
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes in tokens: of the picture, which are those of the control picture too, and of the identity stack."""
+    """Sizes in tokens: of the picture, which are those of the control picture too, and of the identity stack.
+
+    seen  pixels of each subject in the ascending and in the descending plane, for reports: equal sizes are equal plans
+    """
 
     width: int
     height: int
     stack_width: int
     stack_height: int
+    seen: tuple[tuple[int, int], ...] = field(default=(), compare=False)
 
     @property
     def noise_tokens(self) -> int:
@@ -106,27 +105,6 @@ class Settings:
         return 1.0 if one else None
 
 
-@dataclass(frozen=True, eq=False)
-class ControlOptions:
-    """How the two pictures are drawn; regions are those of the boxes with a reference, in the layout's order.
-
-    cell    of one identity, in pixels
-    shape   of a region without a mask: box or ellipse. That of a 3D box is its silhouette, whatever covers it
-    masks   regions drawn exactly, bool (N, h, w), one for each box with a reference; an empty one leaves it to the
-            shape. Another size than the canvas' is scaled to it
-    depth   uint8 (h, w), near bright, 0 = nothing; without it that of the layout's 3D boxes
-    whole   keep the depth outside of the regions
-    order   of the subjects: the layout's, or one in which all of them are visible in a plane, if there is one
-    """
-
-    cell: Cell = Cell()
-    shape: str = "box"
-    masks: np.ndarray | None = None
-    depth: np.ndarray | None = None
-    whole: bool = False
-    order: str = "layout"
-
-
 class SigmaGen(Method):
     """Identities routed by a picture (ICLR 2026)."""
 
@@ -138,25 +116,15 @@ class SigmaGen(Method):
     def prepare(self, scene: Scene, options: ControlOptions | None = None) -> Prepared:
         """Pictures are the identity stack and the control picture. Warnings name hidden subjects and empty regions."""
         options = options or ControlOptions()
-        if options.shape not in SHAPES:
-            raise InputError(f"the shape is {shorten(options.shape)}; choose one of {', '.join(SHAPES)}.")
-        if options.order not in ORDERS:
-            raise InputError(f"the order is {shorten(options.order)}; choose one of {', '.join(ORDERS)}.")
         layout = scene.layout
-        width, height = layout.width, layout.height
         bound = [number for number, reference in enumerate(scene.references) if reference is not None]
         if not bound:
             raise InputError(
-                "the layout has boxes but none is bound to a reference; bind a reference to at least one box."
+                "no box of the layout is both shown and bound to a reference; bind a reference to at least one box."
             )
-        silhouettes, grey = seen_solids(layout, bound)
-        drawn = [
-            SHAPES[options.shape](layout.instances[number].box, width, height) if solid is None else solid
-            for number, solid in ((number, silhouettes.get(number)) for number in bound)
-        ]
-        masks = _with_masks(np.stack(drawn), options.masks)
-        warnings, order = [], tuple(range(len(bound)))
-        if options.order == "all visible":
+        masks, depth, warnings = regions_and_depth(layout, bound, options)
+        order = tuple(range(len(bound)))
+        if options.order != ORDERS[0]:
             better = order_that_shows_all(masks)
             if better is None:
                 warnings.append(
@@ -178,23 +146,21 @@ class SigmaGen(Method):
             raise InputError("no box with a reference has a pixel inside the picture; move one inside.")
         if len(subjects) > TRAINED:
             warnings.append(f"there are {len(subjects)} subjects; SIGMA-GEN was trained with at most {TRAINED}.")
-        depth = grey if options.depth is None else nearest(options.depth, width, height)
-        if options.depth is not None and depth is not None and depth.min() == depth.max():
-            warnings.append(f"the depth is {int(depth.min())} everywhere and says nothing about pose.")
         references = [reference for number in subjects if (reference := scene.references[number]) is not None]
         stack = identity_stack(references, options.cell)
         control = control_picture(masks, depth, whole=options.whole)
         return Prepared(self.name, plan_of(stack, control), (stack, control), warnings=tuple(warnings))
 
     def plan_tuple(self, plan: Plan) -> tuple[object, ...]:
-        return (_PLAN_TAG, plan.width, plan.height, plan.stack_width, plan.stack_height)
+        return (_PLAN_TAG, plan.width, plan.height, plan.stack_width, plan.stack_height, plan.seen)
 
     def plan_from(self, value: object) -> Plan:
         try:
-            tag, *sides = cast("tuple[Any, ...]", value)
+            tag, *sides, seen = cast("tuple[Any, ...]", value)
             if tag != _PLAN_TAG:
                 raise ValueError(tag)
-            return Plan(*(int(side) for side in sides))
+            pixels = tuple((int(ascending), int(descending)) for ascending, descending in seen)
+            return Plan(*(int(side) for side in sides), seen=pixels)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"The pictures in this conditioning come from another version of the pack; run the graph again from"
@@ -211,6 +177,17 @@ class SigmaGen(Method):
     def check(self, plan: Plan, settings: Settings, backbone: Backbone) -> None:
         if not backbone.references or backbone.axes != 3:
             raise InputError(f"SIGMA-GEN needs FLUX.1 Kontext, this is {backbone.name}; load it.", self.node, "model")
+
+    def parts(self, plan: Plan, settings: Settings) -> tuple[Part, ...]:
+        sizes = {"noise": plan.noise_tokens, "identities": plan.stack_tokens, "control": plan.noise_tokens}
+        return tuple(Part(name, tokens, tokens) for name, tokens in sizes.items())
+
+    def notes(self, plan: Plan, settings: Settings) -> tuple[str, ...]:
+        hidden = [str(number) for number, pixels in enumerate(plan.seen, 1) if not any(pixels)]
+        if not hidden:
+            return ()
+        subjects = "subject" if len(hidden) == 1 else "subjects"
+        return (f"{subjects} {', '.join(hidden)} of the stack, counted from the top, can be seen in neither plane.",)
 
     def memory_limit(self, settings: Settings) -> int:
         return int(settings.memory * 2**30)
@@ -242,7 +219,8 @@ def plan_of(stack: np.ndarray, control: np.ndarray) -> Plan:
             raise InputError(f"the {name} is {width} x {height} pixels; give sides that are multiples of {TOKEN}.")
     check_routing(control)
     (height, width), (stack_height, stack_width) = control.shape[:2], stack.shape[:2]
-    return Plan(width // TOKEN, height // TOKEN, stack_width // TOKEN, stack_height // TOKEN)
+    seen = areas_of_picture(control)
+    return Plan(width // TOKEN, height // TOKEN, stack_width // TOKEN, stack_height // TOKEN, seen)
 
 
 def position_ids(plan: Plan) -> torch.Tensor:
@@ -255,16 +233,6 @@ def position_ids(plan: Plan) -> torch.Tensor:
 
     noise = grid(0, plan.height, plan.width)
     return torch.cat([noise, grid(1, plan.stack_height, plan.stack_width), noise])
-
-
-def _with_masks(regions: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
-    if masks is None:
-        return regions
-    if len(masks) != len(regions):
-        raise InputError(f"there are {len(masks)} masks for {len(regions)} boxes with a reference; give one for each.")
-    height, width = regions.shape[1:]
-    scaled = [nearest(mask, width, height) for mask in masks]
-    return np.stack([mask if mask.any() else region for mask, region in zip(scaled, regions, strict=True)])
 
 
 def _groups(settings: Settings, stack: int, control: int, end: int) -> tuple[Group, ...] | None:
