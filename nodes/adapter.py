@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from ..contextgen_core.lora.adapter import (
     to_diffusers,
 )
 from ..contextgen_core.lora.keys import BLOCKS, QWEN
-from ..contextgen_core.tiny.model import ADAPTERS, FOLDER, adapter_path
+from ..contextgen_core.tiny.model import ADAPTERS, FOLDER, METHOD_ADAPTERS, adapter_path
 from . import host
 from .sockets import naming, schema
 
@@ -38,7 +39,7 @@ SHIPPED = "ContextGen small model: "  # the adapters of the small model, which l
 class ContextGenDPOLoRALoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = adapter_files()
+        files = adapter_files(ADAPTERS)
         return schema(
             node_id=NODE,
             search_aliases=["lora", "adapter", "contextgen", "dpo", "sft", "kontext lora"],
@@ -86,11 +87,15 @@ def _output(model: Any, report: str) -> io.NodeOutput:
     return io.NodeOutput(model, report, ui={"text": [report]})
 
 
-def adapter_files() -> list[str]:
-    """The choices of an adapter input: what lies in the loras folder, then the small model's."""
-    shipped = [SHIPPED + name for name in ADAPTERS if (FOLDER / ADAPTERS[name]).is_file()]
+def adapter_files(shipped: Iterable[str]) -> list[str]:
+    """The choices of an adapter input: what lies in the loras folder, then those of the small model that are there.
+
+    ``shipped``: names for :func:`contextgen_core.tiny.model.adapter_path`
+    """
+    files = ADAPTERS | METHOD_ADAPTERS
+    there = [SHIPPED + name for name in shipped if (FOLDER / files[name]).is_file()]
     listed = folder_paths.get_filename_list("loras")
-    return [*(name for name in listed if name.lower().endswith((".safetensors", ".sft"))), *shipped]
+    return [*(name for name in listed if name.lower().endswith((".safetensors", ".sft"))), *there]
 
 
 def adapter_file(name: str) -> Path:

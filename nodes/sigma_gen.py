@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import comfy.model_management
@@ -15,33 +16,36 @@ from ..contextgen_core import prepare
 from ..contextgen_core.composite.compose import Scene
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.layout.tokens import TOKEN
-from ..contextgen_core.lora.adapter import load_adapter
+from ..contextgen_core.lora.adapter import Adapter, load_adapter, to_diffusers
 from ..contextgen_core.lora.switched import SwitchedAdapter
 from ..contextgen_core.methods.sigma_gen.control import Cell
 from ..contextgen_core.methods.sigma_gen.method import (
     GUIDANCES,
-    ORDERS,
+    MEMORY,
+    MOST_MEMORY,
     SCOPES,
-    SHAPES,
     SIGMA_GEN,
     TIMESTEPS,
-    ControlOptions,
     Plan,
     Settings,
     plan_of,
 )
+from ..contextgen_core.methods.sigma_gen.regions import ORDERS, SCALES, SHAPES, ControlOptions
 from . import host
 from .adapter import NONE, adapter_file, adapter_files, apply_adapter, described, fitting
 from .pictures import CHANNELS, encode_pictures
 from .sockets import CATEGORY as ROOT
-from .sockets import LayoutType, chosen, naming, preview, schema, to_bytes, to_image
+from .sockets import LayoutType, bounded, chosen, naming, preview, schema, to_bytes, to_image
 
 log = logging.getLogger("contextgen")
+
+_BLOCK = re.compile(r"^(single_)?transformer_blocks\.\d+\.")
 
 CATEGORY = f"{ROOT}/SIGMA-GEN"
 CONTROL = "SigmaGenControlPictures"
 NEAR = ("bright", "dark")
 DEPTHS = ("regions", "whole picture")
+GREY = 12  # levels by which the colours of a grey picture may differ after lossy storage
 SHOWN = 2  # routing planes are shown so many times brighter than they are: ten subjects still differ
 
 
@@ -64,11 +68,14 @@ class SigmaGenControlPictures(io.ComfyNode):
                     io.Int.Input(f"cell_{side}", optional=True, default=512, min=64, max=2048, step=TOKEN)
                     for side in ("width", "height")
                 ),
+                io.String.Input("shapes", optional=True, default=""),
+                io.Combo.Input("depth_scale", options=list(SCALES), optional=True),
             ],
             outputs=[
                 io.Image.Output("identities"),
                 io.Image.Output("control"),
                 io.String.Output("report"),
+                io.Mask.Output("regions"),
             ],
         )
 
@@ -84,6 +91,8 @@ class SigmaGenControlPictures(io.ComfyNode):
         order: str = ORDERS[0],
         cell_width: int = 512,
         cell_height: int = 512,
+        shapes: str = "",
+        depth_scale: str = SCALES[0],
     ) -> io.NodeOutput:
         chosen(CONTROL, "shape", shape, tuple(SHAPES))
         chosen(CONTROL, "depth_near", depth_near, NEAR)
@@ -93,9 +102,10 @@ class SigmaGenControlPictures(io.ComfyNode):
                 raise InputError(f"it is {value}; give a multiple of {TOKEN}.", CONTROL, name)
         options = ControlOptions(
             cell=Cell(cell_width, cell_height),
-            shape=shape,
+            shape=_shapes(shapes) or shape,
             masks=None if masks is None else to_bytes(masks if masks.ndim == 3 else masks[None]) >= 128,
             depth=None if depth is None else _depth(depth, depth_near),
+            scale=chosen(CONTROL, "depth_scale", depth_scale, SCALES),
             whole=chosen(CONTROL, "depth_area", depth_area, DEPTHS) == DEPTHS[1],
             order=order,
         )
@@ -104,10 +114,13 @@ class SigmaGenControlPictures(io.ComfyNode):
         for warning in made.warnings:
             log.warning("%s: %s", CONTROL, warning)
         stack, control = made.pictures
-        report = "\n".join([_tokens(made.plan), *(f"warning: {warning}" for warning in made.warnings)])
+        report = "\n".join(
+            [_tokens(made.plan), *_areas(made.plan), *(f"warning: {warning}" for warning in made.warnings)]
+        )
         shown = [stack, *(_shown(control[..., plane], SHOWN if plane < 2 else 1) for plane in range(3))]
         ui = {"images": [preview(Image.fromarray(np.ascontiguousarray(one))) for one in shown], "text": (report,)}
-        return io.NodeOutput(to_image(stack), to_image(control), report, ui=ui)
+        regions = torch.from_numpy(control[..., 0] > 0).float()[None]
+        return io.NodeOutput(to_image(stack), to_image(control), report, regions, ui=ui)
 
 
 class SigmaGenConditioning(io.ComfyNode):
@@ -160,12 +173,16 @@ class SigmaGenPatchModel(io.ComfyNode):
             search_aliases=["sigma-gen", "identity", "routing", "lora", "kontext", "flux patch"],
             inputs=[
                 io.Model.Input("model"),
-                io.Combo.Input("adapter", options=[NONE, *adapter_files()], default=NONE, optional=True),
+                io.Combo.Input(
+                    "adapter", options=[NONE, *adapter_files([SIGMA_GEN.name])], default=NONE, optional=True
+                ),
                 io.Float.Input("strength", optional=True, default=1.0, min=-4.0, max=4.0, step=0.05),
                 io.Combo.Input("scope", options=list(SCOPES), optional=True),
                 io.Combo.Input("timestep", options=list(TIMESTEPS), optional=True),
                 io.Combo.Input("guidance", options=list(GUIDANCES), optional=True),
                 io.Boolean.Input("cross", optional=True, default=True),
+                io.Boolean.Input("context", optional=True, default=True),
+                io.Float.Input("memory", optional=True, default=MEMORY, min=0.0, max=MOST_MEMORY, step=0.5),
             ],
             outputs=[
                 io.Model.Output("model_out"),
@@ -183,6 +200,8 @@ class SigmaGenPatchModel(io.ComfyNode):
         timestep: str = TIMESTEPS[0],
         guidance: str = GUIDANCES[0],
         cross: bool = True,
+        context: bool = True,
+        memory: float = MEMORY,
     ) -> io.NodeOutput:
         node = SIGMA_GEN.node
         for name, value, options in (
@@ -193,7 +212,10 @@ class SigmaGenPatchModel(io.ComfyNode):
             chosen(node, name, value, options)
         with naming(node, "model"):
             counts = host.family_of(model).counts
-        settings = Settings(timestep=timestep, guidance=guidance, scope=scope, cross=cross)
+        bounded(node, "memory", memory, 0.0, MOST_MEMORY)
+        settings = Settings(
+            timestep=timestep, guidance=guidance, scope=scope, cross=cross, context=context, memory=memory
+        )
         modules, lines = None, ["no adapter here: one that was loaded before acts on all tokens"]
         if adapter == NONE and scope != "all":
             raise InputError(
@@ -213,8 +235,24 @@ class SigmaGenPatchModel(io.ComfyNode):
                     lines = described(adapter, found, strength, "on the condition tokens alone")
                     if modules.unused:
                         lines.append(f"without use there: {', '.join(modules.unused[:8])}")
+                lines.append(f"targets: {', '.join(_targets(loaded))}")
+        lines += _cached(settings)
         report = "\n".join(lines)
         return io.NodeOutput(host.install(model, SIGMA_GEN, settings, modules), report, ui={"text": (report,)})
+
+
+def _targets(adapter: Adapter) -> list[str]:
+    """The kinds of layers that an adapter changes, in the order of its file."""
+    kinds = (_BLOCK.sub("", pair.module) for pair in to_diffusers(adapter).pairs)
+    return list(dict.fromkeys(kinds))
+
+
+def _cached(settings: Settings) -> list[str]:
+    if not settings.fixed:
+        return []
+    if not settings.memory:
+        return ["the two pictures are the same in every step, but computed in each (memory is 0)"]
+    return [f"the two pictures are computed in the first step alone, if they fit into {settings.memory:g} GiB"]
 
 
 def _rgb(image: torch.Tensor, node: str, name: str) -> np.ndarray:
@@ -225,12 +263,35 @@ def _rgb(image: torch.Tensor, node: str, name: str) -> np.ndarray:
 
 
 def _depth(image: torch.Tensor, near: str) -> np.ndarray:
-    plane = to_bytes(image[0])[..., 0]
-    return plane if near == NEAR[0] else 255 - plane
+    """Near bright, uint8 (n, h, w). Raises InputError for a picture with colours."""
+    pictures = to_bytes(image)[..., :3]
+    spread = pictures.max(axis=-1) - pictures.min(axis=-1)
+    if spread.max() > GREY:
+        raise InputError(
+            f"it has colours ({int(spread.max())} levels apart), so its brightness is no depth; give a grey picture.",
+            CONTROL,
+            "depth",
+        )
+    return pictures[..., 0] if near == NEAR[0] else 255 - pictures[..., 0]
+
+
+def _shapes(text: str) -> tuple[str, ...]:
+    """One word for each box, separated by commas; none at all where the text is empty."""
+    words = tuple(word.strip() for word in text.split(",")) if text.strip() else ()
+    for word in words:
+        chosen(CONTROL, "shapes", word, tuple(SHAPES))
+    return words
 
 
 def _shown(plane: np.ndarray, times: int) -> np.ndarray:
     return np.minimum(plane.astype(np.uint16) * times, 255).astype(np.uint8)
+
+
+def _areas(plan: Plan) -> list[str]:
+    return [
+        f"subject {number}: {ascending} pixels in the ascending plane, {descending} in the descending one"
+        for number, (ascending, descending) in enumerate(plan.seen, 1)
+    ]
 
 
 def _tokens(plan: Plan) -> str:

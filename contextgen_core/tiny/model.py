@@ -48,7 +48,10 @@ __all__ = [
 FOLDER = Path(__file__).parent / "weights"
 TRANSFORMER, AUTOENCODER = "tiny_transformer.safetensors", "tiny_autoencoder.safetensors"
 ADAPTERS = {"sft": "tiny_contextgen_sft.safetensors", "dpo": "tiny_contextgen_dpo.safetensors"}  # ContextGen's
-METHOD_ADAPTERS = {"instance_assemble": "tiny_instance_assemble.safetensors"}  # of other methods, by their names
+METHOD_ADAPTERS = {  # of other methods, by their names
+    "instance_assemble": "tiny_instance_assemble.safetensors",
+    "sigma_gen": "tiny_sigma_gen.safetensors",
+}
 REFERENCE_TOKENS = 16  # token budget of a reference: 64x64 pixels
 
 

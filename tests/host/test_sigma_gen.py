@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import comfy.samplers
+import comfy_extras.nodes_mask as nodes_mask
 import folder_paths
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ from contextgen_pack.contextgen_core.methods.sigma_gen.method import SIGMA_GEN, 
 from contextgen_pack.nodes import host, parity
 from contextgen_pack.nodes.adapter import apply_adapter
 from contextgen_pack.nodes.host import call
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 ADAPTER = GOLDEN / "sigma" / "sigma_lora.safetensors"
@@ -205,7 +207,9 @@ def test_the_nodes_give_one_picture_with_an_adapter_on_the_conditions_alone(
     model: Any, pack_nodes: Nodes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(ADAPTER.parent)], {".safetensors"}))
-    stack, control, report = pack_nodes["SigmaGenControlPictures"].execute(scene(), cell_width=64, cell_height=64).args
+    stack, control, report, _ = (
+        pack_nodes["SigmaGenControlPictures"].execute(scene(), cell_width=64, cell_height=64).args
+    )
     assert stack.shape == (1, 128, 64, 3) and control.shape == (1, 96, 128, 3) and "warning" not in report
     levels = (control[0, ..., :2] * 255).round().unique().tolist()
     assert levels == [0, 10, 20]
@@ -233,7 +237,7 @@ def test_the_nodes_give_one_picture_with_an_adapter_on_the_conditions_alone(
 
 
 def test_a_control_picture_from_a_lossy_file_is_refused(pack_nodes: Nodes) -> None:
-    stack, control, _ = pack_nodes["SigmaGenControlPictures"].execute(scene(), cell_width=64, cell_height=64).args
+    stack, control, _, _ = pack_nodes["SigmaGenControlPictures"].execute(scene(), cell_width=64, cell_height=64).args
     control = control.clone()
     control[0, 0, :3, 0] = 11 / 255
     with pytest.raises(InputError, match=r"SigmaGenConditioning, control: 3 pixels"):
@@ -246,9 +250,107 @@ def test_masks_and_depth_reach_the_control_picture(pack_nodes: Nodes) -> None:
     depth = torch.full((1, 48, 64, 3), 0.2)
     depth[:, :, 32:] = 0.6
     made = pack_nodes["SigmaGenControlPictures"].execute
-    _, control, _ = made(scene(), masks=masks, depth=depth, depth_near="dark", cell_width=64, cell_height=64).args
+    _, control, _, _ = made(scene(), masks=masks, depth=depth, depth_near="dark", cell_width=64, cell_height=64).args
     values = (control[0] * 255).round()
     assert values[15, 105].tolist() == [10, 10, 102] and values[50, 40].tolist() == [20, 20, 204]
     assert values[5, 5].tolist() == [0, 0, 0]
     with pytest.raises(InputError, match="SigmaGenControlPictures, layout: there are 1 masks for 2"):
         made(scene(), masks=masks[:1])
+
+
+def test_shapes_and_depths_of_each_subject_and_their_regions_together(pack_nodes: Nodes) -> None:
+    depths = torch.full((2, 96, 128, 3), 0.2)
+    depths[1] = 0.4
+    depths[:, :40] += 0.1
+    made = pack_nodes["SigmaGenControlPictures"].execute
+    words = {"shapes": "ellipse, box", "depth": depths, "depth_scale": "nearest white"}
+    _, control, report, regions = made(scene(), **words, cell_width=64, cell_height=64).args
+    values = (control[0] * 255).round()
+    assert not values[1, 1].any() and values[20, 30, 0] == 10, "an ellipse"
+    assert values[35, 80, 2] == 255 and values[90, 80, 2] == 203 and values[20, 30, 2] == 151
+    assert regions.shape == (1, 96, 128) and torch.equal(regions[0] > 0, values[..., 0] > 0)
+    assert "subject 2: 6144 pixels in the ascending plane" in report
+    for wrong, said in (
+        ({"shapes": "box, star"}, r"SigmaGenControlPictures, shapes: it is 'star'"),
+        ({"shapes": "box, box, box"}, r"layout: there are 3 shapes for 2 boxes"),
+        ({"depth_scale": "much"}, r"SigmaGenControlPictures, depth_scale"),
+        ({"depth": depths * torch.tensor([1.0, 0.5, 0.0])}, r"SigmaGenControlPictures, depth: it has colours"),
+        ({"depth": depths[:, :, :96]}, r"layout: a depth picture is 96 x 96 pixels, the layout 128 x 96"),
+    ):
+        with pytest.raises(InputError, match=said):
+            made(scene(), **wrong)
+
+
+def test_insertion_leaves_the_latent_outside_the_regions_as_it_was(model: Any, pack_nodes: Nodes) -> None:
+    """Two subjects that overlap go into a photograph in one pass, as the template does it with the host's nodes."""
+    controls = pack_nodes["SigmaGenControlPictures"].execute(
+        scene(), shapes="ellipse, box", cell_width=64, cell_height=64
+    )
+    stack, control, _, regions = controls.args
+    both = (control[0, 40, 50] * 255).round().tolist()
+    assert both[:2] == [20, 10], "the later one on top in one plane, the earlier one in the other"
+    plan = plan_of(*((picture[0] * 255).round().byte().numpy() for picture in (stack, control)))
+    pictures = [torch.randn((1, 16, 2 * h, 2 * w)) for h, w in SIGMA_GEN.sizes(plan)[1]]
+    positive = host.attach(tiny_flux.text(), SIGMA_GEN, plan, pictures)
+    photograph = torch.randn((1, 16, 12, 16), generator=torch.Generator().manual_seed(9))
+    guider = comfy.samplers.CFGGuider(host.install(model, SIGMA_GEN, Settings()))
+    guider.set_conds(positive, positive)
+    euler, sigmas = comfy.samplers.sampler_object("euler"), torch.tensor(tiny_flux.SIGMAS)
+    made = guider.sample(tiny_flux.noise(), photograph, euler, sigmas, denoise_mask=regions, disable_pbar=True, seed=0)
+    kept = nodes_mask.composite(photograph.clone(), made, 0, 0, regions[:, None], 8, False)
+    cells = regions[0].unflatten(0, (12, 8)).unflatten(2, (16, 8)).amax(dim=(1, 3)) > 0
+    assert 0 < cells.sum() < cells.numel()
+    assert torch.equal(kept[..., ~cells], photograph[..., ~cells])
+    middle = regions[0, 4::8, 4::8] > 0
+    assert ((kept - photograph)[..., middle].abs().amax(dim=1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("memory", [-1.0, float("nan"), 5000.0])
+def test_memory_out_of_range_is_refused(model: Any, pack_nodes: Nodes, memory: float) -> None:
+    with pytest.raises(InputError, match="SigmaGenPatchModel, memory"):
+        pack_nodes["SigmaGenPatchModel"].execute(model, memory=memory)
+
+
+FORMS = {
+    "diffusers": "transformer.{}.lora_A.weight",
+    "peft": "transformer.{}.lora_A.default.weight",
+    "bare": "{}.lora_A.weight",
+    "kohya": "lora_transformer_{}.lora_down.weight",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("scope", ["all", "conditions"])
+def test_adapters_in_any_spelling_give_the_same_picture(
+    model: Any, pack_nodes: Nodes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str, scope: str
+) -> None:
+    state: dict[str, torch.Tensor] = {}
+    for pair in load_adapter(ADAPTER).pairs:
+        name = FORMS[form].format(pair.module.replace(".", "_") if form == "kohya" else pair.module)
+        state |= {name: pair.down, name.replace("lora_A", "lora_B").replace("down", "up"): pair.up}
+        if form == "kohya":
+            state[name.replace("lora_down.weight", "alpha")] = torch.tensor(len(pair.down) * pair.scale)
+    save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "respelt.safetensors")
+    folders = [str(tmp_path), str(ADAPTER.parent)]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", (folders, {".safetensors"}))
+    positive = host.attach(tiny_flux.text(), SIGMA_GEN, PLAN, latents())
+    patch = pack_nodes["SigmaGenPatchModel"].execute
+    made, said = patch(model, "respelt.safetensors", scope=scope).args
+    known, _ = patch(model, ADAPTER.name, scope=scope).args
+    assert "rank 4, alpha 4" in said and "matched 55 modules" in said and "x_embedder" in said.splitlines()[-1]
+    assert (tiny_flux.sample(made, positive) - tiny_flux.sample(known, positive)).abs().max() < 1e-5
+
+
+def test_the_report_reads_the_plan_in_the_conditioning(model: Any, pack_nodes: Nodes) -> None:
+    nested = [(0, 0, 128, 96), (32, 32, 64, 64), (16, 16, 96, 80)]
+    people = [Reference(f"r{n}", np.zeros((16, 16, 3), np.uint8), np.full((16, 16), 255, np.uint8)) for n in range(3)]
+    boxes = tuple(Instance(f"b{n}", Box(*map(float, box)), n + 1) for n, box in enumerate(nested))
+    layout = compose(Layout(128, 96, boxes), people)
+    patched = host.install(model, SIGMA_GEN, replace(APART, scope="all"))
+    for order, hidden in (("layout", True), ("all visible", False)):
+        controls = pack_nodes["SigmaGenControlPictures"].execute(layout, order=order, cell_width=64, cell_height=64)
+        stack, control = ((picture[0] * 255).round().byte().numpy() for picture in controls.args[:2])
+        positive = host.attach(tiny_flux.text(), SIGMA_GEN, plan_of(stack, control), latents())
+        told = pack_nodes["ContextGenReport"].execute(layout, patched, positive).args[1]
+        assert ("subject 2 of the stack" in told) == hidden
+        assert "after the first step" in told and "identities" in told

@@ -85,6 +85,7 @@ def test_a_run_can_be_repeated_and_the_layout_matters(stocked: live_server.Serve
         "eligen_phrases_and_references",
         "eligen_regions",
         "phrases_qwen_image",
+        *sorted(path.stem for path in API.glob("sigma_*.json")),
     ],
 )
 def test_real_workflow_lacks_nothing_but_the_weights(stocked: live_server.Server, name: str) -> None:

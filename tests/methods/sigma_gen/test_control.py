@@ -15,6 +15,7 @@ from subjects import reference, square_mask
 
 from contextgen_core.errors import InputError
 from contextgen_core.layout.box import Box
+from contextgen_core.layout.layout import Instance
 from contextgen_core.methods.sigma_gen import control, cuboids
 from contextgen_core.methods.sigma_gen.control import Cell
 from contextgen_core.methods.sigma_gen.cuboids import Cuboid
@@ -143,6 +144,31 @@ def test_an_ellipse_touches_the_sides_of_its_box_and_spares_its_corners() -> Non
     assert (rows[0], rows[-1], columns[0], columns[-1]) == (2, 11, 4, 19)
     assert not region[2, 4] and abs(region.sum() - np.pi * 8 * 5) < 8
     assert not control.ellipse_region(Box(4, 2, 4, 12), 32, 16).any()
+
+
+@given(st.floats(-40, 100), st.floats(-40, 100), st.integers(1, 90), st.integers(1, 90), st.integers(-180, 180))
+def test_a_turned_shape_has_its_area_in_its_bounds(x: float, y: float, w: int, h: int, degrees: int) -> None:
+    box = Box(x, y, x + w, y + h)
+    bounds = Instance("b", box, rotation=degrees).region
+    inside = control.box_region(Box(bounds.x1 - 1, bounds.y1 - 1, bounds.x2 + 1, bounds.y2 + 1), 96, 64)
+    turned, ellipse = (draw(box, 96, 64, degrees) for draw in (control.box_region, control.ellipse_region))
+    assert not (turned & ~inside).any() and not (ellipse & ~turned).any()
+
+
+def test_a_box_on_its_side_is_the_box_that_has_its_sides_swapped() -> None:
+    lying = control.box_region(Box(10, 20, 50, 30), 64, 64, 90)
+    assert np.array_equal(lying, control.box_region(Box(25, 5, 35, 45), 64, 64))
+    leaning = control.box_region(Box(16, 28, 48, 36), 64, 64, 45)
+    assert leaning[22, 22] and leaning[42, 42] and not leaning[22, 42], "clockwise"
+    assert abs(leaning.sum() - 32 * 8) < 16
+
+
+@given(MASKS)
+def test_the_areas_can_be_read_off_the_picture(masks: np.ndarray) -> None:
+    seen = control.areas_of_picture(control.control_picture(masks))
+    expected = control.areas(masks)[:, 1:3].tolist()
+    assert [list(pixels) for pixels in seen] == expected[: len(seen)]
+    assert not any(map(any, expected[len(seen) :])) and (not seen or any(seen[-1]))
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9))), st.integers(1, 20), st.integers(1, 20))

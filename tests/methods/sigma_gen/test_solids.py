@@ -17,7 +17,7 @@ from contextgen_core.composite.compose import compose
 from contextgen_core.composite.references import Reference
 from contextgen_core.layout.layout import Layout
 from contextgen_core.methods.sigma_gen.control import Cell
-from contextgen_core.methods.sigma_gen.method import ControlOptions
+from contextgen_core.methods.sigma_gen.regions import ControlOptions
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors/control_planes.json").read_text("utf-8"))
 
