@@ -135,12 +135,17 @@ def test_fixed_pictures_are_computed_once_with_the_same_result(model: Any, cross
         host.attach(tiny_flux.text(seed=s), SIGMA_GEN, PLAN, p) for s, p in ((0, latents()), (1, other))
     )
     settings = replace(APART, scope="all", cross=cross)
-    start, made, held = tiny_flux.noise(batch=batch), [], []
+    start = tiny_flux.noise(batch=batch)
+    made: list[torch.Tensor] = []
+    held: list[int] = []
     for one in (settings, replace(settings, memory=0.0)):
         lengths, hook = seen_lengths(model)
         patched = host.install(model, SIGMA_GEN, one)
-        watch = {"callback": lambda *_: held.append(call.REMEMBERED.held)}
-        made.append(tiny_flux.sample(patched, positive, negative, cfg=3.0, start=start, **watch))
+
+        def watch(*_: Any) -> None:
+            held.append(call.REMEMBERED.held)
+
+        made.append(tiny_flux.sample(patched, positive, negative, cfg=3.0, start=start, callback=watch))
         hook.remove()
         whole = 40 + 48 + 18 + 48
         assert lengths[0] == whole and set(lengths[len(lengths) // 3 :]) == {whole if one.memory == 0 else 40 + 48}
