@@ -32,7 +32,7 @@ from contextgen_core.methods.boundary import Prepared  # noqa: E402
 from contextgen_core.methods.eligen.method import ELIGEN, EliGenOptions, EliGenSettings  # noqa: E402
 from contextgen_core.tiny import model as tiny  # noqa: E402
 from contextgen_core.tiny.autoencoder import compact  # noqa: E402
-from contextgen_core.tiny.text import Form, encode_words  # noqa: E402
+from contextgen_core.tiny.text import TOKENS, encode_words  # noqa: E402
 from contextgen_core.training.small_world import evaluate, world  # noqa: E402
 from contextgen_core.verbs import DiffusersModel, sample  # noqa: E402
 
@@ -65,8 +65,7 @@ def scenes(count: int, members: int) -> list[tuple[int, world.Scene]]:
 def prepared(scene: world.Scene) -> tuple[Prepared, dict[str, torch.Tensor]]:
     boxes = enumerate(scene.members, 1)
     instances = tuple(Instance(f"b{n}", Box(*map(float, m.box)), label=m.creature.name) for n, m in boxes)
-    tokens = Form.CREATURES.tokens
-    made = ELIGEN.prepare(compose(Layout(scene.size, scene.size, instances), ()), EliGenOptions(tokens=tokens))
+    made = ELIGEN.prepare(compose(Layout(scene.size, scene.size, instances), ()), EliGenOptions(tokens=TOKENS))
     vectors = torch.cat([encode_words(phrase).tokens for phrase in made.phrases])
     return made, {"phrases": vectors[None]}
 

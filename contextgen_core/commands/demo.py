@@ -183,7 +183,7 @@ def run(case: Case, out: Path) -> dict[str, Any]:
     pictures = {
         "composite": scene.composite,
         "token_grid": draw_layout(scene, ENLARGE),
-        "visibility": draw_visibility(prepared.plan, tiny.text_tokens()),
+        "visibility": draw_visibility(prepared.plan, tiny.TOKENS),
         "references": sheets.row_of([r.pixels for r in case.references]) if case.drawn else None,
         "result": result,
     }
@@ -230,7 +230,7 @@ def run(case: Case, out: Path) -> dict[str, Any]:
         "seed": SEED,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         **more,
-        **measure(bound, tiny.text_tokens(), size, scene.warnings).as_json(),
+        **measure(bound, tiny.TOKENS, size, scene.warnings).as_json(),
         "same_layout_on_flux1_kontext": measure(bound).as_json(),
     }
 

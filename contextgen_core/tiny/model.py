@@ -1,7 +1,7 @@
 """The small model that ships with the pack: FLUX.1's architecture at width 128, its autoencoder and its adapters.
 
 It lives in the small world of :mod:`contextgen_core.training.world`: 128x128 pictures, references of 64x64 (16
-tokens), prompts that name a place and a light. Weights are safetensors under ``weights/``; where a file is
+tokens), prompts that name a place, a light and creatures. Weights are safetensors under ``weights/``; where a file is
 missing, random weights by a seed take its place, so that everything but the beauty can be tried and tested.
 """
 
@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import InputError
-from . import text
 from .autoencoder import NARROW, VAE_SCALE, VAE_SHIFT, Taesd, compact, full_state
-from .text import WIDTH, Form, Words
+from .text import TOKENS, WIDTH, Words, encode_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +29,7 @@ __all__ = [
     "CONFIG",
     "METHOD_ADAPTERS",
     "REFERENCE_TOKENS",
+    "TOKENS",
     "WIDTH",
     "TinyConfig",
     "TransformerState",
@@ -40,8 +39,6 @@ __all__ = [
     "tiny_autoencoder",
     "tiny_autoencoder_state",
     "tiny_transformer_state",
-    "text_form",
-    "text_tokens",
     "trained",
 ]
 
@@ -86,26 +83,6 @@ class TransformerState(NamedTuple):
 def trained() -> bool:
     """Whether the trained transformer and autoencoder are in the pack."""
     return (FOLDER / TRANSFORMER).is_file() and (FOLDER / AUTOENCODER).is_file()
-
-
-@lru_cache(maxsize=1)
-def text_form() -> Form:
-    """The edition of the words that the pack's transformer was trained with; the newest while it has no weights."""
-    path = FOLDER / TRANSFORMER
-    if not path.is_file():
-        return Form.CREATURES
-    with safe_open(path, "pt") as file:
-        return text.form_of(file.metadata())
-
-
-def text_tokens() -> int:
-    """Words that the pack's transformer reads, empty places included."""
-    return text_form().tokens
-
-
-def encode_words(prompt: str) -> Words:
-    """A prompt or a phrase as the pack's transformer reads it."""
-    return text.encode_words(prompt, text_form())
 
 
 def adapter_path(name: str) -> Path:

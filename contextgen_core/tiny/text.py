@@ -4,9 +4,8 @@ The small model knows four places, four kinds of light, and creatures: "a red an
 is a fixed pseudo-random vector made from a hash of the word, so there is nothing to store and every machine agrees.
 A place and a light are one token each. A creature is one token, the sum of what its phrase says: its shape, its
 pattern and its colours, each colour by the place it has in the phrase, so that "red and blue" is not "blue and red".
-Words the model does not know are passed over. A prompt and a single phrase are read alike.
-
-There are two editions of this encoder (`Form`), and a transformer's weights say by which one they were trained.
+Words the model does not know are passed over. A prompt and a single phrase are read alike, and nothing is taken for
+granted: where no place is named, any may be meant.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,9 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-
 WIDTH = 64  # numbers per word
+TOKENS = 12  # words read of a text: places, lights, then creatures; what it leaves empty is zero
 
 PLACES: tuple[tuple[str, ...], ...] = (
     ("meadow", "grass", "field", "lawn", "park", "garden"),
@@ -75,22 +72,8 @@ def _vocabulary() -> dict[str, tuple[str, str]]:
 _VOCABULARY = _vocabulary()
 
 
-class Form(Enum):
-    """An edition of the encoder: its name in the metadata of weights.
-
-    SCENE reads the place and the light that are named first, four tokens; where none is named, a meadow at noon is
-    meant. CREATURES reads everything above, twelve tokens, and takes nothing for granted."""
-
-    SCENE = "scene"
-    CREATURES = "creatures"
-
-    @property
-    def tokens(self) -> int:
-        return 4 if self is Form.SCENE else 12
-
-
 class Words(NamedTuple):
-    """tokens float32 (form.tokens, 64), zero where nothing is said; pooled float32 (64,): the mean of the tokens of
+    """tokens float32 (12, 64), zero where nothing is said; pooled float32 (64,): the mean of the tokens of
     place and light plus the mean of those of creatures."""
 
     tokens: Tensor
@@ -107,29 +90,22 @@ def _word(word: str) -> np.ndarray:
     return _vector(word)
 
 
-def encode_words(text: str, form: Form = Form.CREATURES) -> Words:
+def encode_words(text: str) -> Words:
     """A prompt or a single phrase, as the small model reads it."""
-    words = re.findall(r"[a-z]+", text.lower())
-    scene, creatures = _said(words)
-    if form is Form.SCENE:
-        named = dict(reversed(scene))
-        scene = [(kind, named.get(kind, _KINDS[kind][0][0])) for kind in ("place", "light")]
-        creatures = []
-    return _vectors(
-        [_word(word) for _, word in scene[: form.tokens]], [_creature(c) for c in creatures][: form.tokens], form
-    )
+    scene, creatures = _said(re.findall(r"[a-z]+", text.lower()))
+    return _vectors([_word(word) for word in scene[:TOKENS]], [_creature(said) for said in creatures[:TOKENS]])
 
 
-def _said(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[tuple[str, ...]]]:
-    """(kind, word) of each place and light, and the words of each creature; in the order of the text."""
-    scene: list[tuple[str, str]] = []
+def _said(words: Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The places and lights, and the words of each creature; in the order of the text."""
+    scene: list[str] = []
     creatures: list[tuple[str, ...]] = []
     colours: list[str] = []
     pattern: list[str] = []
     for word in words:
         kind, meaning = _VOCABULARY.get(word, ("", ""))
         if kind in ("place", "light"):
-            scene.append((kind, meaning))
+            scene.append(meaning)
             colours, pattern = [], []  # "white snow" is no creature
         elif kind == "colour":
             colours.append(meaning)
@@ -148,26 +124,11 @@ def _creature(said: Sequence[str]) -> np.ndarray:
     return np.sum([_word(word) for word in said], axis=0, dtype=np.float32) / 2  # four words: about unit variance
 
 
-def _vectors(scene: Sequence[np.ndarray], creatures: Sequence[np.ndarray], form: Form) -> Words:
-    tokens = np.zeros((form.tokens, WIDTH), np.float32)
-    every = [*scene, *creatures][: form.tokens]
-    if every:
-        tokens[: len(every)] = every
-    pooled = np.zeros(WIDTH, np.float32)
+def _vectors(scene: Sequence[np.ndarray], creatures: Sequence[np.ndarray]) -> Words:
+    tokens, pooled = np.zeros((TOKENS, WIDTH), np.float32), np.zeros(WIDTH, np.float32)
+    for token, vector in zip(tokens, [*scene, *creatures], strict=False):  # beyond the last place nothing is read
+        token[:] = vector
     for part in (scene, creatures):
-        if len(part):
+        if part:
             pooled += np.mean(part, axis=0, dtype=np.float32)
     return Words(torch.from_numpy(tokens), torch.from_numpy(pooled))
-
-
-def form_of(metadata: dict[str, str] | None) -> Form:
-    """The edition that a weight file's metadata names; SCENE where it names none. Raises InputError for one that is
-    not known."""
-    name = (metadata or {}).get("text", Form.SCENE.value)
-    try:
-        return Form(name)
-    except ValueError:
-        raise InputError(
-            f"The small model's weights were trained with the words {name!r}, which this version does not know; update"
-            " the pack."
-        ) from None

@@ -30,7 +30,7 @@ from ..methods.instance_assemble.files import FLUX, AssembleFile, read_files, sw
 from ..methods.instance_assemble.method import INSTANCE_ASSEMBLE, InstanceAssemble, layout_blocks
 from ..methods.instance_assemble.plan import PhrasePlan, phrase_box
 from ..methods.instance_assemble.step import PHRASES, AssembleSettings, LayoutStep
-from ..tiny.text import Form, Words
+from ..tiny.text import Words
 from .batch import Batch, Phrases
 from .config import Config, MethodConfig
 from .model import softmax_product
@@ -172,7 +172,6 @@ class AssembleNetwork(nn.Module):
         weights: AssembleWeights,
         method: MethodConfig,
         guidance: float | None = None,
-        form: Form = Form.CREATURES,
     ) -> None:
         super().__init__()
         if method.kernel != "batched" and (method.points != "grid" or not method.isolated):
@@ -181,7 +180,7 @@ class AssembleNetwork(nn.Module):
                 " batched."
             )
         self.transformer, self.weights, self.method = transformer, weights, method
-        self.guidance, self.form, self.reader = guidance, form, READER
+        self.guidance, self.reader = guidance, READER
         self.settings = AssembleSettings(ratio=method.ratio)
         self._host = [FluxHost(transformer)]  # in a list: not a submodule
 

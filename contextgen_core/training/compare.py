@@ -318,7 +318,7 @@ def cost(network: Network, data: LatentSet) -> tuple[int, float, float]:
     from torch.utils.flop_counter import FlopCounterMode
 
     index = network.reader.buckets(data)[-1][:1]
-    batch = network.reader.collate(data, index, True, form=network.form)
+    batch = network.reader.collate(data, index, True)
     times = torch.ones(1)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(batch, torch.zeros_like(batch.target), times)

@@ -23,7 +23,7 @@ from ..methods.eligen.masks import box_cells, cells_to_tokens
 from ..methods.eligen.method import ELIGEN, EliGenSettings
 from ..methods.eligen.plan import EliGenPlan, phrase_tokens
 from ..methods.eligen.visibility import PhraseSequence, dense_mask, readable
-from ..tiny.text import Form, Words
+from ..tiny.text import Words
 from .batch import Batch, Phrases
 from .model import run_state, softmax_product
 from .phrases import phrase_reader
@@ -79,11 +79,10 @@ class EliGenNetwork(nn.Module):
         transformer: Any,
         kernel: str = "grouped",
         guidance: float | None = None,
-        form: Form = Form.CREATURES,
     ) -> None:
         super().__init__()
         self.transformer = transformer
-        self.kernel, self.guidance, self.form, self.reader = kernel, guidance, form, READER
+        self.kernel, self.guidance, self.reader = kernel, guidance, READER
         self._host = [FluxHost(transformer)]  # in a list: not a submodule
 
     def forward(self, batch: Batch, noisy: Tensor, times: Tensor, position: RunPosition | None = None) -> Tensor:

@@ -21,7 +21,7 @@ from ..layout.tokens import TOKEN, TokenBox, token_box
 from ..methods.contextgen.references import token_mask
 from ..methods.contextgen.sequence import Plan, ReferenceTokens
 from ..tiny.autoencoder import Taesd
-from ..tiny.text import Form, encode_words
+from ..tiny.text import encode_words
 from .batch import Batch, Phrases
 from .config import Config, subjects_at
 from .small_world import world
@@ -106,7 +106,6 @@ class LatentSet:
         *,
         composite: bool = True,
         named: np.ndarray | None = None,
-        form: Form = Form.CREATURES,
     ) -> Batch:
         """A training batch; `box` and `hidden` weigh the loss on tokens inside boxes, and inside the hidden
         member's box. named: bool (B, K), see `caption`. Without references and composite the words alone speak.
@@ -119,7 +118,7 @@ class LatentSet:
             own = torch.from_numpy(self.references[indices, :count].astype(np.float32)).flatten(1, 2)  # B (n 16) 64
             conditions = torch.cat([layout, own], dim=1)
         captions = (self.caption(int(i), None if named is None else named[k]) for k, i in enumerate(indices))
-        words = [encode_words(text, form) for text in captions]
+        words = [encode_words(text) for text in captions]
         weight = torch.from_numpy(np.stack([self._weight(int(i), box, hidden) for i in indices]))
         return Batch(
             plans=tuple(self.plan(int(i), references) for i in indices),
@@ -146,7 +145,6 @@ class LatentSet:
         rng: np.random.Generator,
         config: Config,
         done: float = 0.0,
-        form: Form = Form.CREATURES,
         reader: Reader | None = None,
     ) -> Batch:
         """A random batch as `reader` (default `PICTURES`) reads it, when `done` (0..1) of the run is over. Its scenes
@@ -170,7 +168,6 @@ class LatentSet:
             flow.hidden if composite else flow.box,
             composite=composite,
             named=self._named(rng, len(indices), data.named if composite else None),
-            form=form,
         )
 
     def _named(self, rng: np.random.Generator, count: int, share: float | None) -> np.ndarray:
@@ -283,7 +280,7 @@ def training_scenes(
 class Reader(NamedTuple):
     """How a method reads scenes.
 
-    collate(data, indices, references, box, hidden, *, composite, named, form) makes a batch of them, as
+    collate(data, indices, references, box, hidden, *, composite, named) makes a batch of them, as
     `LatentSet.batch` does; counts gives for each scene (N,) the number that all scenes of a batch share, 0 for scenes
     of which the method can make nothing. open reads a set from its folder, and encode(vae, scenes, pictures, keys=)
     makes one of scenes that are to be judged. phrases: how the method binds them, where that is what it reads."""
@@ -322,7 +319,6 @@ class LatentMix:
 
     sets: tuple[LatentSet, ...]
     shares: tuple[float, ...] = (1.0,)
-    form: Form = Form.CREATURES  # of the words that the transformer knows
     reader: Reader = PICTURES  # of the method under training
 
     def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0) -> Batch:
@@ -331,4 +327,4 @@ class LatentMix:
         if not shares.any():
             raise InputError("No scene has the numbers of subjects that data.curriculum asks for; correct it.")
         chosen = int(rng.choice(len(self.sets), p=shares / shares.sum()))
-        return self.sets[chosen].draw(rng, config, done, self.form, self.reader)
+        return self.sets[chosen].draw(rng, config, done, self.reader)

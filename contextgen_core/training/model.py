@@ -22,7 +22,6 @@ from ..methods.contextgen.method import CONTEXTGEN
 from ..methods.contextgen.schedule import Rule, make_schedule
 from ..methods.contextgen.sequence import Plan, position_ids
 from ..methods.contextgen.settings import Settings
-from ..tiny.text import Form
 from .batch import Batch
 from .latents import PICTURES
 
@@ -122,8 +121,7 @@ class FlowNetwork(nn.Module):
 
     kernel: "grouped" (any plans, exact and pruned: the product's own path) or "batched" (plans of one shape).
     boxes False lets every noise token read every reference, cumulative False starts every reference's position ids
-    at the layout's corner: both for the ablations alone, and on the batched kernel alone. form: the words that the
-    transformer knows."""
+    at the layout's corner: both for the ablations alone, and on the batched kernel alone."""
 
     def __init__(
         self,
@@ -133,7 +131,6 @@ class FlowNetwork(nn.Module):
         guidance: float | None = None,
         boxes: bool = True,
         cumulative: bool = True,
-        form: Form = Form.CREATURES,
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -147,7 +144,6 @@ class FlowNetwork(nn.Module):
                 " to batched."
             )
         self.boxes, self.cumulative = boxes, cumulative
-        self.form = form
         self._host = [FluxHost(transformer)]  # in a list: not a submodule
         self.reader = PICTURES
 

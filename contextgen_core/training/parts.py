@@ -1,30 +1,14 @@
-"""The frozen parts of a run: its autoencoder, and the words that its transformer reads."""
+"""The frozen part of a run: its autoencoder."""
 
 from __future__ import annotations
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..errors import InputError
 from ..tiny import model as tiny
 from ..tiny.autoencoder import Taesd, compact
-from ..tiny.text import Form, form_of
 from .config import Config
-
-
-def words_form(config: Config) -> Form:
-    """The edition of the words that the transformer of a run reads: the newest for a base, else that of its weights."""
-    if config.model.kind != "tiny" or not config.model.weights or config.stage == "base":
-        return Form.CREATURES
-    if config.model.weights == "shipped":
-        return tiny.text_form()
-    try:
-        with safe_open(config.model.weights, "pt") as file:
-            return form_of(file.metadata())
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"model.weights {config.model.weights!r} cannot be read; train the stage before it or correct the path."
-        ) from error
 
 
 def autoencoder(config: Config) -> Taesd:

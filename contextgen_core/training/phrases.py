@@ -9,7 +9,7 @@ import numpy as np
 
 from ..layout.box import Box
 from ..layout.tokens import TOKEN
-from ..tiny.text import Form, Words, encode_words
+from ..tiny.text import Words, encode_words
 from .batch import Batch, Phrases
 from .latents import LatentSet, Reader
 from .small_world import world
@@ -27,10 +27,9 @@ def phrase_reader(method: Phrases) -> Reader:
         *,
         composite: bool = True,
         named: np.ndarray | None = None,
-        form: Form = Form.CREATURES,
     ) -> Batch:
-        batch = data.batch(indices, False, box, hidden, composite=False, named=named, form=form)
-        phrases = [[_words(world.Creature(*map(int, c)), form) for c in _members(data, int(i))] for i in indices]
+        batch = data.batch(indices, False, box, hidden, composite=False, named=named)
+        phrases = [[_words(world.Creature(*map(int, c))) for c in _members(data, int(i))] for i in indices]
         plans = []
         for i, words in zip(indices, phrases, strict=True):
             boxes = [Box(*map(int, corners)) for corners in data.pixels[i, : len(words)]]
@@ -45,5 +44,5 @@ def _members(data: LatentSet, index: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4096)
-def _words(creature: world.Creature, form: Form) -> Words:
-    return encode_words(creature.name, form)
+def _words(creature: world.Creature) -> Words:
+    return encode_words(creature.name)

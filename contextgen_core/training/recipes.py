@@ -18,14 +18,12 @@ from ..methods.boundary import RunPosition
 from ..methods.contextgen.schedule import Rule
 from ..methods.contextgen.settings import Settings
 from ..tiny import model as tiny
-from ..tiny.text import Form
 from . import assemble, eligen, sigma_gen
 from .adapter import Adapter, adapter_state, add_adapter, load_adapter_state, read_adapter, save_adapter
 from .batch import Batch
 from .config import Config, MethodConfig
 from .latents import PICTURES, Reader
 from .model import FlowNetwork
-from .parts import words_form
 from .small_world.controls import ROUTED
 
 
@@ -34,7 +32,6 @@ class Network(Protocol):
     its parameters that want gradients, wherever they lie: a run averages and resumes those."""
 
     transformer: Any
-    form: Form  # of the words that the transformer knows
     reader: Reader  # of scenes: the recipe's
 
     def __call__(self, batch: Batch, noisy: Tensor, times: Tensor, position: RunPosition | None = None) -> Tensor:
@@ -92,7 +89,6 @@ def base_network(transformer: Any, config: Config) -> FlowNetwork:
         config.flow.guidance,
         method.masks,
         method.offsets == "cumulative",
-        words_form(config),
     )
 
 
@@ -106,13 +102,13 @@ def _eligen(transformer: Any, config: Config) -> eligen.EliGenNetwork:
     lora = config.lora
     adapter = Adapter(lora.rank, lora.alpha or lora.rank, lora.folded, lora.one_sided)
     add_adapter(transformer, adapter, config.seed, eligen.TARGETS)
-    return eligen.EliGenNetwork(transformer, config.method.kernel, config.flow.guidance, words_form(config))
+    return eligen.EliGenNetwork(transformer, config.method.kernel, config.flow.guidance)
 
 
 def _instance_assemble(transformer: Any, config: Config) -> assemble.AssembleNetwork:
     transformer.requires_grad_(False)
     weights = assemble.make_weights(transformer, config.lora.rank, config.seed, config.method.zero_start)
-    return assemble.AssembleNetwork(transformer, weights, config.method, config.flow.guidance, words_form(config))
+    return assemble.AssembleNetwork(transformer, weights, config.method, config.flow.guidance)
 
 
 def _low_rank_state(network: Network) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ def shipped_network(adapter: str | None = "sft", rule: Rule = Rule.ICA) -> FlowN
         rank = next(v.shape[0] for k, v in state.items() if k.endswith("lora_A.weight"))
         add_adapter(transformer, Adapter(rank, rank, folded=True), 0)
         load_adapter_state(transformer, state)
-    return FlowNetwork(transformer.eval().requires_grad_(False), Settings(rule=rule), "batched", form=tiny.text_form())
+    return FlowNetwork(transformer.eval().requires_grad_(False), Settings(rule=rule), "batched")
 
 
 def run_mode(network: FlowNetwork, vae: Taesd, test: TestSet, mode: str, steps: int = 10, seed: int = 0) -> Result:

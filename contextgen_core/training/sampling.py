@@ -52,9 +52,7 @@ def sample_set(
         for k in range(0, len(group), chunk):
             indices = group[k : k + chunk]
             every = np.full((len(indices), data.told.shape[1]), named)
-            batch = network.reader.collate(
-                data, indices, references, composite=composite, named=every, form=network.form
-            )
+            batch = network.reader.collate(data, indices, references, composite=composite, named=every)
             noise = start_noise(indices, (batch.target.shape[1], batch.target.shape[2]), seed)
             out[torch.from_numpy(indices)] = unpack(sample(network, batch, noise, steps), data.grid, data.grid)
     return out

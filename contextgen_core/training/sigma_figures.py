@@ -149,7 +149,7 @@ def insert_all(network: Any, vae: Taesd, each: Sequence[Insertion], kind: str = 
         scene = one.scene._replace(members=tuple(one.scene.members[k] for k in one.inserted))
         settings = network.routing
         data = encode_scenes_routed(vae, [scene], [world.render(scene)], settings=settings, kind=kind)
-        batch = network.reader.collate(data, np.array([0]), True, form=network.form)
+        batch = network.reader.collate(data, np.array([0]), True)
         noise = start_noise(np.array([number]), (batch.target.shape[1], batch.target.shape[2]), SEED)
         x, sigmas = noise, shifted_sigmas(STEPS, noise.shape[1])
         for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):

@@ -23,12 +23,10 @@ from ..lora.adapter import LowRank
 from ..lora.switched import SwitchedAdapter
 from ..methods.boundary import Bound, RunPosition
 from ..methods.sigma_gen.method import SIGMA_GEN, Settings
-from ..tiny.text import Form
 from .adapter import TARGETS, Adapter, adapter_state, add_adapter, load_adapter_state
 from .batch import Batch
 from .config import Config
 from .model import softmax_product
-from .parts import words_form
 from .small_world.controls import ROUTED, encode_scenes_routed
 
 
@@ -56,7 +54,6 @@ class RoutedNetwork(nn.Module):
             add_adapter(transformer, Adapter(lora.rank, alpha, lora.folded, lora.one_sided), config.seed)
         self.transformer = transformer
         self.guidance = config.flow.guidance
-        self.form: Form = words_form(config)
         self.routing = routing
         self.judged_with("box")
         self._attend = plain_attention if config.method.kernel == "batched" else sdpa

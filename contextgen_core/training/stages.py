@@ -16,7 +16,7 @@ from ..errors import InputError
 from .coco import PhraseSet
 from .config import Config
 from .latents import LatentMix, LatentSet, encode_scenes, training_scenes
-from .parts import autoencoder, words_form
+from .parts import autoencoder
 from .recipes import recipe_of
 from .run import Run
 from .sigma_set import RoutedPictures
@@ -52,7 +52,7 @@ def open_data(config: Config) -> Any:
         folders = folders or {Path(config.data.path): 1.0}
         reader = recipe_of(config).reader
         sets, shares = tuple(map(reader.open, folders)), tuple(folders.values())
-        return LatentMix(sets, shares, words_form(config), reader)
+        return LatentMix(sets, shares, reader)
     if config.data.kind == "coco":
         return PhraseSet(config, recipe_of(config).reader.phrases)
     return RoutedPictures(config) if config.data.kind == "sigma_set" else PixelSet(config)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..tiny import model as tiny
-from ..tiny.text import Form
 from . import flow
 from .batch import Batch
 from .config import Config
@@ -219,7 +218,7 @@ class TransformerTask:
             self.recipe.write(output / "adapter.safetensors", state, self.config)
         else:
             halves = {k: v.half().contiguous() for k, v in state.items()}
-            save_file(halves, output / "transformer.safetensors", {"format": "pt", "text": Form.CREATURES.value})
+            save_file(halves, output / "transformer.safetensors", {"format": "pt"})
 
     def sample(self, path: Path | None) -> None:
         if self.config.model.kind == "tiny":

@@ -75,7 +75,7 @@ def test_boxes_and_words_are_read_and_follow_the_picture_to_its_size(tmp_path: P
             for k, s in enumerate(scenes)
             if len(s.members) == len(corners) and np.allclose(corners, [m.box for m in s.members])
         )
-        words = [encode_words(p, open_data(config).encoders.form) for p, _ in items[index].phrases]
+        words = [encode_words(p) for p, _ in items[index].phrases]
         assert torch.equal(vectors[row], torch.stack([w.pooled for w in words]))
 
 

@@ -180,7 +180,7 @@ def test_contextgen_starts_as_the_base_itself(data: Path, tmp_path: Path) -> Non
     config, recipe = compare.config_of("contextgen", 0, shared, tmp_path), RECIPES["contextgen"]
     loaded = compare.open_data(config)
     indices = recipe.reader.buckets(loaded.sets[0])[-1][:1]
-    batch = recipe.reader.collate(loaded.sets[0], indices, True, form=loaded.form)
+    batch = recipe.reader.collate(loaded.sets[0], indices, True)
     noisy, times = torch.randn(batch.target.shape), torch.ones(1)
     with torch.no_grad():
         plain, adapted = (make(build_transformer(config), config) for make in (base_network, recipe.network))

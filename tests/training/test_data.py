@@ -17,7 +17,7 @@ from contextgen_core.errors import InputError
 from contextgen_core.lora.adapter import load_adapter
 from contextgen_core.tiny import model as tiny
 from contextgen_core.tiny.autoencoder import FULL, NARROW, Taesd, compact, full_state
-from contextgen_core.tiny.text import LIGHTS, PLACES, Form, encode_words, form_of
+from contextgen_core.tiny.text import LIGHTS, PLACES, encode_words
 from contextgen_core.training import imig, stages
 from contextgen_core.training.config import from_dict, load
 from contextgen_core.training.latents import LatentSet, encode_scenes, training_scenes
@@ -215,17 +215,12 @@ def test_scenes_are_the_same_however_many_processes_make_them(tmp_path: Path, mo
 # ---- words and autoencoder -----------------------------------------------------------------------
 
 
-def test_the_first_edition_of_the_words_knows_places_and_lights_and_nothing_else() -> None:
-    seen = {tuple(encode_words(f"{p[0]} {q[0]}", Form.SCENE).pooled.tolist()) for p in PLACES for q in LIGHTS}
+def test_places_and_lights_are_told_in_any_words_around_them() -> None:
+    seen = {tuple(encode_words(f"{p[0]} {q[0]}").pooled.tolist()) for p in PLACES for q in LIGHTS}
     assert len(seen) == 16
-    plain = encode_words("creatures on the shore at night", Form.SCENE)
-    framed = encode_words(
-        'Edit this picture until it shows "two blue discs on the BEACH, midnight". The result must look natural.',
-        Form.SCENE,
-    )
+    plain = encode_words("creatures on the shore at night")
+    framed = encode_words('Edit this until it shows "two cats on the BEACH, midnight". The result must look natural.')
     assert torch.equal(plain.tokens, framed.tokens) and torch.equal(plain.pooled, framed.pooled)
-    assert torch.equal(encode_words("", Form.SCENE).tokens, encode_words("a meadow at noon", Form.SCENE).tokens)
-    assert plain.tokens.shape == (4, 64) and plain.pooled.shape == (64,)
 
 
 def test_each_creature_has_words_of_its_own_and_none_is_another() -> None:
@@ -263,12 +258,6 @@ def test_words_that_leave_something_open_or_mean_nothing() -> None:
     assert encode_words("a red creature").tokens[0].any() and not encode_words("white snow").tokens[1:].any()
     many = encode_words(", ".join(c.name for c in world.identities("train")[:30]))
     assert many.tokens.shape == (12, 64) and many.tokens.any(1).all()
-
-
-def test_weights_say_by_which_words_they_were_trained() -> None:
-    assert form_of(None) is Form.SCENE and form_of({"text": "creatures"}) is Form.CREATURES
-    with pytest.raises(InputError, match="the words 'odd'"):
-        form_of({"text": "odd"})
 
 
 def test_padding_to_the_full_form_and_stripping_it_compute_the_same() -> None:

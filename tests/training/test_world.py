@@ -174,7 +174,7 @@ def test_a_paste_is_a_copy_and_the_truth_is_not() -> None:
     assert min(evaluate.likeness_to_copy(scene, world.render_pasted(scene))) > 0.95
 
 
-# ---- second edition: words, crowds, depth and solids ----------------------------------------------------------------
+# ---- words, crowds, depth and solids --------------------------------------------------------------------------------
 
 _CREATURES = [c for split in world.SPLITS for c in world.identities(split)]
 _TOKENS = [encode_words(c.name).tokens[0] for c in _CREATURES]

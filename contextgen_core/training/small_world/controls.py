@@ -28,7 +28,6 @@ from ...methods.sigma_gen.control import Cell, identity_stack
 from ...methods.sigma_gen.cuboids import depths, grey_of
 from ...methods.sigma_gen.method import Plan
 from ...tiny.autoencoder import Taesd
-from ...tiny.text import Form
 from ..batch import Batch
 from ..config import Config, RoutingConfig
 from ..latents import CHANNELS, LatentSet, Reader, encode, encode_scenes
@@ -69,12 +68,11 @@ class RoutedSet(LatentSet):
         rng: np.random.Generator,
         config: Config,
         done: float = 0.0,
-        form: Form = Form.CREATURES,
         reader: Reader | None = None,
     ) -> Batch:
         """A random batch, with a random one of each scene's control pictures."""
         reader = reader or ROUTED
-        return super().draw(rng, config, done, form, reader._replace(collate=partial(reader.collate, rng=rng)))
+        return super().draw(rng, config, done, reader._replace(collate=partial(reader.collate, rng=rng)))
 
 
 def _fields(data: LatentSet) -> dict[str, Any]:
@@ -90,12 +88,11 @@ def routed_batch(
     *,
     composite: bool = True,
     named: np.ndarray | None = None,
-    form: Form = Form.CREATURES,
     rng: np.random.Generator | None = None,
 ) -> Batch:
     """What SIGMA-GEN reads of scenes of a `RoutedSet` with equally many references: conditions are the identity stack
     and the control picture. rng chooses among a scene's control pictures; without it, it is the first."""
-    batch = data.batch(indices, False, box, hidden, composite=False, named=named, form=form)
+    batch = data.batch(indices, False, box, hidden, composite=False, named=named)
     count, tokens = int(data.count[indices[0]]), data.cells.shape[2]
     variants = np.zeros(len(indices), int)
     if rng is not None:

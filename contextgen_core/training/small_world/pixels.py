@@ -37,9 +37,9 @@ class TinyEncoders:
     """The small world's own."""
 
     def __init__(self, config: Config) -> None:
-        from ..parts import autoencoder, words_form
+        from ..parts import autoencoder
 
-        self.vae, self.form = autoencoder(config), words_form(config)
+        self.vae = autoencoder(config)
 
     def pictures(self, pictures: np.ndarray) -> Tensor:
         """uint8 (N, H, W, 3) -> (N, tokens, 64)."""
@@ -49,7 +49,7 @@ class TinyEncoders:
         """(T, E) token vectors and the pooled one (P,)."""
         from ...tiny.text import encode_words
 
-        return encode_words(prompt, self.form)
+        return encode_words(prompt)
 
 
 class PretrainedEncoders:
