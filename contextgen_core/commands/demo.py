@@ -10,7 +10,7 @@ the pack has no trained weights its weights are random, and the report says so.
 
     python -m contextgen_core.demo --update
 
-writes the pictures of the creatures that are kept in the repository anew: the README's first picture, the thumbnail
+writes the pictures of the creatures that are kept in the repository anew: the README's picture of them, the thumbnail
 of the workflow ``tiny_demo`` and the references that it loads.
 """
 

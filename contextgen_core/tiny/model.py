@@ -1,8 +1,8 @@
 """The small model that ships with the pack: FLUX.1's architecture at width 128, its autoencoder and its adapters.
 
-It lives in the small world of :mod:`contextgen_core.training.world`: 128x128 pictures, references of 64x64 (16
-tokens), prompts that name a place, a light and creatures. Weights are safetensors under ``weights/``; where a file is
-missing, random weights by a seed take its place, so that everything but the beauty can be tried and tested.
+It lives in the small world of :mod:`contextgen_core.training.small_world.world`: 128x128 pictures, references of
+64x64 (16 tokens), prompts that name a place, a light and creatures. Weights are safetensors under ``weights/``; where
+a file is missing, random weights by a seed take its place, so that everything but the beauty can be tried and tested.
 """
 
 from __future__ import annotations
