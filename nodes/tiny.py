@@ -11,11 +11,11 @@ import torch
 from comfy_api.latest import io
 
 from ..contextgen_core.tiny.model import encode_words, tiny_autoencoder_state, tiny_transformer_state
-from .host import build_flux, expect_side
+from .host import build_flux, expect_sides
 from .sockets import schema
 
 NODE = "ContextGenTinyModel"
-SIDE = 128  # pixels along both sides of the pictures that it knows
+SIDES = (128, 192)  # pixels along both sides of the pictures that it knows
 
 # A text with its weight in a batch of one: the form in which the host passes tokens around.
 Tokens = dict[str, list[list[tuple[str, float]]]]
@@ -71,6 +71,6 @@ class ContextGenTinyModel(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         made = tiny_transformer_state()
-        model = expect_side(build_flux(dict(made.config), made.state), NODE, SIDE)
+        model = expect_sides(build_flux(dict(made.config), made.state), NODE, SIDES)
         target = SimpleNamespace(params={}, clip=WordEncoder, tokenizer=WordTokenizer)
         return io.NodeOutput(model, comfy.sd.CLIP(target, parameters=1), comfy.sd.VAE(sd=tiny_autoencoder_state()))

@@ -15,7 +15,7 @@ from .conditioning import attach, plan_of
 from .families import Family, family_of
 from .install import Probe, install, methods_of, settings_of, watched
 from .models import build_flux, build_qwen, build_sd3
-from .sizes import expect_side, shift_doubt
+from .sizes import expect_sides, shift_doubt
 
 __all__ = [
     "Family",
@@ -24,7 +24,7 @@ __all__ = [
     "build_flux",
     "build_qwen",
     "build_sd3",
-    "expect_side",
+    "expect_sides",
     "family_of",
     "install",
     "methods_of",

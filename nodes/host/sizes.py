@@ -40,14 +40,15 @@ def shift_doubt(model: Any, width: int, height: int) -> str | None:
     )
 
 
-def expect_side(model: Any, node: str, side: int) -> Any:
-    """The model, which from now on says in the log where it is to paint other pictures than squares of ``side``."""
-    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, node, partial(_said, node, side))
+def expect_sides(model: Any, node: str, sides: tuple[int, ...]) -> Any:
+    """The model, which from now on says in the log where it is to paint other pictures than squares of these sides."""
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, node, partial(_said, node, sides))
     return model
 
 
-def _said(node: str, side: int, executor: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+def _said(node: str, sides: tuple[int, ...], executor: Any, noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
     height, width = (8 * length for length in noise.shape[-2:])
-    if (width, height) != (side, side):
-        log.warning("%s: it knows pictures of %d x %d pixels, not %d x %d.", node, side, side, width, height)
+    if width != height or width not in sides:
+        known = " and ".join(f"{side} x {side}" for side in sides)
+        log.warning("%s: it knows pictures of %s pixels, not %d x %d.", node, known, width, height)
     return executor(noise, *args, **kwargs)

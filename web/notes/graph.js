@@ -12,7 +12,7 @@ import { feeding, isLinked, widgetValue } from "../host/upstream.js";
 const NEVER = 2;
 const BYPASS = 4;
 const MAX_STEPS = 64;
-export const TINY_SIDE = 128;
+const TINY_SIZES = [128, 192].map((side) => ({ w: side, h: side }));
 export const TINY_TOKENS = 16;
 
 /**
@@ -36,11 +36,10 @@ export function doubtsIn(root, t) {
       say(composer, t("shift", { node: isolate(String(node.title || "ModelSamplingFlux")), its: text(its), ours: text(size) }));
     }
   }
-  const known = { w: TINY_SIDE, h: TINY_SIDE };
-  const other = composers.find(({ size }) => !same(size, known));
+  const other = composers.find(({ size }) => !TINY_SIZES.some((known) => same(size, known)));
   const bundles = nodes.filter((node) => typeOf(node) === "ReferenceBundle" && !isLinked(node, "size") && widgetValue(node, "size") !== TINY_TOKENS);
   for (const node of nodes.filter((each) => typeOf(each) === "ContextGenTinyModel")) {
-    if (other) say(node, t("tinySide", { known: text(known), ours: text(other.size) }));
+    if (other) say(node, t("tinySide", { known: TINY_SIZES.map(text).join(", "), ours: text(other.size) }));
     if (bundles.length) say(node, t("tinyTokens", { known: TINY_TOKENS, count: bundles.length }));
   }
   return said;
