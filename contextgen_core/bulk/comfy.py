@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import hashlib
+import http.client
 import json
 import os
 import shutil
@@ -42,6 +43,9 @@ class Comfy:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(f"the address {shorten(url, 80)} is none; give one like http://127.0.0.1:8188.")
         self.url, self.timeout = url.rstrip("/"), timeout
+        # A proxy of the environment cannot reach this machine's own ports.
+        proxies = [urllib.request.ProxyHandler({})] if _local(parts.hostname) else []
+        self._open = urllib.request.build_opener(*proxies).open
         self._uploaded: dict[Path, tuple[tuple[int, int], str]] = {}
 
     # ---- the API ---------------------------------------------------------------------------------------------------
@@ -49,11 +53,13 @@ class Comfy:
     def _ask(self, path: str, data: bytes | None = None, kind: str = "application/json", wait: float = 30.0) -> bytes:
         request = urllib.request.Request(self.url + path, data, {"Content-Type": kind} if data is not None else {})  # noqa: S310  http(s) only, see __init__
         try:
-            with urllib.request.urlopen(request, timeout=min(wait, self.timeout)) as answer:  # noqa: S310
+            with self._open(request, timeout=min(wait, self.timeout)) as answer:
                 body = answer.read(MAX_PICTURE_BYTES + 1)
+                if answer.length and len(body) <= MAX_PICTURE_BYTES:  # a read of so many at most says nothing of it
+                    raise http.client.IncompleteRead(body, answer.length)
         except urllib.error.HTTPError as error:
             raise _refusal(self.url, path, error) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise HostError(f"ComfyUI at {self.url} does not answer ({shorten(str(reason), 80)}).") from None
         if len(body) > MAX_PICTURE_BYTES:
@@ -104,7 +110,8 @@ class Comfy:
         if state.st_size > MAX_PICTURE_BYTES:
             raise InputError(f"the picture {shorten(file.name, 80)} is larger than {MAX_PICTURE_BYTES} bytes.")
         content = file.read_bytes()
-        name = hashlib.sha256(content).hexdigest()[:32] + file.suffix.lower()
+        suffix = file.suffix.lower()
+        name = hashlib.sha256(content).hexdigest()[:32] + (suffix if suffix[1:].isalnum() else "")
         edge = uuid.uuid4().hex
         parts = [
             _part(edge, "image", content, name),
@@ -116,15 +123,16 @@ class Comfy:
         return self._uploaded[file][1]
 
     def paint(self, filled: Filled, seed: int) -> Made:
-        """Runs a row's graph and fetches the first picture that it saves. Nothing of it stays on the host but the
-        uploaded references: what it would save goes into its folder for previews, and its history is deleted."""
+        """Runs a row's graph and fetches the first picture that it saves, or shows where it saves none. Nothing of it
+        stays on the host but the uploaded references: what it would save goes into its folder for previews, and its
+        history is deleted."""
         prompt = filled.with_seed(seed)
         for (node, name), file in filled.files.items():
             prompt[node]["inputs"][name] = self.upload(file)
-        for node in prompt.values():
-            if node["class_type"] == "SaveImage":
-                node["class_type"] = "PreviewImage"
-                node["inputs"].pop("filename_prefix", None)
+        saving = [id for id, node in prompt.items() if node["class_type"] == "SaveImage"]
+        for id in saving:
+            prompt[id]["class_type"] = "PreviewImage"
+            prompt[id]["inputs"].pop("filename_prefix", None)
         start = time.monotonic()
         id = self._json("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex})["prompt_id"]
         try:
@@ -135,7 +143,8 @@ class Comfy:
             raise
         with suppress(HostError, InputError):
             self._ask("/history", json.dumps({"delete": [id]}).encode())
-        images = [image for out in entry.get("outputs", {}).values() for image in out.get("images", ())]
+        outputs = entry.get("outputs", {})  # of nodes that only show something, too
+        images = [image for id in saving or outputs for image in outputs.get(id, {}).get("images", ())]
         if not images:
             raise InputError("the workflow gave no picture; add Save Image behind its last node.")
         query = urllib.parse.urlencode({k: str(images[0].get(k, "")) for k in ("filename", "subfolder", "type")})
@@ -164,6 +173,10 @@ class Comfy:
 
     def close(self) -> None:
         """Nothing of ours is left on a host that is not ours."""
+
+
+def _local(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _part(edge: str, name: str, content: bytes, file: str = "") -> bytes:

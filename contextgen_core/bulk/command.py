@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--steps", type=int, default=28, help="with --diffusers")
     one.add_argument("--guidance", type=float, default=2.5, help="with --diffusers")
     one.add_argument("--device", default="cpu", help="with --diffusers: cpu or cuda")
-    one.add_argument("--workers", type=int, default=1, help="backends at work at once")
+    one.add_argument("--workers", type=int, help="backends at work at once (default: 1, with --comfy one for each URL)")
     one.add_argument("--threads", type=int, default=1, help="of each worker; the pictures' last bits may hang on it")
     one.add_argument("--gpus", type=float, default=0.0, help="of each worker")
     one.add_argument("--best-of", type=int, default=1, metavar="N", help="candidates of a row; the best one is kept")
@@ -91,11 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bar = _Bar()
     try:
         scorers = tuple((name, scorer(name)) for name in options.score)
+        backend = backend_of(options)
+        workers = (backend.workers or 1) if options.workers is None else options.workers
         how = run.Options(
-            options.workers, options.best_of, scorers, options.retries, options.threads, options.limit,
+            workers, options.best_of, scorers, options.retries, options.threads, options.limit,
             options.address, options.gpus,
         )  # fmt: skip
-        report = run.generate(options.table, options.out, backend_of(options), how, bar)
+        report = run.generate(options.table, options.out, backend, how, bar)
         write_sheet(options.out)
         if options.shards is not None:
             write_shards(options.out, options.shards)

@@ -202,7 +202,12 @@ def _like(value: Any, old: Any, column: str) -> Any:
             _refuse(column, value, "a number")
         if isinstance(old, float):
             return number
-        return int(value) if number == int(number) else _refuse(column, value, "a whole number")
+        if number != int(number):
+            _refuse(column, value, "a whole number")
+        try:
+            return int(value)
+        except ValueError:  # 20.0, as tables write whole numbers, too
+            return int(number)
     if isinstance(old, str) and not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     return value

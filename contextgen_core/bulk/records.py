@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import InputError
-from .table import Table
+from .table import Row, Table
 
 JOURNAL, MANIFEST, FAILED, LOCK = "run.jsonl", "manifest.parquet", "failed.jsonl", ".lock"
 DONE, BROKEN = "done", "failed"
@@ -50,6 +50,11 @@ def picture_path(number: int, id: str) -> str:
     """Where a row's picture lies: a thousand in a folder, the number first, so that no two rows share a name."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in id).strip("._")[:60]
     return f"pictures/{number // 1000:04d}/{number:06d}{'-' + safe if safe and safe != str(number) else ''}.png"
+
+
+def row_key(run_key: str, row: Row) -> str:
+    """What a row's picture must have been made with."""
+    return f"{run_key}-{row.digest}"
 
 
 class Journal:
@@ -119,8 +124,11 @@ def _entry(line: bytes) -> Outcome | None:
         return None
 
 
-def write_manifest(folder: Path, journal: Journal, table: Table, host: str) -> tuple[int, int]:
+def write_manifest(folder: Path, journal: Journal, table: Table, run_key: str, host: str) -> tuple[int, int]:
     """Writes manifest.parquet and failed.jsonl, each at once; returns how many rows are done and how many failed.
+
+    run_key: what the rows' keys begin with; what was made with another one, or of a row that has changed since, is left
+    out.
 
     Columns: row, status, attempts, picture, score, seconds, error; then seed, scores and inputs (JSON) and host. All
     but attempts and seconds depend on the table, the workflow and the host alone.
@@ -141,7 +149,7 @@ def write_manifest(folder: Path, journal: Journal, table: Table, host: str) -> t
     with ParquetWriter(fresh, schema) as writer, (folder / f".{FAILED}").open("w", encoding="utf-8") as failed:
         for row in table:
             entry = journal.entry(row.number)
-            if entry is None:
+            if entry is None or entry.key != row_key(run_key, row):
                 continue
             counts[entry.status] += 1
             if entry.status == BROKEN:

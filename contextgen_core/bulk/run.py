@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..input.checks import shorten
 from . import __name__ as package
 from .backend import Backend
-from .records import BROKEN, DONE, Journal, Lock, Outcome, write_manifest
+from .records import BROKEN, DONE, Journal, Lock, Outcome, row_key, write_manifest
 from .stages import Judge, Make, Prepare, Write, describe, put, unpack
 from .table import Table, take_in
 
@@ -129,7 +129,7 @@ def generate(
         finally:
             if ours:
                 ray.shutdown()
-            done, failed = write_manifest(out, journal, rows, _host(backend))
+            done, failed = write_manifest(out, journal, rows, run_key, _host(backend))
             journal.close()
         if stop is not None:
             raise InputError(f"{stop} {done} of {rows.count} rows are done; mend it, and the same command goes on.")
@@ -167,7 +167,7 @@ def _outcomes(
 
 
 def _pending(rows: Table, journal: Journal, run_key: str) -> np.ndarray:
-    left = [row.number for row in rows if not journal.finished(row.number, f"{run_key}-{row.digest}")]
+    left = [row.number for row in rows if not journal.finished(row.number, row_key(run_key, row))]
     return np.array(left, np.int64)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from ..errors import InputError
 from ..input.checks import shorten
 from .backend import Backend, HostError, Made, Task, Worker
-from .records import DONE, Outcome, picture_path
+from .records import DONE, Outcome, picture_path, row_key
 from .score import Scorer, total
 from .table import Table
 
@@ -64,11 +64,14 @@ def guarded(item: Item, attempts: int, work: Callable[[], Item]) -> Item:
         return work()
     except HostError:
         raise
-    except InputError as error:
-        return Item(item.outcome.failed(str(error), attempts))
     except Exception as error:  # noqa: BLE001  a row must not end the run
-        reason = shorten(" ".join(str(error).split()), 160)
-        return Item(item.outcome.failed(f"unexpected {type(error).__name__}: {reason}", attempts))
+        return Item(item.outcome.failed(sentence(error), attempts))
+
+
+def sentence(error: Exception) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    return f"unexpected {type(error).__name__}: {shorten(' '.join(str(error).split()), 160)}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Prepare:
 
     def one(self, number: int) -> Item:
         row = self.table.row(number)
-        item = Item(Outcome(row.number, row.id, f"{self.run_key}-{row.digest}", DONE))
+        item = Item(Outcome(row.number, row.id, row_key(self.run_key, row), DONE))
         if row.problem:
             return Item(item.outcome.failed(row.problem))
 
@@ -117,7 +120,12 @@ class Make:
         for attempt in range(1, self.retries + 2):
             try:
                 if self.worker is None:
-                    self.worker = self._open()
+                    try:
+                        self.worker = self._open()
+                    except HostError:
+                        raise
+                    except Exception as error:  # noqa: BLE001  no row fares better
+                        return Item(replace(item.outcome, stop=sentence(error)))
                 seeds = [task.seed + k for k in range(self.candidates)]
                 done = guarded(item, attempt, lambda: self._made(item, seeds, attempt, start))  # noqa: B023
             except HostError as error:
@@ -156,9 +164,15 @@ class Judge:
     """Scores each row's candidates and keeps the one with the best total, the first of equals."""
 
     def __init__(self, scorers: Sequence[Callable[[], Scorer]]) -> None:
-        self.scorers = [make() for make in scorers]
+        self.makers = scorers
+        self.scorers: list[Scorer] | None = None
 
     def __call__(self, batch: Batch) -> Batch:
+        if self.scorers is None:
+            try:
+                self.scorers = [make() for make in self.makers]
+            except Exception as error:  # noqa: BLE001  no row fares better
+                return pack([Item(replace(i.outcome, stop=sentence(error))) if i.lives else i for i in unpack(batch)])
         return pack([guarded(i, i.outcome.attempts, lambda i=i: self.one(i)) if i.lives else i for i in unpack(batch)])
 
     def one(self, item: Item) -> Item:
@@ -166,12 +180,12 @@ class Judge:
 
         assert item.task is not None  # noqa: S101
         scores: list[dict[str, float | None]] = [{} for _ in item.made]
-        if self.scorers:
+        if self.makers:
             pictures = []
             for made in item.made:
                 with Image.open(io.BytesIO(made.picture)) as picture:
                     pictures.append(np.asarray(picture.convert("RGB")))
-            for scorer in self.scorers:
+            for scorer in self.scorers or ():
                 for mine, found in zip(scores, scorer(pictures, item.task), strict=True):
                     mine |= found
         sums = [total(one) for one in scores]

@@ -37,6 +37,7 @@ class Remembered:
     def __init__(self) -> None:
         self._known: dict[Hashable, tuple[KeysValues, ...]] = {}
         self.held = 0  # bytes
+        self._told = False  # that something does not fit
 
     def __len__(self) -> int:
         return len(self._known)
@@ -57,9 +58,20 @@ class Remembered:
         self._known[key] = recorded
         self.held += sum(block.size for block in recorded)
 
+    def tell(self, size: int) -> None:
+        """Says once a run that so many bytes are not remembered."""
+        if not self._told:
+            log.info(
+                "keys and values of the condition tokens would take %d MiB, more than is allowed, and are computed"
+                " in every step",
+                size >> 20,
+            )
+        self._told = True
+
     def clear(self) -> None:
         self._known.clear()
         self.held = 0
+        self._told = False
 
 
 class Recalled:
@@ -93,11 +105,7 @@ class Recorder:
             size = 2 * k[:: len(k) // self._chunks, :, slice(*self._fixed)].numel() * k.element_size() * self._blocks
             self._fits = self._remembered.held + size <= self._limit
             if not self._fits:
-                log.info(
-                    "keys and values of the condition tokens would take %d MiB, more than is allowed, and are computed"
-                    " in every step",
-                    size >> 20,
-                )
+                self._remembered.tell(size)
         if self._fits:
             each = slice(None, None, len(k) // self._chunks)
             kept = (x[each, :, slice(*self._fixed)].clone(memory_format=torch.contiguous_format) for x in (k, v))

@@ -188,6 +188,8 @@ def read_records(path: Path) -> list[Record]:
                 text = file.read(MAX_RECORDS_BYTES + 1)
         except OSError as error:
             raise InputError(f"{path.name} cannot be read ({error.strerror or error}).") from None
+        if len(text) > MAX_RECORDS_BYTES:  # else the lines that were read would pass for all
+            raise InputError(f"{path.name} is larger than {MAX_RECORDS_BYTES >> 20} MiB; divide it.")
         entries = _json(text, path.name)
     records = [_record(entry, position) for position, entry in enumerate(entries, 1)]
     seen: set[str] = set()

@@ -73,7 +73,7 @@ def begin(
     # A patch of others may change the fixed tokens from step to step.
     alone = not theirs and not any(options.get("patches", {}).values())
     if alone and options.get(STEADY_KEY) and options.get("uuids"):
-        call.remember((tuple(options["uuids"]), len(x)), len(options["uuids"]))
+        call.remember((id(transformer), tuple(options["uuids"]), len(x)), len(options["uuids"]))
     return call
 
 
@@ -215,7 +215,7 @@ class Call:
     def remember(self, key: Hashable, chunks: int) -> None:
         """Lets the fixed tokens' keys and values come from an earlier step of the run, or serve the later ones.
 
-        ``key`` tells the run's conditionings apart, which the batch has in so many ``chunks``
+        ``key`` tells the run's models and conditionings apart, which the batch has in so many ``chunks``
         """
         fixed = self.passed.fixed
         if fixed is None:
@@ -226,9 +226,15 @@ class Call:
         if self.fixed is not None:
             self.request = replace(self.request, recalled=True)
             self.passed = _plan(self.request)
-        else:
+        elif self._alike(chunks):
             limit = owner.method.memory_limit(owner.settings)
             self.fixed = REMEMBERED.recorder(key, fixed, self.request.blocks.all, chunks, limit)
+
+    def _alike(self, chunks: int) -> bool:
+        """Whether the fixed tokens of a chunk's pictures are the same: a batch of texts has a pooled one for each."""
+        decides = [self.given.get("y"), self.given.get("guidance"), *(self.given.get("ref_latents") or ())]
+        rows = (value.unflatten(0, (chunks, -1)) for value in decides if value is not None and len(value) > chunks)
+        return all(bool((row == row[:, :1]).all()) for row in rows)
 
     def vec_of(self, timestep: float | None, guidance: float | None) -> torch.Tensor:
         """The conditioning vector (B, D) of tokens with a timestep or guidance of their own."""

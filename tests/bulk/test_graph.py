@@ -33,7 +33,7 @@ def base(tmp_path: Path) -> Path:
 
 def test_the_known_columns_reach_their_nodes_and_others_stay(graph: Graph, base: Path) -> None:
     values = {
-        "prompt": "a shore", "seed": "5", "layout": LAYOUT, "references": {"cat": "pictures/a.png"},
+        "prompt": "a shore", "seed": "5", "layout": LAYOUT, "references": {"heart": "pictures/a.png"},
         "KSampler.steps": "3", "kind": "x",
     }  # fmt: skip
     filled = graph.fill(values, "r", base)
@@ -48,6 +48,11 @@ def test_the_known_columns_reach_their_nodes_and_others_stay(graph: Graph, base:
         (id, k) for id, n in filled.prompt.items() for k, v in n["inputs"].items() if graph.nodes[id]["inputs"][k] != v
     }
     assert changed == {("31", "prompt"), ("40", "seed"), ("40", "steps"), ("30", "layout"), ("30", "height")}
+
+
+@pytest.mark.parametrize(("given", "steps"), [("20.0", 20), (20.0, 20), ("2e1", 20), ("9007199254740993", 2**53 + 1)])
+def test_a_whole_number_in_any_spelling(graph: Graph, base: Path, given: object, steps: int) -> None:
+    assert graph.fill({"KSampler.steps": given}, "row", base).prompt["40"]["inputs"]["steps"] == steps
 
 
 def test_another_seed_changes_the_seed_alone(graph: Graph, base: Path) -> None:

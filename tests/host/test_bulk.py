@@ -27,12 +27,12 @@ SAMPLES = ROOT / "assets" / "samples"
 
 
 def rows() -> list[dict[str, Any]]:
-    files = {"astronaut": "contextgen_cat.png", "cat": "contextgen_cup.png"}
+    files = {"disc": "contextgen_cat.png", "heart": "contextgen_cup.png"}
     return [
         {"id": "one", "references": files, "prompt": "the shore at night", "seed": 1, "KSampler.steps": 2},
         {"id": "two", "KSampler.steps": 2, "references": list(files.values())},
         {"id": "refused", "KSampler.steps": -1, "references": files},
-        {"id": "raises", "KSampler.steps": 2, "Reference: cat.size": 16384, "layout": {"v": 1, "boxes": "none"}},
+        {"id": "raises", "KSampler.steps": 2, "Reference: heart.size": 16384, "layout": {"v": 1, "boxes": "none"}},
     ]
 
 

@@ -154,6 +154,19 @@ def test_fixed_pictures_are_computed_once_with_the_same_result(model: Any, cross
     assert held == [2 * 9 * 2 * 66 * 32 * 4] * 3 + [0] * 3
 
 
+def test_pictures_with_a_text_each_are_computed_anew(model: Any) -> None:
+    """Their pooled texts reach the condition tokens, so one picture's keys and values are not the other's."""
+    texts = [tiny_flux.text(seed=seed)[0] for seed in (0, 1)]
+    values = {**texts[0][1], "pooled_output": torch.cat([one["pooled_output"] for _, one in texts])}
+    positive = host.attach([[torch.cat([words for words, _ in texts]), values]], SIGMA_GEN, PLAN, latents())
+    settings, start = replace(APART, scope="all"), tiny_flux.noise(batch=2)
+    remembering, anew = (
+        tiny_flux.sample(host.install(model, SIGMA_GEN, replace(settings, memory=memory)), positive, start=start)
+        for memory in (settings.memory, 0.0)
+    )
+    assert (remembering - anew).abs().max() < 1e-5
+
+
 def test_a_foreign_patch_sees_all_tokens_in_every_step(model: Any) -> None:
     settings = replace(APART, scope="all")
     patched = host.install(model, SIGMA_GEN, settings)

@@ -146,3 +146,16 @@ def test_a_conditioning_is_kept_once_for_all_pictures_of_the_batch() -> None:
     assert torch.equal(v, -k)
     remembered.clear()
     assert remembered.recall("run") is None and remembered.held == 0
+
+
+def test_what_does_not_fit_is_said_once_a_run(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "contextgen")
+    remembered = Remembered()
+    for _ in range(3):
+        recorder = remembered.recorder("run", Span(3, 5), 2, 2, limit=1)
+        recorder.join(0, *keys(4, 7))
+        recorder.done()
+    assert len(caplog.records) == 1 and not remembered.held
+    remembered.clear()
+    remembered.recorder("run", Span(3, 5), 2, 2, limit=1).join(0, *keys(4, 7))
+    assert len(caplog.records) == 2

@@ -13,6 +13,7 @@ from PIL import Image
 from contextgen_core.commands import layout_score
 from contextgen_core.errors import InputError
 from contextgen_core.layout.box import Box
+from contextgen_core.score import grounding
 from contextgen_core.score.grounding import Asked, Grounded, Record, ResultsLog, figures, ground, read_records, table
 from contextgen_core.training.small_world import eyes, world
 
@@ -121,6 +122,14 @@ def test_a_bad_record_is_named(change: dict[str, object], words: str, tmp_path: 
     with pytest.raises(InputError) as caught:
         read_records(tmp_path / "a.json")
     assert words in str(caught.value) and str(caught.value).endswith(".")
+
+
+def test_lines_beyond_the_limit_are_refused_and_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [json.dumps({**ENTRY, "id": number}) + "\n" for number in (7, 8)]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    monkeypatch.setattr(grounding, "MAX_RECORDS_BYTES", len(lines[0]) - 1)
+    with pytest.raises(InputError, match="larger than"):
+        read_records(tmp_path / "a.jsonl")
 
 
 def test_ids_are_unique_and_numbers_finite(tmp_path: Path) -> None:
