@@ -2,11 +2,12 @@
  * Layers of a Photoshop file (PSD; 8 bits, RGB): the visible ones with pixels, bottom first. A small reader of the published
  * format with bounds for all that it takes from the file; what it cannot read it refuses as a whole.
  *
- * @typedef {{name: string, x: number, y: number, w: number, h: number, pixels: Uint8ClampedArray<ArrayBuffer>}} Layer  RGBA, in pixels of the file's canvas
+ * @typedef {{name: string, x: number, y: number, w: number, h: number, opacity: number, pixels: Uint8ClampedArray<ArrayBuffer>}} Layer
+ *   RGBA, in pixels of the file's canvas; opacity: 0 to 1, of the layer as a whole
  */
 
-const MAX_SIDE = 16384;
-const MAX_LAYERS = 512;
+export const MAX_SIDE = 16384;
+export const MAX_LAYERS = 512;
 /** Pixels of all layers together. */
 const MAX_PIXELS = 1 << 26;
 const HIDDEN = 2;
@@ -93,7 +94,7 @@ export function readLayers(buffer) {
       const offset = id === -1 ? 3 : id;
       if (pixels && offset >= 0 && offset <= 3) readChannel(data, record, pixels, offset);
     }
-    if (pixels) layers.push({ name: record.name, x: record.x, y: record.y, w: record.w, h: record.h, pixels });
+    if (pixels) layers.push({ name: record.name, x: record.x, y: record.y, w: record.w, h: record.h, opacity: record.opacity, pixels });
   }
   return { w, h, layers };
 }
@@ -104,7 +105,9 @@ function readRecord(info) {
   const [w, h] = [right - x, bottom - y];
   if (w < 0 || h < 0 || w > MAX_SIDE || h > MAX_SIDE) throw new RangeError("layer");
   const channels = Array.from({ length: Math.min(info.u16(), 64) }, () => ({ id: info.i16(), length: info.u32() }));
-  info.take(10);
+  info.take(8);
+  const opacity = info.u8() / 255;
+  info.take(1);
   const flags = info.u8();
   info.take(1);
   const extra = info.part();
@@ -121,7 +124,7 @@ function readRecord(info) {
     if (key === "luni") name = wideText(block);
     if (key === "lsct" && block.u32() > 0) folder = true;
   }
-  return { x, y, w, h, channels, hidden: (flags & HIDDEN) !== 0, name, folder };
+  return { x, y, w, h, channels, opacity, hidden: (flags & HIDDEN) !== 0, name, folder };
 }
 
 /** @param {Reader} block */

@@ -4,13 +4,15 @@
 
 import { element, iconButton } from "../kit/dom.js";
 import { MAX_REQUEST } from "../scene/requests.js";
-import { cleanText, MAX_BOXES, MAX_REF } from "../scene/schema.js";
+import { cleanText, MAX_BOXES, MAX_LABEL, MAX_REF, nextId } from "../scene/schema.js";
 import { besideOthers } from "./commands.js";
 import { readLayers, seenOf } from "./layered.js";
 
-/** @typedef {{blob: Blob, name: string, share: import("../scene/schema.js").Rect}} Sheet  a cut-out, and where it lies in shares of the canvas */
+/** @typedef {{blob: Blob | null, name: string, opacity: number, share: import("../scene/schema.js").Rect}} Sheet  a cut-out (null: a clear layer), and where it lies in shares of the canvas */
 
 const MAX_FILE = 64 * 1024 * 1024;
+/** Room for what `layered_write.js` may write. */
+const MAX_LAYERED = 160 * 1024 * 1024;
 const LOOK_SIDE = 256;
 /** Distance between two colours, of 255 * sqrt(3), below which they count as one ground. */
 const PLAIN = 24;
@@ -83,16 +85,26 @@ export class Pictures {
     return true;
   }
 
-  /** Each layer becomes a reference, and a box where it lies. @param {string} file  its name @param {readonly Sheet[]} layers */
+  /** Each layer becomes a reference, and a box where it lies; a clear one a box without a picture. @param {string} file  its name @param {readonly Sheet[]} layers */
   async #addLayers(file, layers) {
     const { store, commands, t } = this.view;
     let added = 0;
-    for (const { blob, name, share } of layers) {
+    for (const { blob, name, opacity, share } of layers) {
       if (store.state.layout.boxes.length >= MAX_BOXES) break;
       const { canvas } = store.state.layout;
       const rect = { x: share.x * canvas.w, y: share.y * canvas.h, w: share.w * canvas.w, h: share.h * canvas.h };
+      if (!blob) {
+        if (commands.canPlace && store.dispatch({ type: "add", rect, label: cleanText(name, MAX_LABEL) })) added += 1;
+        continue;
+      }
       const ref = this.#freeName(cleanText(name, MAX_REF).trim() || "Subject");
-      const then = () => commands.canPlace && store.dispatch({ type: "add", rect, ref });
+      const then = () => {
+        if (!commands.canPlace) return;
+        const id = nextId(store.state.layout.boxes);
+        store.begin();
+        store.preview({ type: "add", rect, ref }, { type: "layer", ids: [id], change: { opacity } });
+        store.commit();
+      };
       try {
         await this.view.callbacks.onPicture({ file: blob, name: ref, cut: "alpha", then });
         added += 1;
@@ -187,7 +199,7 @@ function isLayered(file) {
 /** What of a layered picture can stand in a box: not what covers all of it. @param {File} file @returns {Promise<Sheet[]>} none where it cannot be read */
 async function layersOf(file) {
   try {
-    if (file.size > MAX_FILE) return [];
+    if (file.size > MAX_LAYERED) return [];
     const { w, h, layers } = readLayers(await file.arrayBuffer());
     const sheets = await Promise.all(layers.map((layer) => sheetOf(layer, w, h)));
     return sheets.filter((sheet) => sheet !== null);
@@ -198,18 +210,21 @@ async function layersOf(file) {
 
 /** @param {import("./layered.js").Layer} layer @param {number} width @param {number} height @returns {Promise<Sheet | null>} */
 async function sheetOf(layer, width, height) {
-  const seen = seenOf(layer);
+  const { name, opacity } = layer;
+  const clear = layer.pixels.every((value, i) => i % 4 !== 3 || value === 0);
+  const seen = clear ? layer : seenOf(layer);
   if (!seen) return null;
   const inside = seen.x < width && seen.y < height && seen.x + seen.w > 0 && seen.y + seen.h > 0;
   const ground = seen.x <= 0 && seen.y <= 0 && seen.x + seen.w >= width && seen.y + seen.h >= height;
   if (!inside || ground) return null;
+  const share = { x: seen.x / width, y: seen.y / height, w: seen.w / width, h: seen.h / height };
+  if (clear) return { blob: null, name, opacity, share };
   const canvas = document.createElement("canvas");
   // One clear pixel around: the loader tells a subject from its ground by transparency.
   [canvas.width, canvas.height] = [layer.w + 2, layer.h + 2];
   canvas.getContext("2d")?.putImageData(new ImageData(layer.pixels, layer.w, layer.h), 1, 1);
   const blob = await new Promise((/** @type {(blob: Blob | null) => void} */ resolve) => canvas.toBlob(resolve, "image/png"));
-  const share = { x: seen.x / width, y: seen.y / height, w: seen.w / width, h: seen.h / height };
-  return blob && { blob, name: layer.name, share };
+  return blob && { blob, name, opacity, share };
 }
 
 /** Several cut-outs of one size are the layers of one picture, as programs save them into a folder. @param {readonly File[]} files @returns {Promise<Sheet[] | null>} null where they are not */
@@ -222,7 +237,7 @@ async function layersIn(files) {
     const found = await lookAt(file);
     if (!found || found.cut !== "alpha" || (size && size !== found.size)) return null;
     size = found.size;
-    sheets.push({ blob: file, name: file.name.replace(/\.\w+$/, ""), share: found.share });
+    sheets.push({ blob: file, name: file.name.replace(/\.\w+$/, ""), opacity: 1, share: found.share });
   }
   return sheets;
 }

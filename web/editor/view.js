@@ -18,6 +18,7 @@ import { isUndo, shieldKey } from "../kit/shell.js";
 import { MAX_REQUEST } from "../scene/requests.js";
 import { byteLength, sameScene } from "../scene/schema.js";
 import { Commands } from "./commands.js";
+import { LayerExport } from "./export.js";
 import { Fields } from "./fields.js";
 import { Help } from "./help.js";
 import { onKeyDown } from "./keys.js";
@@ -61,6 +62,7 @@ export class EditorView {
     this.fields = new Fields(this, signal);
     this.layer = new LayerPanel(this, signal);
     this.space = new SpacePanel(this, signal);
+    this.layerExport = new LayerExport(this, signal);
     this.toolbar = new Toolbar(this, signal);
     this.textPanel = new TextPanel(this, signal);
     this.sidebar = { focusFields: () => this.fields.focus() };
@@ -82,7 +84,7 @@ export class EditorView {
   #build(signal) {
     const showText = iconButton("draw", this.t("showText"), { class: "plain", "data-tool": "text" });
     showText.replaceChildren(document.createTextNode(this.t("showText")));
-    this.toolbar.settings.append(showText);
+    this.toolbar.settings.append(showText, this.layerExport.button);
     const root = element(
       "div",
       { class: this.isLarge ? "editor big" : "editor", role: "group", "aria-label": this.t("editor") },

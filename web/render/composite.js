@@ -38,23 +38,32 @@ export function paint(context, part, placements, { hard }) {
 
 /** @param {CanvasRenderingContext2D} context @param {Placement} placement  in pixels of the picture */
 function paintHard(context, placement) {
-  const { rect, rot, about, opacity } = placement;
+  const reach = reachOf(placement, context.canvas);
+  if (!reach) return;
+  context.globalAlpha = placement.opacity;
+  context.drawImage(hardLayer(placement, reach).canvas, reach.x, reach.y);
+  context.globalAlpha = 1;
+}
+
+/** The whole pixels of a picture that a placement may paint; null: it lies outside. @param {Placement} placement @param {{width: number, height: number}} picture @returns {Rect | null} */
+export function reachOf({ rect, rot, about }, picture) {
   const bounds = rot ? boundsOf(cornersOf(rect, rot, about)) : rect;
-  const x1 = Math.max(0, Math.floor(bounds.x));
-  const y1 = Math.max(0, Math.floor(bounds.y));
-  const x2 = Math.min(context.canvas.width, Math.ceil(bounds.x + bounds.w));
-  const y2 = Math.min(context.canvas.height, Math.ceil(bounds.y + bounds.h));
-  if (x2 <= x1 || y2 <= y1) return;
-  const layer = scratch(x2 - x1, y2 - y1);
-  layer.translate(-x1, -y1);
-  if (rot) drawAtSizeThenTurned(layer, placement);
-  else drawFlipped(layer, placement.cutout, rect, placement.flip);
-  const image = layer.getImageData(0, 0, x2 - x1, y2 - y1);
+  const [x, y] = [Math.max(0, Math.floor(bounds.x)), Math.max(0, Math.floor(bounds.y))];
+  const w = Math.min(picture.width, Math.ceil(bounds.x + bounds.w)) - x;
+  const h = Math.min(picture.height, Math.ceil(bounds.y + bounds.h)) - y;
+  return w > 0 && h > 0 ? { x, y, w, h } : null;
+}
+
+/** One subject by itself, cut at one half, before its opacity in the composite. @param {Placement} placement @param {Rect} reach  what of the picture is painted @returns {CanvasRenderingContext2D} of the reach's size */
+export function hardLayer(placement, { x, y, w, h }) {
+  const layer = scratch(w, h);
+  layer.translate(-x, -y);
+  if (placement.rot) drawAtSizeThenTurned(layer, placement);
+  else drawFlipped(layer, placement.cutout, placement.rect, placement.flip);
+  const image = layer.getImageData(0, 0, w, h);
   for (let p = 3; p < image.data.length; p += 4) image.data[p] = image.data[p] >= HALF ? 255 : 0;
   layer.putImageData(image, 0, 0);
-  context.globalAlpha = opacity;
-  context.drawImage(layer.canvas, x1, y1);
-  context.globalAlpha = 1;
+  return layer;
 }
 
 /** Two steps, as the node takes them: a picture that is resized and turned at once is another picture. @param {CanvasRenderingContext2D} layer @param {Placement} placement */
