@@ -32,7 +32,12 @@ def rows() -> list[dict[str, Any]]:
         {"id": "one", "references": files, "prompt": "the shore at night", "seed": 1, "KSampler.steps": 2},
         {"id": "two", "KSampler.steps": 2, "references": list(files.values())},
         {"id": "refused", "KSampler.steps": -1, "references": files},
-        {"id": "raises", "KSampler.steps": 2, "Reference: heart.size": 16384, "layout": {"v": 1, "boxes": "none"}},
+        {
+            "id": "raises",
+            "KSampler.steps": 2,
+            "Reference: heart.size": 16384,
+            "layout": {"v": 1, "canvas": {"w": 128, "h": 128}, "boxes": "none"},
+        },
     ]
 
 
