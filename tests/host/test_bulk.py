@@ -72,8 +72,9 @@ def test_a_host_of_the_worker_s_own_ends_with_it(host_path: Path) -> None:
         assert host.version() and not host.missing(Graph.read(WORKFLOW))
         filled = Graph.read(WORKFLOW).fill({**rows()[0], "KSampler.steps": 40}, "one", SAMPLES)
         threading.Timer(1.5, lambda: os.kill(host.process.pid, signal.SIGKILL)).start()
-        with pytest.raises(HostError):
+        with pytest.raises(HostError, match="does not answer"):
             host.paint(filled, 1)
+        host.process.wait(30)  # its sockets are gone a moment before it is
         assert not host.alive()
     finally:
         host.close()
