@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Any
 
@@ -35,9 +34,7 @@ from . import host
 from .adapter import NONE, adapter_file, adapter_files, apply_adapter, described, fitting
 from .pictures import CHANNELS, encode_pictures
 from .sockets import CATEGORY as ROOT
-from .sockets import LayoutType, bounded, chosen, naming, preview, schema, to_bytes, to_image
-
-log = logging.getLogger("contextgen")
+from .sockets import LayoutType, bounded, chosen, naming, preview, schema, to_bytes, to_image, warned
 
 _BLOCK = re.compile(r"^(single_)?transformer_blocks\.\d+\.")
 
@@ -111,14 +108,16 @@ class SigmaGenControlPictures(io.ComfyNode):
         )
         with naming(CONTROL, "layout"):
             made = prepare(layout, SIGMA_GEN.name, options)
-        for warning in made.warnings:
-            log.warning("%s: %s", CONTROL, warning)
         stack, control = made.pictures
         report = "\n".join(
             [_tokens(made.plan), *_areas(made.plan), *(f"warning: {warning}" for warning in made.warnings)]
         )
         shown = [stack, *(_shown(control[..., plane], SHOWN if plane < 2 else 1) for plane in range(3))]
-        ui = {"images": [preview(Image.fromarray(np.ascontiguousarray(one))) for one in shown], "text": (report,)}
+        ui = {
+            "images": [preview(Image.fromarray(np.ascontiguousarray(one))) for one in shown],
+            "text": (report,),
+            **warned(CONTROL, made.warnings),
+        }
         regions = torch.from_numpy(control[..., 0] > 0).float()[None]
         return io.NodeOutput(to_image(stack), to_image(control), report, regions, ui=ui)
 

@@ -32,7 +32,12 @@ def rows() -> list[dict[str, Any]]:
         {"id": "one", "references": files, "prompt": "the shore at night", "seed": 1, "KSampler.steps": 2},
         {"id": "two", "KSampler.steps": 2, "references": list(files.values())},
         {"id": "refused", "KSampler.steps": -1, "references": files},
-        {"id": "raises", "KSampler.steps": 2, "Reference: heart.size": 16384, "layout": {"v": 1, "boxes": "none"}},
+        {
+            "id": "raises",
+            "KSampler.steps": 2,
+            "Reference: heart.size": 16384,
+            "layout": {"v": 1, "canvas": {"w": 128, "h": 128}, "boxes": "none"},
+        },
     ]
 
 
@@ -67,8 +72,9 @@ def test_a_host_of_the_worker_s_own_ends_with_it(host_path: Path) -> None:
         assert host.version() and not host.missing(Graph.read(WORKFLOW))
         filled = Graph.read(WORKFLOW).fill({**rows()[0], "KSampler.steps": 40}, "one", SAMPLES)
         threading.Timer(1.5, lambda: os.kill(host.process.pid, signal.SIGKILL)).start()
-        with pytest.raises(HostError):
+        with pytest.raises(HostError, match="does not answer"):
             host.paint(filled, 1)
+        host.process.wait(30)  # its sockets are gone a moment before it is
         assert not host.alive()
     finally:
         host.close()

@@ -254,6 +254,12 @@ def test_the_nodes_give_one_picture_with_an_adapter_on_the_conditions_alone(
         patch(model, scope="conditions")
 
 
+def test_what_is_strange_about_the_pictures_stands_on_the_node(pack_nodes: Nodes) -> None:
+    out = pack_nodes["SigmaGenControlPictures"].execute(scene(), depth=torch.full((1, 96, 128, 3), 0.5))
+    [said] = out.ui["contextgen_warnings"]
+    assert "says nothing about pose" in said and said in out.args[2]
+
+
 def test_a_control_picture_from_a_lossy_file_is_refused(pack_nodes: Nodes) -> None:
     stack, control, _, _ = pack_nodes["SigmaGenControlPictures"].execute(scene(), cell_width=64, cell_height=64).args
     control = control.clone()

@@ -40,7 +40,7 @@ class AssembleSettings:
 
     scale   of what the boxes add (0..3); 0 switches everything off, the second MLP too
     ratio   the step acts before sampling step ``int(ratio * steps)``
-    mlp     of what the second MLP adds to the whole picture (0..1); the weights were trained with 1
+    mlp     of what the second MLP adds to the whole picture (0..2); the weights were trained with 1
     front   a token belongs to the front-most box alone instead of to the mean of all that cover it
     rounded compute a box's sines and cosines in bfloat16, as the authors' pipeline does
     pictures whether the weights know pictures as content
