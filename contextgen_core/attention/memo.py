@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from types import MethodType
 from typing import Generic, TypeVar
 
 from torch import Tensor
@@ -54,7 +55,8 @@ class Memo(Generic[T]):
 
 
 def held_bytes(value: object) -> int | None:
-    """Bytes of all tensors in a value (dataclasses, tuples, lists, mappings), each once; None with a dense mask."""
+    """Bytes of all tensors in a value (dataclasses, tuples, lists, mappings, and the objects of bound methods), each
+    once; None with a dense mask."""
     tensors: dict[int, Tensor] = {}
     for item in _walk(value, set()):
         if isinstance(item, Program) and item.dense is not None:
@@ -75,6 +77,8 @@ def _walk(value: object, visited: set[int]) -> Iterator[object]:
         inside = list(value)
     elif is_dataclass(value) and not isinstance(value, type):
         inside = [getattr(value, field.name) for field in fields(value)]
+    elif isinstance(value, MethodType):  # a step after a block, whose index sets may be all that a pass holds
+        inside = list(getattr(value.__self__, "__dict__", {}).values())
     else:
         return
     for item in inside:

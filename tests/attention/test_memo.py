@@ -7,6 +7,7 @@ import torch
 
 from contextgen_core.attention import Group, KeyPart, Memo, Program, Span, compile_blocks
 from contextgen_core.attention.memo import held_bytes
+from contextgen_core.methods.boundary import Block, BlockWork
 
 CPU = torch.device("cpu")
 KIB = 1024
@@ -63,6 +64,21 @@ def test_a_dense_mask_is_never_kept() -> None:
     memo.get("dense", lambda: ("something", programs("dense")))
     assert len(memo) == 0
     memo.get("grouped", lambda: ("something", programs("grouped")))
+    assert len(memo) == 1
+
+
+def test_what_a_step_after_a_block_holds_counts() -> None:
+    class Step:
+        def __init__(self) -> None:
+            self.indices = {"tokens": tensor(2)}
+
+        def after(self, work: BlockWork) -> None: ...
+
+    step = Step()
+    assert (held_bytes((Block(after=step.after), Block(after=step.after))) or 0) >= 2 * KIB
+    memo: Memo[Block] = Memo(limit=3 * KIB)
+    for number in range(9):
+        memo.get(number, lambda: Block(after=Step().after))
     assert len(memo) == 1
 
 

@@ -442,7 +442,7 @@ def vae_format() -> Any:
     [
         ("InstanceAssembleConditioning", {"layout": ("cat", "")}, "box 2 ('b1') has no words"),
         ("InstanceAssembleConditioning", {"box_options": "1 0.5"}, "line 1 is '1 0.5'"),
-        ("InstanceAssembleConditioning", {"box_options": "7: 0.5"}, "options speak of box 7"),
+        ("InstanceAssembleConditioning", {"box_options": "7: 0.5"}, "box_options: the options speak of box 7"),
         ("InstanceAssembleConditioning", {"box_options": "1: nan"}, "line 1 is '1: nan'"),
         ("InstanceAssembleConditioning", {"masks": torch.ones(3, 8, 8)}, "there are 3 masks for 1 boxes"),
         ("InstanceAssembleConditioning", {"clip": None}, "there is no CLIP"),

@@ -151,7 +151,10 @@ def bind(scene: Scene, options: PhraseOptions | None = None) -> BoundPhrases:
     for what, numbers in (("options", options.boxes), ("masks", options.masks)):
         wrong = [number for number in numbers if not 1 <= number <= len(instances)]
         if wrong:
-            raise InputError(f"the {what} speak of box {wrong[0]}, but the layout has {len(instances)}; correct it.")
+            raise InputError(
+                f"the {what} speak of box {wrong[0]}, but the layout has {len(instances)}; correct it.",
+                input="box_options" if what == "options" else what,
+            )
     boxes: list[PhraseBox] = []
     phrases: list[str] = []
     pictures: list[np.ndarray] = []
@@ -266,9 +269,14 @@ def _checked(options: BoxOptions, name: str) -> BoxOptions:
     ):
         number = finite_number(value, name, what)
         if not 0 <= number <= high:
-            raise InputError(f"{name} has {what} = {shorten(value)}; give a number from 0 to {high:g}.")
+            raise InputError(
+                f"{name} has {what} = {shorten(value)}; give a number from 0 to {high:g}.", input="box_options"
+            )
     if options.start > options.end:
-        raise InputError(f"{name} starts at {options.start:g} and ends at {options.end:g}; start it before it ends.")
+        raise InputError(
+            f"{name} starts at {options.start:g} and ends at {options.end:g}; start it before it ends.",
+            input="box_options",
+        )
     return options
 
 

@@ -94,7 +94,7 @@ class LayoutStep:
         extras = work.modules.block(work.double, index)
         before = work.image[:, slice(*work.noise)]
         image = before
-        rows = _rows(work.positive)
+        rows = _rows(work.positive, before.device)
         cover = self.cover
         stream = work.block.image if work.double else work.block
         modulations = stream.modulation(work.vec, extras.additions())
@@ -307,14 +307,14 @@ def _same(known: Tensor, given: Tensor) -> bool:
     return known.shape == given.shape and torch.equal(known, given)
 
 
-def _rows(positive: Any) -> slice | Tensor | None:
+def _rows(positive: Any, device: torch.device) -> slice | Tensor | None:
     """The rows of the batch that have boxes, as a slice where they stand together; None: no row has."""
     chosen = [row for row, is_positive in enumerate(positive) if is_positive]
     if not chosen:
         return None
     if chosen[-1] - chosen[0] + 1 == len(chosen):
         return slice(chosen[0], chosen[-1] + 1)
-    return torch.tensor(chosen)
+    return torch.tensor(chosen, device=device)
 
 
 def _turned(read: tuple[Tensor, Tensor, Tensor], rope: Any) -> tuple[Tensor, Tensor, Tensor]:
