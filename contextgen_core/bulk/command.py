@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_sheet(options.out)
         if options.shards is not None:
             write_shards(options.out, options.shards)
-    except InputError as error:
+    except (InputError, OSError) as error:
         sys.stderr.write(f"\n{error}\n" if bar.live else f"{error}\n")
         return 1
     except KeyboardInterrupt:

@@ -186,6 +186,8 @@ def _check(options: Options) -> None:
     ):
         if not low <= value <= high:
             raise InputError(f"--{name} is {value}; give {low} to {high}.")
+    if options.limit is not None and options.limit < 1:
+        raise InputError(f"--limit is {options.limit}; give 1 or more.")
     if options.best_of > 1 and not options.scorers:
         raise InputError("--best-of needs a way to choose; give --score as well.")
 
@@ -209,7 +211,11 @@ def _ray() -> Any:
 
 def _connect(ray: Any, options: Options) -> None:
     if options.address is not None:
-        ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:
+            reason = shorten(" ".join(str(error).split()), 160)
+            raise InputError(f"no Ray answers at --address {shorten(options.address, 80)} ({reason}).") from None
     else:
         root = str(Path(__file__).resolve().parents[package.count(".") + 1])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))

@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ..errors import InputError
 from ..input.checks import shorten
-from ..layout.box import Box
 from .backend import Task
 
 
@@ -180,8 +179,10 @@ def _vision(folder: str) -> Scorer:
     import torch
     from transformers import AutoImageProcessor, AutoModel
 
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    model = AutoModel.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    ).eval()
     tower = getattr(model, "vision_model", model)
 
     @torch.inference_mode()
@@ -199,20 +200,16 @@ def _vision(folder: str) -> Scorer:
 
 
 class Detected:
-    """mIoU of the boxes with what an open-vocabulary detector of transformers (Grounding DINO, OWLv2) finds for their
-    words, as COCO-MIG counts it without its colour test."""
+    """mIoU of the boxes with what Grounding DINO, from a local folder, finds for their words, as COCO-MIG counts it
+    without its colour test."""
 
-    def __init__(self, folder: str, threshold: float = 0.3) -> None:
+    def __init__(self, folder: str) -> None:
         _need("detector", ("transformers",), "train")
-        from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+        from ..hosts.eyes import GroundingDino
 
-        self.processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        self.model: Any = AutoModelForZeroShotObjectDetection.from_pretrained(folder, local_files_only=True).eval()
-        self.threshold = threshold
+        self.eye = GroundingDino(folder)
 
     def __call__(self, pictures: Sequence[np.ndarray], task: Task) -> list[dict[str, float | None]]:
-        import torch
-
         from ..layout.foreign_boxes import LabelledBox
         from ..score.figures import Expected, judge, summarise
 
@@ -221,19 +218,9 @@ class Detected:
             return [{"layout": None} for _ in pictures]
         out: list[dict[str, float | None]] = []
         for picture in pictures:
-            inputs = self.processor(images=np.ascontiguousarray(picture), text=[words], return_tensors="pt")
-            with torch.inference_mode():
-                raw = self.model(**inputs)
-            found = self.processor.post_process_grounded_object_detection(
-                raw, threshold=self.threshold, target_sizes=[picture.shape[:2]], text_labels=[words]
-            )[0]
-            names = found.get("text_labels", found.get("labels"))
-            boxes = [
-                LabelledBox(Box(*map(float, box)), str(name), float(score))
-                for box, name, score in zip(found["boxes"], names, found["scores"], strict=True)
-            ]
+            found = [LabelledBox(box, word) for word in words for box in self.eye(picture, word, word)]
             expected = [Expected(s.box(picture), s.words) for s in task.subjects if s.words]
-            out.append({"layout": summarise([judge(expected, boxes)]).miou})
+            out.append({"layout": summarise([judge(expected, found)]).miou})
         return out
 
 

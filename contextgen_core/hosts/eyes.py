@@ -20,7 +20,9 @@ def _loaded(kind: str, model: str, **options: Any) -> Any:
     import transformers
 
     try:
-        return getattr(transformers, kind).from_pretrained(model, local_files_only=True, **options)
+        return getattr(transformers, kind).from_pretrained(
+            model, local_files_only=True, trust_remote_code=False, **options
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).split("\n")[0][:160]
         raise InputError(f"the model {model!r} cannot be loaded ({reason}); give a folder with a model.") from None
@@ -32,7 +34,7 @@ class GroundingDino:
     def __init__(self, model: str, device: str | None = None) -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.processor = _loaded("AutoProcessor", model)
-        self.model = _loaded("AutoModelForZeroShotObjectDetection", model).to(self.device).eval()
+        self.model = _loaded("AutoModelForZeroShotObjectDetection", model, use_safetensors=True).to(self.device).eval()
 
     @torch.inference_mode()
     def __call__(self, picture: Picture, category: str, prompt: str) -> Sequence[Box]:
@@ -56,7 +58,11 @@ class VisionJudge:
     def __init__(self, model: str, device: str | None = None) -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.processor = _loaded("AutoProcessor", model)
-        self.model = _loaded("AutoModelForImageTextToText", model, torch_dtype="auto").to(self.device).eval()
+        self.model = (
+            _loaded("AutoModelForImageTextToText", model, torch_dtype="auto", use_safetensors=True)
+            .to(self.device)
+            .eval()
+        )
 
     @torch.inference_mode()
     def __call__(self, crop: Picture, category: str, description: str, attribute: str) -> str:

@@ -19,6 +19,7 @@ from ...layout.layout import box_name
 from ...layout.tokens import TOKEN
 from ..boundary import Block, Forward, ForwardCall, Method, Part, Prepared, Segment
 from .control import (
+    MOST,
     TRAINED,
     areas,
     areas_of_picture,
@@ -122,6 +123,8 @@ class SigmaGen(Method):
             raise InputError(
                 "no box of the layout is both shown and bound to a reference; bind a reference to at least one box."
             )
+        if len(bound) > MOST:  # before a region of the picture's size is painted for each
+            raise InputError(f"there are {len(bound)} subjects, grey levels hold {MOST}; use fewer.")
         masks, depth, warnings = regions_and_depth(layout, bound, options)
         order = tuple(range(len(bound)))
         if options.order != ORDERS[0]:
