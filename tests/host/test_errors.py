@@ -159,7 +159,7 @@ CASES: dict[str, tuple[Prompt, str, str]] = {
     "box NaN": (graph(text(box(x=float("nan")))), "LayoutComposer, layout", "NaN"),
     "box zero area": (graph(text(box(h=0))), "LayoutComposer, layout", "h = 0"),
     "box 1e308": (graph(text(box(w=1e308))), "LayoutComposer, layout", "1e+308"),
-    "too many boxes": (graph(text(*(box(id=f"b{i}") for i in range(33)))), "LayoutComposer, layout", "33"),
+    "too many boxes": (graph(text(*(box(id=f"b{i}") for i in range(51)))), "LayoutComposer, layout", "51"),
     "not JSON": (graph("four boxes, please"), "LayoutComposer, layout", "JSON"),
     "10 MB of JSON": (graph(text(box(label="x" * 10_000_000))), "LayoutComposer, layout", "65536"),
     "deep nesting": (graph(text(box(), editor=json.loads(NESTED))), "LayoutComposer, layout", "deep"),
