@@ -124,7 +124,7 @@ function suite(comfy, vue) {
       const { output } = await window.app.graphToPrompt();
       return { values: composer.serialize().widgets_values, inputs: output[node].inputs, names: composer.widgets.map((widget) => widget.name) };
     }, id);
-    assert.equal(saved.values.length, 7);
+    assert.equal(saved.values.length, 8);
     assert.equal(JSON.parse(saved.values[2]).boxes.length, 2);
     assert.equal(saved.inputs.layout, saved.values[2]);
     assert.ok(!Object.keys(saved.inputs).some((name) => name.includes("editor")));
