@@ -175,45 +175,8 @@ def prepare_node() -> str:
     return ""
 
 
-UNIT = (VENV / "bin" / "python", "-m", "pytest", "tests")
-
-
 def unit() -> Iterator[Result]:
-    yield run_pytest("unit", UNIT)
-
-
-class Beside:
-    """The unit tests on one core while the other suites, which mostly wait for a host or a browser, have the rest.
-    What they print comes when they are waited for."""
-
-    def __init__(self) -> None:
-        REPORTS.mkdir(parents=True, exist_ok=True)
-        self.report, self.log = REPORTS / "unit.xml", REPORTS / "unit.log"
-        self.report.unlink(missing_ok=True)
-        self.start = time.monotonic()
-        command = [*map(str, UNIT), "-q", "-ra", f"--junitxml={self.report}"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=os.name == "posix",
-            )  # fmt: skip
-
-    def wait(self) -> Result:
-        try:
-            status = self.process.wait(SUITE_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.stop()
-            status = 124
-        say(f"\n== unit (beside the others)\n{self.log.read_text(errors='replace')}")
-        return finish("unit", pytest_counts(self.report), status, self.start)
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            if os.name == "posix":
-                os.killpg(self.process.pid, signal.SIGKILL)
-            else:
-                self.process.kill()
-            self.process.wait()
+    yield run_pytest("unit", [VENV / "bin" / "python", "-m", "pytest", "tests"])
 
 
 def web() -> Iterator[Result]:
@@ -341,17 +304,10 @@ def main() -> int:
     chosen = arguments.only or SUITES
     suites = {"lint": lint, "unit": unit, "web": web, "host": host_suite, "browser": browser}
     results: list[Result] = []
-    aside = Beside() if {"unit"} < set(chosen) and (os.cpu_count() or 1) > 1 else None
-    try:
-        for name in SUITES:
-            if name in chosen and not (name == "unit" and aside):
-                say(f"\n== {name}")
-                results.extend(suites[name]())
-        if aside:
-            results.append(aside.wait())
-    finally:
-        if aside:
-            aside.stop()
+    for name in SUITES:
+        if name in chosen:
+            say(f"\n== {name}")
+            results.extend(suites[name]())
     return summary(results, arguments.complete)
 
 
