@@ -395,7 +395,7 @@ def cost_table(done: Mapping[str, Sequence[Outcome]]) -> str:
         )
         lines.append(
             f"| {_title(name)} | {first.parameters / 1e6:.2f} M | {first.samples or '-'} |"
-            f" {minutes / 60 if first.samples else float('nan'):.1f} | {first.tokens} | {first.flops / 1e9:.1f} |"
+            f" {f'{minutes / 60:.1f}' if first.samples else '-'} | {first.tokens} | {first.flops / 1e9:.1f} |"
             f" {seconds:.2f} |"
         )
     return "\n".join(lines)
