@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -190,25 +190,23 @@ class Processor:
         return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
 
 
-class FluxHost:
-    """A ``FluxTransformer2DModel`` that follows layouts until :meth:`remove` is called.
+_AnyHost = TypeVar("_AnyHost", bound="BlocksHost")
 
-    Works as a context manager. Adapters (PEFT), autocast and gradient checkpointing of the transformer go on
-    working, because its modules stay what they are.
-    """
 
-    def __init__(self, transformer: Any) -> None:
+class BlocksHost:
+    """A transformer whose blocks ask a :class:`PassState` until :meth:`remove` is called; a context manager."""
+
+    def __init__(self, transformer: Any, double: Sequence[Any], single: Sequence[Any] = ()) -> None:
         self.transformer = transformer
-        self.blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-        double = len(transformer.transformer_blocks)
-        self.counts = BlockCounts(double, len(self.blocks) - double)
+        self.blocks = [*double, *single]
+        self.counts = BlockCounts(len(double), len(single))
         self._memo: Memo[Pass] = Memo()
         self._before = [block.attn.processor for block in self.blocks]
         for index, block in enumerate(self.blocks):
             block.attn.processor = Processor(index)
             block.forward = hooked_forward(index, block, block.forward)
 
-    def __enter__(self) -> FluxHost:
+    def __enter__(self: _AnyHost) -> _AnyHost:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -219,11 +217,21 @@ class FluxHost:
         return backbone(self.transformer)
 
     def remove(self) -> None:
-        """Gives the transformer its own attention processors back."""
+        """Gives the transformer back as it was."""
         for block, processor in zip(self.blocks, self._before, strict=True):
             block.attn.processor = processor
-        for block in self.blocks:
             del block.forward  # ours; the class's comes to light again
+
+
+class FluxHost(BlocksHost):
+    """A ``FluxTransformer2DModel`` that follows layouts.
+
+    Adapters (PEFT), autocast and gradient checkpointing of the transformer go on working, because its modules stay
+    what they are.
+    """
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__(transformer, transformer.transformer_blocks, transformer.single_transformer_blocks)
 
     def velocity(
         self,

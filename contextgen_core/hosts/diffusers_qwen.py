@@ -8,43 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attention import Attend, Memo, sdpa
-from ..backbones import Backbone, Positions, backbone
+from ..attention import Attend, sdpa
+from ..backbones import Positions
 from ..backbones.flux import pack, unpack
 from ..errors import InputError
-from ..methods.boundary import BlockCounts, Bound, RunPosition
-from .diffusers import STATE, Processor, Rotary, State, hooked_forward
+from ..methods.boundary import Bound, RunPosition
+from .diffusers import STATE, BlocksHost, Rotary, State
 from .passes import Pass, PassRequest, active, plan_pass
 
 
-class QwenHost:
-    """A ``QwenImageTransformer2DModel`` that follows layouts until :meth:`remove` is called; a context manager."""
+class QwenHost(BlocksHost):
+    """A ``QwenImageTransformer2DModel`` that follows layouts."""
 
     def __init__(self, transformer: Any) -> None:
-        self.transformer = transformer
-        self.blocks = list(transformer.transformer_blocks)
-        self.counts = BlockCounts(len(self.blocks), 0)
-        self._memo: Memo[Pass] = Memo()
-        self._before = [block.attn.processor for block in self.blocks]
-        for index, block in enumerate(self.blocks):
-            block.attn.processor = Processor(index)
-            block.forward = hooked_forward(index, block, block.forward)
-
-    def __enter__(self) -> QwenHost:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
-
-    @property
-    def backbone(self) -> Backbone:
-        return backbone(self.transformer)
-
-    def remove(self) -> None:
-        """Gives the transformer back as it was."""
-        for block, processor in zip(self.blocks, self._before, strict=True):
-            block.attn.processor = processor
-            del block.forward  # ours; the class's comes to light again
+        super().__init__(transformer, transformer.transformer_blocks)
 
     def velocity(
         self,
