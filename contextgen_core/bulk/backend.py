@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..layout.box import Box
+from ..score.grounding import crop_of
 from .table import Row
 
 
@@ -39,10 +40,7 @@ class Subject(NamedTuple):
 
     def crop(self, picture: np.ndarray) -> np.ndarray:
         """What the picture (uint8 (H, W, 3)) shows in the box, at least one pixel."""
-        height, width = picture.shape[:2]
-        box = self.box(picture)
-        left, top = min(int(box.x1), width - 1), min(int(box.y1), height - 1)
-        return picture[top : max(round(box.y2), top + 1), left : max(round(box.x2), left + 1)]
+        return crop_of(picture, self.box(picture))
 
 
 @dataclass(frozen=True)

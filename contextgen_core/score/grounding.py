@@ -118,14 +118,14 @@ def ground(picture: Picture, record: Record, detect: Detector, judge: Judge) -> 
         if asked.described:
             answers = (False, False, False)
             if iou >= THRESHOLD:
-                crop = _crop(picture, boxes[best])
+                crop = crop_of(picture, boxes[best])
                 said = [judge(crop, asked.category, asked.caption, attribute) for attribute in ATTRIBUTES]
                 answers = ("yes" in said[0].lower(), "yes" in said[1].lower(), "yes" in said[2].lower())
         out.append(Grounded(iou, answers))
     return tuple(out)
 
 
-def _crop(picture: Picture, box: Box) -> Picture:
+def crop_of(picture: Picture, box: Box) -> Picture:
     """The pixels of a box, at least one."""
     height, width = picture.shape[:2]
     inside = box.clipped(width, height)

@@ -155,7 +155,7 @@ RECIPES: dict[str, Recipe] = {
         read_adapter,
         _low_rank_sizes,
         ROUTED,
-        shipped=tiny.FOLDER / "tiny_sigma_gen.safetensors",
+        shipped=tiny.FOLDER / tiny.METHOD_ADAPTERS["sigma_gen"],
     ),
     "instance_assemble": Recipe(
         "InstanceAssemble",
@@ -180,7 +180,7 @@ RECIPES: dict[str, Recipe] = {
             "ratio_30": Variant("boxes in the first 0.3 of the steps", {"method": {"ratio": 0.3}}, sampling=True),
             "ratio_50": Variant("boxes in the first 0.5 of the steps", {"method": {"ratio": 0.5}}, sampling=True),
         },
-        tiny.FOLDER / "tiny_instance_assemble.safetensors",
+        tiny.FOLDER / tiny.METHOD_ADAPTERS["instance_assemble"],
     ),
     "eligen": Recipe(
         "EliGen",
