@@ -1,4 +1,4 @@
-.PHONY: demo test host lint bench setup clean
+.PHONY: demo test host lint bench campaign setup clean
 PY := .venv/bin/python
 
 demo: setup
@@ -15,6 +15,9 @@ lint: setup
 
 bench: setup
 	$(PY) bench/run.py
+
+campaign: setup
+	$(PY) -m campaign $(PARTS) $(if $(HOURS),--hours $(HOURS)) $(if $(SEED),--seed $(SEED))
 
 setup:
 	@bash scripts/setup.sh

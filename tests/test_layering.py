@@ -131,6 +131,11 @@ def test_only_the_host_room_touches_patch_points(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CORE + NODES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_ships_does_not_know_the_campaign(path: Path) -> None:
+    assert "campaign" not in imported(path)
+
+
+@pytest.mark.parametrize("path", CORE + NODES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_evaluates_or_calls_out(path: Path) -> None:
     tree = ast.parse(path.read_text())
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
