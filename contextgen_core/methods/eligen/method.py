@@ -67,7 +67,8 @@ class EliGen(Method):
     joins_text = True
 
     def prepare(self, scene: Scene, options: EliGenOptions | None = None) -> Prepared:
-        """Each box's label is a phrase, bound to the box or its mask; boxes with only a picture are passed over.
+        """Each box's label is a phrase, bound to the box or its mask; boxes with only a picture and hidden ones are
+        passed over.
 
         A phrase whose region holds no token is left out, which changes nothing, and a warning says so.
 
@@ -89,7 +90,7 @@ class EliGen(Method):
         for number, (instance, reference) in enumerate(zip(layout.instances, scene.references, strict=True)):
             name, label = box_name(number + 1, instance.id), instance.label.strip()
             if not label:
-                if reference is None:
+                if reference is None and not instance.hidden:
                     raise InputError(f"{name} has an empty label; write what it shows, like a red hat, or delete it.")
                 continue
             labelled += 1

@@ -142,6 +142,12 @@ def test_a_phrase_without_a_token_is_left_out_with_a_warning() -> None:
     assert len(prepared.warnings) == 1 and "box 2 ('b3')" in prepared.warnings[0]
 
 
+def test_a_hidden_box_is_passed_over_whatever_it_holds() -> None:
+    for gone in (replace(HAT, hidden=True), replace(HAT, hidden=True, label="")):
+        prepared = ELIGEN.prepare(scene(gone, CUP))  # type: ignore[arg-type]
+        assert prepared.phrases == ("a red cup",) and not prepared.warnings
+
+
 @pytest.mark.parametrize(
     ("instances", "sentence"),
     [((), "no box of the layout has a label"), ((CUP, replace(HAT, label="  ")), r"box 2 \('b2'\) has an empty label")],
