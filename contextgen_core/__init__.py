@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .verbs import prepare, sample
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 __all__ = ["prepare", "sample"]
 
 
