@@ -19,7 +19,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ from .graph import Filled, Graph
 OLDEST = (0, 3, 64)
 START_SECONDS = 300.0
 MAX_PICTURE_BYTES = 256 << 20
+PREVIEWS = 256  # a host's cache may answer with one of the last
+PACK = "contextgen-layout"
+_NOT_COPIED = (".*", "node_modules", "output", "tests", "docs", "bench", "__pycache__")
 _POLL = (0.02, 0.5)  # seconds between two questions: at first, at most
 
 
@@ -73,14 +76,22 @@ class Comfy:
         try:
             return json.loads(body) if body else None
         except ValueError:
-            raise HostError(f"what answers at {self.url} is no ComfyUI ({path} gave no JSON).") from None
+            raise self._odd(path) from None
+
+    def _object(self, path: str, value: Any = None, wait: float = 30.0) -> Mapping[str, Any]:
+        answer = self._json(path, value, wait)
+        if not isinstance(answer, Mapping):
+            raise self._odd(path)
+        return answer
+
+    def _odd(self, path: str) -> HostError:
+        return HostError(f"what answers at {self.url} is no ComfyUI ({path.split('?')[0]} gave something else).")
 
     def version(self, wait: float = 10.0) -> str:
         """The host's version. Raises InputError for one that is older than the pack supports."""
-        answer = self._json("/system_stats", wait=wait)
-        system = answer.get("system") if isinstance(answer, Mapping) else None
+        system = self._object("/system_stats", wait=wait).get("system")
         if not isinstance(system, Mapping):
-            raise HostError(f"what answers at {self.url} is no ComfyUI (/system_stats says nothing of a system).")
+            raise self._odd("/system_stats")
         version = str(system.get("comfyui_version", "unknown"))
         numbers = version.split("-")[0].split(".")
         if all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) < OLDEST:
@@ -93,12 +104,15 @@ class Comfy:
     def missing(self, graph: Graph) -> list[str]:
         """The node classes of a graph that this host does not have."""
         quoted = ((name, urllib.parse.quote(name)) for name in graph.classes())
-        return [name for name, path in quoted if name not in (self._json(f"/object_info/{path}") or {})]
+        return [name for name, path in quoted if name not in self._object(f"/object_info/{path}")]
 
     def waiting(self) -> int:
         """Prompts that run or wait."""
-        queue = self._json("/queue", wait=5.0)
-        return len(queue.get("queue_running", ())) + len(queue.get("queue_pending", ()))
+        queue = self._object("/queue", wait=5.0)
+        parts = [queue.get(name, []) for name in ("queue_running", "queue_pending")]
+        if not all(isinstance(part, list) for part in parts):
+            raise self._odd("/queue")
+        return sum(map(len, parts))
 
     def upload(self, file: Path) -> str:
         """Puts a picture into the host's input folder, once; returns the name to load it by. Its name says what is in
@@ -118,9 +132,14 @@ class Comfy:
             *(_part(edge, k, v.encode()) for k, v in (("overwrite", "true"), ("type", "input"), ("subfolder", "bulk"))),
             f"--{edge}--\r\n".encode(),
         ]
-        answer = json.loads(self._ask("/upload/image", b"".join(parts), f"multipart/form-data; boundary={edge}"))
-        self._uploaded[file] = (key, "/".join(filter(None, (answer.get("subfolder"), answer["name"]))))
-        return self._uploaded[file][1]
+        body = self._ask("/upload/image", b"".join(parts), f"multipart/form-data; boundary={edge}")
+        try:
+            answer = json.loads(body)
+            place = "/".join(filter(None, (answer.get("subfolder"), answer["name"])))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise self._odd("/upload/image") from None
+        self._uploaded[file] = (key, place)
+        return place
 
     def paint(self, filled: Filled, seed: int) -> Made:
         """Runs a row's graph and fetches the first picture that it saves, or shows where it saves none. Nothing of it
@@ -134,7 +153,9 @@ class Comfy:
             prompt[id]["class_type"] = "PreviewImage"
             prompt[id]["inputs"].pop("filename_prefix", None)
         start = time.monotonic()
-        id = self._json("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex})["prompt_id"]
+        id = self._object("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex}).get("prompt_id")
+        if not isinstance(id, str):
+            raise self._odd("/prompt")
         try:
             entry = self._wait(id, start)
         except BaseException:
@@ -143,22 +164,23 @@ class Comfy:
             raise
         with suppress(HostError, InputError):
             self._ask("/history", json.dumps({"delete": [id]}).encode())
-        outputs = entry.get("outputs", {})  # of nodes that only show something, too
-        images = [image for id in saving or outputs for image in outputs.get(id, {}).get("images", ())]
-        if not images:
+        image = _first_image(entry.get("outputs"), saving)
+        if image is None:
             raise InputError("the workflow gave no picture; add Save Image behind its last node.")
-        query = urllib.parse.urlencode({k: str(images[0].get(k, "")) for k in ("filename", "subfolder", "type")})
+        query = urllib.parse.urlencode({k: str(image.get(k, "")) for k in ("filename", "subfolder", "type")})
         return Made(self._ask(f"/view?{query}"), seed, time.monotonic() - start)
 
     def _wait(self, id: str, start: float) -> Mapping[str, Any]:
         pause = _POLL[0]
         while time.monotonic() - start < self.timeout:
-            entry = self._json(f"/history/{id}").get(id)
-            if entry is not None:
-                status = entry.get("status", {})
-                if status.get("status_str") == "success" or (entry.get("outputs") and not status):
+            entry = self._object(f"/history/{urllib.parse.quote(id)}").get(id)
+            if isinstance(entry, Mapping):
+                status = entry.get("status")
+                if not isinstance(status, Mapping) or not status:
+                    status = {"status_str": "success"} if entry.get("outputs") else {}
+                if status.get("status_str") == "success":
                     return entry
-                raise _failure(status.get("messages", ()))
+                raise _failure(status.get("messages"))
             time.sleep(pause)
             pause = min(2 * pause, _POLL[1])
         raise HostError(f"ComfyUI at {self.url} did not finish the row within {self.timeout:.0f} s.")
@@ -179,6 +201,18 @@ def _local(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
+def _first_image(outputs: object, nodes: Sequence[str]) -> Mapping[str, Any] | None:
+    """The first picture among what these nodes gave; of all nodes, those that only show something too, without any."""
+    shown = outputs if isinstance(outputs, Mapping) else {}
+    for node in nodes or shown:
+        about = shown.get(node)
+        images = about.get("images") if isinstance(about, Mapping) else None
+        for image in images if isinstance(images, list) else ():
+            if isinstance(image, Mapping):
+                return image
+    return None
+
+
 def _part(edge: str, name: str, content: bytes, file: str = "") -> bytes:
     more = f'; filename="{file}"\r\nContent-Type: application/octet-stream' if file else ""
     return f'--{edge}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + content + b"\r\n"
@@ -186,28 +220,35 @@ def _part(edge: str, name: str, content: bytes, file: str = "") -> bytes:
 
 def _refusal(url: str, path: str, error: urllib.error.HTTPError) -> Exception:
     """400 is about what was sent; everything else is the host's trouble."""
-    body = error.read(1 << 20)
     if error.code != 400:
         return HostError(f"ComfyUI at {url} answered {error.code} to {path.split('?')[0]}.")
+    try:
+        body = error.read(1 << 20)
+    except (OSError, ValueError, http.client.HTTPException) as reason:
+        return HostError(f"ComfyUI at {url} does not answer ({shorten(str(reason), 80)}).")
     try:
         answer = json.loads(body)
         nodes = answer.get("node_errors") or {}
         for entry in nodes.values():
             for one in entry.get("errors", ()):
-                what = ": ".join(str(one[k]) for k in ("message", "details") if one.get(k))
-                return InputError(f"ComfyUI refused the row: {entry.get('class_type', 'a node')}: {what}")
-        return InputError(f"ComfyUI refused the row: {answer['error']['message']}")
+                what = ": ".join(_line(one[k]) for k in ("message", "details") if one.get(k))
+                return InputError(f"ComfyUI refused the row: {_line(entry.get('class_type', 'a node'))}: {what}")
+        return InputError(f"ComfyUI refused the row: {_line(answer['error']['message'])}")
     except (ValueError, KeyError, TypeError, AttributeError):
         return InputError(f"ComfyUI refused the row: {shorten(body.decode(errors='replace'), 200)}")
 
 
-def _failure(messages: Any) -> Exception:
+def _line(text: object) -> str:
+    return shorten(" ".join(str(text).split()), 300)
+
+
+def _failure(messages: object) -> Exception:
     """Why a prompt ended without success: an error of a node is the row's, an interruption is not."""
-    for message in messages or ():
+    for message in messages if isinstance(messages, (list, tuple)) else ():
         if isinstance(message, (list, tuple)) and len(message) == 2 and isinstance(message[1], Mapping):
             kind, about = message
             if kind == "execution_error":
-                what = f"{about.get('node_type', 'a node')}: {str(about.get('exception_message', 'failed')).strip()}"
+                what = f"{_line(about.get('node_type', 'a node'))}: {_line(about.get('exception_message', 'failed'))}"
                 memory = "OutOfMemory" in str(about.get("exception_type", ""))
                 return HostError(what) if memory else InputError(what)
     return HostError("the prompt was interrupted on the host.")
@@ -227,13 +268,13 @@ class OwnComfy(Comfy):
             raise InputError(f"there is no ComfyUI in {shorten(str(path), 80)}; give the folder with its main.py.")
         self.base = Path(tempfile.mkdtemp(prefix="contextgen-bulk-"))
         try:
-            _base_folder(self.base, path)
+            further = _base_folder(self.base, path.resolve())
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 port = probe.getsockname()[1]
             super().__init__(f"http://127.0.0.1:{port}", timeout)
             command = [python or python_of(path), str(path / "main.py"), "--listen", "127.0.0.1", "--port", str(port)]
-            command += ["--disable-auto-launch", "--base-directory", str(self.base), *arguments]
+            command += ["--disable-auto-launch", "--base-directory", str(self.base), *further, *arguments]
             command += ["--database-url", f"sqlite:///{self.base / 'comfyui.db'}"]
             count = str(threads)
             environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
@@ -260,6 +301,15 @@ class OwnComfy(Comfy):
             time.sleep(0.25)
         raise HostError(f"ComfyUI did not start within {START_SECONDS:.0f} s.")
 
+    def paint(self, filled: Filled, seed: int) -> Made:
+        """Like the one of any host; of the previews that would else pile up until it ends, the latest stay."""
+        made = super().paint(filled, seed)
+        with suppress(OSError):
+            shown = sorted((file for file in (self.base / "temp").iterdir() if file.is_file()), key=_age)
+            for file in shown[:-PREVIEWS]:
+                file.unlink()
+        return made
+
     def alive(self) -> bool:
         return self.process.poll() is None
 
@@ -285,22 +335,45 @@ def python_of(path: Path) -> str:
     return sys.executable
 
 
-def _base_folder(base: Path, path: Path) -> None:
+def _base_folder(base: Path, path: Path) -> list[str]:
+    """Makes a base folder with the installation's models and custom nodes, and the pack where it is not among them;
+    returns further arguments for the host. Links, as custom nodes look for models under the base folder, too; where
+    the system does not let us make them (Windows without the right to), the host's own file of further paths."""
     pack = Path(__file__).resolve().parents[2]
     for name in ("input", "output", "temp", "user/default", "custom_nodes"):
         (base / name).mkdir(parents=True)
-    installed = sorted((path / "custom_nodes").iterdir()) if (path / "custom_nodes").is_dir() else []
-    links = {entry.name: entry for entry in installed if entry.is_dir() and entry.name != "__pycache__"}
-    if pack not in {entry.resolve() for entry in links.values()} and (pack / "nodes").is_dir():
-        links["contextgen-layout"] = pack
-    for name, target in links.items():
-        (base / "custom_nodes" / name).symlink_to(target, target_is_directory=True)
-    models = path / "models"
+    nodes, models = path / "custom_nodes", path / "models"
+    installed = {
+        entry.name: entry for entry in _folders(nodes) if entry.name != "__pycache__" and not entry.name.startswith(".")
+    }
+    there = pack in {entry.resolve() for entry in installed.values()} or not (pack / "nodes").is_dir()
+    ours = {} if there else {PACK: pack}
+    targets = {base / "custom_nodes" / name: entry for name, entry in (installed | ours).items()}
     if models.is_dir():
-        (base / "models").symlink_to(models, target_is_directory=True)
-    for name in ("extra_model_paths.yaml",):
-        if (path / name).is_file():
-            shutil.copy(path / name, base / name)
+        targets[base / "models"] = models
+    made: list[Path] = []
+    try:
+        for link, target in targets.items():
+            link.symlink_to(target, target_is_directory=True)
+            made.append(link)
+        return []
+    except OSError:
+        for link in made:
+            link.unlink()
+    if ours:
+        shutil.copytree(pack, base / "custom_nodes" / PACK, ignore=shutil.ignore_patterns(*_NOT_COPIED))
+    kinds = {"custom_nodes": str(nodes)} | {entry.name: str(entry) for entry in _folders(models)}
+    further = base / "paths.yaml"
+    further.write_text(json.dumps({"installation": kinds}, ensure_ascii=False), encoding="utf-8")  # JSON is YAML
+    return ["--extra-model-paths-config", str(further)]
+
+
+def _age(file: Path) -> int:
+    return file.stat().st_mtime_ns
+
+
+def _folders(path: Path) -> list[Path]:
+    return [entry for entry in sorted(path.iterdir()) if entry.is_dir()] if path.is_dir() else []
 
 
 def _die_with_parent() -> None:

@@ -14,6 +14,7 @@ from .graph import Graph
 from .hosts import SMALL, ComfyBackend, DiffusersBackend
 from .output import write_shards, write_sheet
 from .score import SCORERS, scorer
+from .stages import cannot_write
 
 
 def parser() -> argparse.ArgumentParser:
@@ -102,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.shards is not None:
             write_shards(options.out, options.shards)
     except (InputError, OSError) as error:
-        sys.stderr.write(f"\n{error}\n" if bar.live else f"{error}\n")
+        said = cannot_write(options.out, error) if isinstance(error, OSError) else str(error)
+        sys.stderr.write(f"\n{said}\n" if bar.live else f"{said}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped; the same command goes on from here\n")

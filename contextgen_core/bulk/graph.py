@@ -70,7 +70,9 @@ class Graph:
             raise InputError(
                 f"the workflow {shorten(str(path), 80)} cannot be read ({error.strerror}); check it."
             ) from None
-        value, _ = parse(text, f"the workflow {path.name}", MAX_GRAPH_BYTES)
+        value, literals = parse(text, f"the workflow {path.name}", MAX_GRAPH_BYTES)
+        if literals:
+            raise InputError(f"the workflow {path.name} contains {literals[0]}, which is not JSON; export it again.")
         if isinstance(value, Mapping) and isinstance(value.get("prompt"), Mapping):
             value = value["prompt"]
         if isinstance(value, Mapping) and "nodes" in value and "links" in value:
@@ -219,7 +221,8 @@ def _refuse(column: str, value: object, wanted: str) -> Any:
 
 def _layout(value: object, inputs: Mapping[str, Any]) -> dict[str, Any]:
     text = value if isinstance(value, str) else json.dumps(value)
-    canvas = {name: int(inputs[name]) for name in ("width", "height") if _literal(inputs.get(name))}
+    sizes = ((name, inputs.get(name)) for name in ("width", "height"))
+    canvas = {name: int(size) for name, size in sizes if isinstance(size, (int, float))}
     layout = Layout.from_json(text, **canvas)
     return {"layout": text} | {name: getattr(layout, name) for name in canvas}
 

@@ -83,7 +83,15 @@ class ComfyBackend:
     def open(self) -> Worker:
         if self.path is None:
             return _Shared([Comfy(url, self.timeout) for url in self.urls])
-        return _Owned(OwnComfy(self.path, self.python, self.timeout, self.threads, self.arguments))
+        host = OwnComfy(self.path, self.python, self.timeout, self.threads, self.arguments)
+        try:
+            if lacking := host.missing(self.graph):
+                told = shorten(str(self.path), 80)
+                raise InputError(f"the ComfyUI in {told} lacks the nodes {', '.join(lacking)}; install their packs.")
+        except BaseException:
+            host.close()
+            raise
+        return _Owned(host)
 
 
 class _Owned:
@@ -130,25 +138,28 @@ def _subjects_of(graph: Graph, filled: Filled) -> tuple[Subject, ...]:
     layout = Layout.from_json(texts[0])
     files: dict[str, Path] = {}
     for node in filled.prompt.values():
-        name, image = node["inputs"].get("name"), node["inputs"].get("image")
-        if isinstance(name, str) and isinstance(image, (list, tuple)):
-            file = _file_behind(filled.prompt, str(image[0]), filled.files)
+        name, behind = node["inputs"].get("name"), _behind(node)
+        if isinstance(name, str) and behind is not None:
+            file = _file_behind(filled.prompt, behind, filled.files)
             if file is not None:
                 files[name] = file
     return subjects(layout, files)
 
 
-def _file_behind(prompt: Mapping[str, Any], node: str, files: Mapping[Place, Path]) -> Path | None:
+def _behind(node: Mapping[str, Any]) -> str | None:
+    """The node that a node's picture comes from."""
+    link = node["inputs"].get("image")
+    return str(link[0]) if isinstance(link, (list, tuple)) and link else None
+
+
+def _file_behind(prompt: Mapping[str, Any], node: str | None, files: Mapping[Place, Path]) -> Path | None:
     """The file of the picture that a node's output comes from."""
     seen: set[str] = set()
-    while node in prompt and node not in seen:
+    while node is not None and node in prompt and node not in seen:
         seen.add(node)
         if (node, "image") in files:
             return files[node, "image"]
-        link = prompt[node]["inputs"].get("image")
-        if not isinstance(link, (list, tuple)):
-            return None
-        node = str(link[0])
+        node = _behind(prompt[node])
     return None
 
 

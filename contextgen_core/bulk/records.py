@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -68,13 +69,13 @@ class Journal:
         self._places = np.full(count, -1, np.int64)  # of each row's last entry in the file
         self.path = folder / JOURNAL
         self.path.touch()
-        self._file: BinaryIO = self.path.open("r+b")
+        self._file = self.path.open("r+b", buffering=0)  # nothing waits for a later write, where a disk may be full
+        self._reader: BinaryIO = self.path.open("rb")
         at = 0
-        while line := self._file.readline():
+        while line := self._reader.readline():
             entry = _entry(line)
             if entry is None:  # cut off while it was written: everything before it stands
-                self._file.seek(at)
-                self._file.truncate()
+                self._file.truncate(at)
                 break
             if 0 <= entry.number < count:
                 self._places[entry.number] = at
@@ -84,8 +85,8 @@ class Journal:
     def entry(self, number: int) -> Outcome | None:
         if self._places[number] < 0:
             return None
-        self._file.seek(int(self._places[number]))
-        return _entry(self._file.readline())
+        self._reader.seek(int(self._places[number]))
+        return _entry(self._reader.readline())
 
     def finished(self, number: int, key: str) -> bool:
         entry = self.entry(number)
@@ -99,15 +100,16 @@ class Journal:
     def add(self, outcome: Outcome) -> None:
         line = json.dumps({k: v for k, v in asdict(outcome).items() if v is not None}, ensure_ascii=True) + "\n"
         self._file.seek(self._end)
-        self._file.write(line.encode())
-        self._file.flush()
+        left = memoryview(line.encode())
+        while left:  # on a disk with little room a part of it is written, and then none
+            left = left[self._file.write(left) :]
         self._places[outcome.number] = self._end
         self._end += len(line)
 
     def close(self) -> None:
-        self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+        self._reader.close()
 
     def entries(self) -> Iterator[Outcome]:
         """The last word on each row, in the table's order; rows without one are passed over."""
@@ -146,7 +148,10 @@ def write_manifest(folder: Path, journal: Journal, table: Table, run_key: str, h
     counts = {DONE: 0, BROKEN: 0}
     waiting: list[dict[str, Any]] = []
     fresh = folder / f".{MANIFEST}"
-    with ParquetWriter(fresh, schema) as writer, (folder / f".{FAILED}").open("w", encoding="utf-8") as failed:
+    with (
+        _or_none(fresh, folder / f".{FAILED}"), ParquetWriter(fresh, schema) as writer,
+        (folder / f".{FAILED}").open("w", encoding="utf-8") as failed,
+    ):  # fmt: skip
         for row in table:
             entry = journal.entry(row.number)
             if entry is None or entry.key != row_key(run_key, row):
@@ -172,41 +177,33 @@ def write_manifest(folder: Path, journal: Journal, table: Table, run_key: str, h
     return counts[DONE], counts[BROKEN]
 
 
+@contextmanager
+def _or_none(*files: Path) -> Iterator[None]:
+    """Files that cannot be finished do not stay: where the disk is full they would be in the way."""
+    try:
+        yield
+    except BaseException:
+        for file in files:
+            file.unlink(missing_ok=True)
+        raise
+
+
 class Lock:
-    """Keeps a second run out of a folder; what a run that was killed left behind is passed over."""
+    """Keeps a second run out of a folder. The system holds it: it ends with its process, however that ends."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK
+        from filelock import FileLock  # comes with Ray
+
+        self.folder, self._lock = folder, FileLock(folder / LOCK)
 
     def __enter__(self) -> Lock:
-        for _ in range(2):
-            try:
-                with self.path.open("x", encoding="ascii") as file:
-                    file.write(str(os.getpid()))
-                return self
-            except FileExistsError:
-                other = self._owner()
-                if other is not None:
-                    raise InputError(
-                        f"another run (process {other}) is writing into {self.path.parent}; wait for it, end it, or"
-                        f" remove {self.path.name}."
-                    ) from None
-                self.path.unlink(missing_ok=True)
-        raise InputError(f"{self.path} cannot be written; give another folder.")
+        from filelock import Timeout
 
-    def _owner(self) -> int | None:
         try:
-            owner = int(self.path.read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            return None
-        try:
-            if os.name == "posix":  # elsewhere signal 0 is no question
-                os.kill(owner, 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            pass
-        return owner
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"another run is writing into {self.folder}; wait for it or end it.") from None
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self.path.unlink(missing_ok=True)
+        self._lock.release()

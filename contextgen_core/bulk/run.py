@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from ..input.checks import shorten
 from . import __name__ as package
 from .backend import Backend
 from .records import BROKEN, DONE, Journal, Lock, Outcome, row_key, write_manifest
-from .stages import Judge, Make, Prepare, Write, describe, put, unpack
+from .stages import UNDER_WAY, UNFINISHED, Judge, Make, Prepare, Write, cannot_write, describe, put, unpack
 from .table import Table, take_in
 
 MAX_CANDIDATES = 64
@@ -102,38 +103,54 @@ def generate(
     except OSError as error:
         raise InputError(f"the folder {out} cannot be made ({error.strerror}); give another.") from None
     with Lock(out):
-        work = out / ".work"
-        rows = take_in(table, work, options.limit)
-        warnings = backend.check()
-        run_key = describe([backend.digest, options.best_of, [name for name, _ in options.scorers]])
-        journal = Journal(out, rows.count)
-        stop: str | None = None
-        progress = Progress(rows.count, 0, told=told)
         try:
-            pending = _pending(rows, journal, run_key)
-            progress.kept = rows.count - len(pending)
-            if len(pending):
-                put(work / "pending.npy", _npy(pending))
+            work = _work_folder(out)
+            rows = take_in(table, work, options.limit)
+            warnings = backend.check()
+            run_key = describe([backend.digest, options.best_of, [name for name, _ in options.scorers]])
+            journal = Journal(out, rows.count)
+            stop: str | None = None
+            progress = Progress(rows.count, 0, told=told)
+            try:
+                pending = _pending(rows, journal, run_key)
+                progress.kept = rows.count - len(pending)
+                if len(pending):
+                    put(work / "pending.npy", _npy(pending), work)
+                    if ours:
+                        _connect(ray, options)
+                    _quiet(ray)
+                    progress.start = time.monotonic()
+                    prepare = Prepare(rows, work / "pending.npy", backend, table.resolve().parent, run_key)
+                    for outcome in _outcomes(ray, len(pending), prepare, backend, options, out):
+                        if outcome.stop is not None:
+                            stop = outcome.stop
+                            break
+                        journal.add(outcome)
+                        progress.count(outcome)
+                        progress.told(progress)
+            except ray.exceptions.RayError as error:
+                stop = f"Ray gave up ({shorten(' '.join(str(error).split()), 200)})."
+            finally:
                 if ours:
-                    _connect(ray, options)
-                _quiet(ray)
-                progress.start = time.monotonic()
-                prepare = Prepare(rows, work / "pending.npy", backend, table.resolve().parent, run_key)
-                for outcome in _outcomes(ray, len(pending), prepare, backend, options, out):
-                    if outcome.stop is not None:
-                        stop = outcome.stop
-                        break
-                    journal.add(outcome)
-                    progress.count(outcome)
-                    progress.told(progress)
-        finally:
-            if ours:
-                ray.shutdown()
-            done, failed = write_manifest(out, journal, rows, run_key, _host(backend))
-            journal.close()
+                    ray.shutdown()
+                try:
+                    done, failed = write_manifest(out, journal, rows, run_key, _host(backend))
+                finally:
+                    journal.close()
+        except OSError as error:
+            raise InputError(cannot_write(out, error)) from None
         if stop is not None:
             raise InputError(f"{stop} {done} of {rows.count} rows are done; mend it, and the same command goes on.")
     return Report(rows.count, done, failed, progress.kept, time.monotonic() - start, tuple(warnings))
+
+
+def _work_folder(out: Path) -> Path:
+    """The run's folder for what only a run that goes on needs; what one that was killed had begun goes."""
+    work = out / ".work"
+    for name in (UNFINISHED, UNDER_WAY):
+        shutil.rmtree(work / name, ignore_errors=True)
+        (work / name).mkdir(parents=True)
+    return work
 
 
 def _outcomes(
@@ -148,7 +165,7 @@ def _outcomes(
         Make,
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
-        fn_constructor_args=(backend, options.best_of, options.retries, options.threads),
+        fn_constructor_args=(backend, options.best_of, options.retries, options.threads, out.resolve() / ".work"),
         num_cpus=0.5,
         num_gpus=options.gpus,
     )
@@ -167,8 +184,8 @@ def _outcomes(
 
 
 def _pending(rows: Table, journal: Journal, run_key: str) -> np.ndarray:
-    left = [row.number for row in rows if not journal.finished(row.number, row_key(run_key, row))]
-    return np.array(left, np.int64)
+    left = (row.number for row in rows if not journal.finished(row.number, row_key(run_key, row)))
+    return np.fromiter(left, np.int64)
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -201,6 +218,7 @@ def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters of it comes back as an exception
     try:
         import ray
         import ray.data

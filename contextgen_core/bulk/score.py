@@ -188,7 +188,7 @@ def _vision(folder: str) -> Scorer:
     @torch.inference_mode()
     def embed(pictures: Sequence[np.ndarray]) -> list[np.ndarray | None]:
         inputs = processor(images=[np.ascontiguousarray(p) for p in pictures], return_tensors="pt")
-        out = tower(pixel_values=inputs["pixel_values"])
+        out = tower(pixel_values=inputs["pixel_values"].to(model.dtype))
         pooled = getattr(out, "pooler_output", None)
         features = out.last_hidden_state[:, 0] if pooled is None else pooled
         return list(torch.nn.functional.normalize(features.float(), dim=1).double().numpy())

@@ -14,6 +14,7 @@ import errno
 import io
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,12 +25,14 @@ import numpy as np
 from ..errors import InputError
 from ..input.checks import shorten
 from .backend import Backend, HostError, Made, Task, Worker
+from .graph import MAX_SEED
 from .records import DONE, Outcome, picture_path, row_key
 from .score import Scorer, total
 from .table import Table
 
 PAUSES = (1.0, 4.0, 15.0)  # seconds before the second attempt, the third, ...
 MAX_OPENINGS = 3  # in a row, without one that worked
+UNFINISHED, UNDER_WAY = "unfinished", "under_way"  # folders of a run: files being written, rows being made
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,13 @@ class Prepare:
 
 
 class Make:
-    """An actor: one worker of the backend, opened when the first row comes and again when it has died."""
+    """An actor: one worker of the backend, opened when the first row comes and again when it has died.
 
-    def __init__(self, backend: Backend, candidates: int, retries: int, threads: int) -> None:
-        self.backend, self.candidates, self.retries = backend, candidates, retries
+    A row leaves a mark in `work` while it is made, so that one that takes the whole process down each time ends as
+    failed, like any other that cannot be made."""
+
+    def __init__(self, backend: Backend, candidates: int, retries: int, threads: int, work: Path) -> None:
+        self.backend, self.candidates, self.retries, self.work = backend, candidates, retries, work
         self.worker: Worker | None = None
         self.failures = 0
         os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -115,9 +121,24 @@ class Make:
             yield pack([self.one(item) if item.lives else item])
 
     def one(self, item: Item) -> Item:
+        mark = self.work / UNDER_WAY / str(item.outcome.number)
+        try:
+            with mark.open("ab") as file:
+                deaths = file.tell()
+                file.write(b".")
+        except OSError as error:
+            return Item(replace(item.outcome, stop=cannot_write(mark, error)))
+        try:
+            if deaths > self.retries:
+                return Item(item.outcome.failed(f"the worker ended while it made this row, {deaths} times.", deaths))
+            return self._made_at_last(item, deaths)
+        finally:
+            mark.unlink(missing_ok=True)
+
+    def _made_at_last(self, item: Item, deaths: int) -> Item:
         task, start = item.task, time.monotonic()
         assert task is not None  # noqa: S101  a living item has one
-        for attempt in range(1, self.retries + 2):
+        for attempt in range(deaths + 1, self.retries + 2):
             try:
                 if self.worker is None:
                     try:
@@ -126,7 +147,7 @@ class Make:
                         raise
                     except Exception as error:  # noqa: BLE001  no row fares better
                         return Item(replace(item.outcome, stop=sentence(error)))
-                seeds = [task.seed + k for k in range(self.candidates)]
+                seeds = [(task.seed + k) % (MAX_SEED + 1) for k in range(self.candidates)]
                 done = guarded(item, attempt, lambda: self._made(item, seeds, attempt, start))  # noqa: B023
             except HostError as error:
                 self._lose()
@@ -206,18 +227,23 @@ class Write:
     def one(self, item: Item) -> Item:
         name = picture_path(item.outcome.number, item.outcome.row)
         try:
-            put(self.folder / name, item.made[0].picture)
+            put(self.folder / name, item.made[0].picture, self.folder / ".work" / UNFINISHED)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            why = "the disk is full" if full else f"it cannot be written ({error.strerror})"
-            return Item(replace(item.outcome, stop=f"the folder {self.folder}: {why}."))
+            return Item(replace(item.outcome, stop=cannot_write(self.folder, error)))
         return Item(replace(item.outcome, picture=name))
 
 
-def put(path: Path, content: bytes) -> None:
-    """Writes a file at once: it is there whole, or not at all."""
+def cannot_write(path: Path, error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    why = "the disk is full; free some room" if full else f"it cannot be written ({error.strerror or error})"
+    return f"{path}: {why}."
+
+
+def put(path: Path, content: bytes, beside: Path | None = None) -> None:
+    """Writes a file at once: it is there whole, or not at all. beside: a folder on its disk (else its own) for what
+    is not finished, which a process that is killed leaves there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = (beside or path.parent) / f".{uuid.uuid4().hex}"
     try:
         fresh.write_bytes(content)
         os.replace(fresh, path)

@@ -8,10 +8,13 @@ holds the table. A row that cannot be read stays in its place with a sentence th
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
+import sqlite3
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,9 +201,9 @@ def take_in(path: Path, folder: Path, limit: int | None = None) -> Table:
     Raises InputError where the table cannot be read, has no rows or too many.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    places, seen, at = [], set(), 0
+    places, at = array("q"), 0
     fresh = folder / f".{ROWS}"
-    with fresh.open("wb") as file:
+    with fresh.open("wb") as file, _Seen(folder / ".ids") as seen:
         for number, (values, problem) in enumerate(read(path)):
             if number == limit:
                 break
@@ -212,7 +215,7 @@ def take_in(path: Path, folder: Path, limit: int | None = None) -> Table:
     if not places:
         raise InputError(f"the table {shorten(path.name, 80)} has no rows; add some.")
     buffer = io.BytesIO()
-    np.save(buffer, np.array(places, np.int64))
+    np.save(buffer, np.frombuffer(places, np.int64))
     fresh_places = folder / f".{PLACES}"
     fresh_places.write_bytes(buffer.getvalue())
     os.replace(fresh_places, folder / PLACES)
@@ -220,18 +223,44 @@ def take_in(path: Path, folder: Path, limit: int | None = None) -> Table:
     return Table(folder)
 
 
-def _entry(number: int, values: Mapping[str, Any], problem: str, seen: set[bytes]) -> bytes:
+class _Seen:
+    """The ids of earlier rows, in a file for as long as a table is read: ten million do not fit everybody's memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> _Seen:
+        self.path.unlink(missing_ok=True)
+        self._rows = sqlite3.connect(self.path, isolation_level=None)
+        for line in (
+            "PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", "PRAGMA cache_size = -16384",
+            "CREATE TABLE seen (id BLOB PRIMARY KEY) WITHOUT ROWID", "BEGIN",
+        ):  # fmt: skip
+            self._rows.execute(line)
+        return self
+
+    def add(self, id: str) -> bool:
+        """Whether it is new."""
+        key = hashlib.blake2b(id.encode(), digest_size=16).digest()
+        try:
+            return self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount == 1
+        except sqlite3.OperationalError as error:
+            raise OSError(errno.ENOSPC if "full" in str(error) else errno.EIO, str(error), str(self.path)) from None
+
+    def __exit__(self, *_: object) -> None:
+        self._rows.close()
+        self.path.unlink(missing_ok=True)
+
+
+def _entry(number: int, values: Mapping[str, Any], problem: str, seen: _Seen) -> bytes:
     given = values.get("id")
     if given is not None and not problem and (isinstance(given, (bool, dict, list, float)) or _bad_id(str(given))):
         problem = f"the row's id is {shorten(given)}; give a text of 1 to {MAX_ID} characters or a whole number."
     id = str(number) if problem or given is None else str(given)
-    key = hashlib.blake2b(id.encode(), digest_size=12).digest()
-    if key in seen and not problem:
+    if not problem and not seen.add(id):
         problem = f"the id {shorten(id)} is an earlier row's, too; give every row its own."
     if problem:  # what stands for a row that cannot be named must not take another row's name
         id = f"#{number}"
-    else:
-        seen.add(key)
     kept = {} if problem else {str(k): v for k, v in values.items() if k != "id" and v is not None}
     try:
         line = json.dumps({"id": id, "values": kept, "problem": problem}, allow_nan=False, ensure_ascii=True)

@@ -78,6 +78,6 @@ class VisionJudge:
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-        ).to(self.device)
+        ).to(self.device, self.model.dtype)  # pictures in the model's own type; whole numbers stay as they are
         said = self.model.generate(**inputs, max_new_tokens=8, do_sample=False)
         return self.processor.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]

@@ -46,7 +46,7 @@ class StubWorker:
         attempt = len(list(self.backend.marks.glob(f"{task.row.number}.*"))) + 1
         (self.backend.marks / f"{task.row.number}.{attempt}.{os.getpid()}").touch()
         time.sleep(values.get("seconds", 0))
-        if values.get("dies") and attempt == 1:
+        if attempt <= values.get("dies", 0):
             os._exit(1)
         if attempt <= values.get("fails", 0):
             raise HostError("the stub host fails.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -10,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from contextgen_core.bulk import comfy
 from contextgen_core.bulk.backend import HostError
 from contextgen_core.bulk.comfy import Comfy
-from contextgen_core.bulk.graph import Filled
+from contextgen_core.bulk.graph import Filled, Graph
+from contextgen_core.errors import InputError
 
 
 @pytest.fixture
@@ -106,3 +111,87 @@ def test_a_file_name_stays_out_of_the_upload_but_for_its_ending(tmp_path: Path, 
     host.upload(tmp_path / name)
     [head] = [line for line in host.uploads[0].split(b"\r\n") if b"filename=" in line]
     assert head.endswith(ends) and head.count(b'"') == 4
+
+
+# ---- whatever a host or a user sends --------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(
+    ["p", "status", "status_str", "messages", "outputs", "images", "filename", "system", "comfyui_version", "name",
+     "subfolder", "queue_running", "queue_pending", "prompt_id", "9", "success", "execution_error", "1.0", ""]
+)  # fmt: skip
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats() | NAMES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+class Odd(Comfy):
+    """A host that answers each question with something."""
+
+    def __init__(self, answers: Callable[[], bytes]) -> None:
+        super().__init__("http://127.0.0.1:9", timeout=0.05)
+        self.answers = answers
+
+    def _ask(self, path: str, data: bytes | None = None, kind: str = "", wait: float = 30.0) -> bytes:
+        return self.answers()
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_answer_of_a_host_is_a_picture_or_one_sentence(tmp_path_factory: Any, data: st.DataObject) -> None:
+    file = tmp_path_factory.getbasetemp() / "x.png"
+    file.write_bytes(b"x")
+    host = Odd(lambda: json.dumps(data.draw(ANYTHING)).encode() if data.draw(st.booleans()) else b"<html>")
+    graph = Graph({"9": {"class_type": "SaveImage", "inputs": {}}})
+    asked = (
+        host.version, host.waiting, lambda: host.missing(graph), lambda: host.upload(file),
+        lambda: host.paint(Filled(dict(graph.nodes), {("9", "image"): file}), 1),
+    )  # fmt: skip
+    try:
+        data.draw(st.sampled_from(asked))()
+    except (HostError, InputError) as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"no", b"[]", b'{"node_errors": 1}', b'{"node_errors": {"1": {"errors": [{"message": "a\\nb"}]}}}',
+             b'{"error": {"message": "a\\nb"}}', b'{"node_errors": {"1": []}, "error": []}'],
+)  # fmt: skip
+def test_a_refusal_in_any_form_is_one_sentence(answering: Callable[[bytes], str], body: bytes) -> None:
+    answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    with pytest.raises(InputError, match="refused the row") as error:
+        Comfy(answering(answer)).version()
+    assert "\n" not in str(error.value)
+
+
+def test_without_the_right_to_make_links_the_host_gets_a_file_of_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation, base = tmp_path / "comfy", tmp_path / "base"
+    for name in ("custom_nodes/other", "models/checkpoints", "models/loras"):
+        (installation / name).mkdir(parents=True)
+    assert comfy._base_folder(base, installation) == []
+    assert (base / "models" / "loras").is_dir() and (base / "custom_nodes" / comfy.PACK / "nodes").is_dir()
+
+    real, calls = os.symlink, []
+
+    def symlink(*arguments: Any, **options: Any) -> None:
+        if calls:  # the second one, so that the first has to go again
+            raise OSError(1314, "A required privilege is not held by the client")
+        calls.append(real(*arguments, **options))
+
+    monkeypatch.setattr(os, "symlink", symlink)
+    base = tmp_path / "other base"
+    option, file = comfy._base_folder(base, installation)
+    assert option == "--extra-model-paths-config"
+    paths = json.loads(Path(file).read_text(encoding="utf-8"))["installation"]
+    assert paths == {
+        "custom_nodes": str(installation / "custom_nodes"),
+        "checkpoints": str(installation / "models" / "checkpoints"),
+        "loras": str(installation / "models" / "loras"),
+    }
+    assert not any(path.is_symlink() for path in base.rglob("*"))
+    copied = base / "custom_nodes" / comfy.PACK
+    assert (copied / "__init__.py").is_file() and (copied / "contextgen_core").is_dir()
+    assert not (copied / "tests").exists()

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from contextgen_core.bulk.graph import Graph, seed_of
+from contextgen_core.bulk.hosts import ComfyBackend
+from contextgen_core.bulk.table import Row
 from contextgen_core.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,3 +126,55 @@ def test_what_is_no_workflow_is_refused(tmp_path: Path, content: str, word: str)
 def test_a_workflow_as_posted_is_read_too(tmp_path: Path, graph: Graph) -> None:
     (tmp_path / "w.json").write_text(json.dumps({"prompt": graph.nodes}))
     assert Graph.read(tmp_path / "w.json") == graph
+
+
+SHAPES = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2**65) | st.floats(allow_nan=False) | st.sampled_from(["", "1", "x"]),
+    lambda one: st.lists(one, max_size=3) | st.dictionaries(st.sampled_from(["1", "w", "inputs"]), one, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+COLUMNS: tuple[str, ...] = (
+    "layout", "prompt", "seed", "references", "KSampler.steps", "KSampler.cfg", "Layout Composer.width", "disc.image",
+    "name", "steps", "",
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_shape_of_a_workflow_and_a_row_is_a_task_or_one_sentence(data: st.DataObject) -> None:
+    """Somewhere in a good workflow stands something else, and a row holds anything."""
+    value = json.loads((ROOT / "workflows" / "api" / "tiny_two_subjects.json").read_text())
+    parent, key = value, data.draw(st.sampled_from(sorted(value)))
+    for _ in range(data.draw(st.integers(0, 3))):
+        place: Any = parent[key]
+        if not isinstance(place, (dict, list)) or not place:
+            break
+        parent, key = place, data.draw(st.sampled_from(list(place) if isinstance(place, dict) else range(len(place))))
+    parent[key] = data.draw(SHAPES)
+    row = data.draw(st.dictionaries(st.sampled_from(COLUMNS), SHAPES, max_size=3))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "w.json"
+        path.write_text(json.dumps(value))
+        try:
+            ComfyBackend(Graph.read(path)).prepare(Row(0, "r", row), Path(folder))
+        except InputError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "value"),
+    [("30", "width", "wide"), ("30", "width", []), ("11", "image", []), ("11", "image", [[]]), ("30", "layout", 5),
+     ("40", "seed", {}), ("10", "image", 7), ("31", "prompt", None)],
+)  # fmt: skip
+def test_an_input_of_another_shape_than_its_node_has(
+    graph: Graph, base: Path, node: str, name: str, value: Any
+) -> None:
+    nodes = json.loads(json.dumps(graph.nodes))
+    nodes[node]["inputs"][name] = value
+    row = {"layout": LAYOUT, "references": {"heart": "pictures/a.png"}}
+    try:
+        task = ComfyBackend(Graph(nodes)).prepare(Row(0, "r", row), base)
+    except InputError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all("inputs" in one for one in task.work.prompt.values())

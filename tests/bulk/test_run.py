@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ pytest.importorskip("ray")
 pytestmark = pytest.mark.usefixtures("ray")
 
 from contextgen_core.bulk import output, run  # noqa: E402
-from contextgen_core.bulk.records import JOURNAL, MANIFEST  # noqa: E402
+from contextgen_core.bulk.records import JOURNAL, MANIFEST, Lock  # noqa: E402
 from contextgen_core.errors import InputError  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def table(folder: Path, rows: list[dict[str, Any]], name: str = "t.jsonl") -> Path:
@@ -90,13 +93,15 @@ def test_the_same_for_any_number_of_workers_after_any_accident(tmp_path: Path) -
 
 def test_a_worker_that_dies_and_a_host_that_fails_cost_attempts_alone(tmp_path: Path) -> None:
     rows = [dict(row) for row in ROWS[:6]]
-    rows[1]["dies"] = True
+    rows[1]["dies"] = 1
+    rows[2]["dies"] = 9
     rows[3]["fails"] = 1
     rows[4]["fails"] = 9
     report = run.generate(table(tmp_path, rows), tmp_path / "out", stub(tmp_path), run.Options(workers=2, retries=1))
-    assert (report.done, report.failed) == (5, 1)
+    assert (report.done, report.failed) == (4, 2)
     by_row = {row["row"]: row for row in manifest(tmp_path / "out")}
     assert "the stub host fails" in by_row["r4"]["error"] and "2 attempts" in by_row["r4"]["error"]
+    assert "the worker ended while it made this row, 2 times" in by_row["r2"]["error"]
     assert by_row["r1"]["status"] == by_row["r3"]["status"] == "done"
 
 
@@ -156,11 +161,43 @@ def test_an_interruption_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
 def test_a_second_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / ".lock").write_text(str(os.getppid()))
-    with pytest.raises(InputError, match="another run"):
+    with Lock(out), pytest.raises(InputError, match="another run"):
         run.generate(table(tmp_path, ROWS), out, stub(tmp_path), run.Options())
-    (out / ".lock").write_text("999999999")  # of a run that was killed
     assert run.generate(table(tmp_path, ROWS[:1]), out, stub(tmp_path), run.Options()).done == 1
+
+
+def test_of_many_that_start_at_once_one_gets_the_folder_and_a_killed_one_leaves_it(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\nfrom contextgen_core.bulk.records import Lock\n"
+        "from contextgen_core.errors import InputError\n"
+        "lock = Lock(pathlib.Path(sys.argv[1]))\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+        "try:\n  lock.__enter__()\nexcept InputError:\n  print('refused', flush=True)\nelse:\n"
+        "  print('in', flush=True)\n  sys.stdin.readline()\n"
+    )
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    try:
+        for other in others:
+            assert other.stdout is not None and other.stdout.readline() == "ready\n"
+        for other in others:
+            assert other.stdin is not None
+            other.stdin.write("\n")
+            other.stdin.flush()
+        said = [other.stdout.readline().strip() for other in others if other.stdout is not None]
+        assert sorted(said) == ["in", "refused", "refused", "refused"]
+        others[said.index("in")].kill()
+        others[said.index("in")].wait(20)
+        with Lock(tmp_path):
+            pass
+    finally:
+        for other in others:
+            other.kill()
+            other.communicate()
 
 
 def test_shards_and_the_contact_sheet_hold_every_picture_and_are_the_same_again(tmp_path: Path) -> None:
