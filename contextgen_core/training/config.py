@@ -25,13 +25,15 @@ class ModelConfig:
 
     weights: a transformer to start from (safetensors, tiny only; empty = random by seed, `shipped` = the pack's);
     adapter: an adapter to start from (SFT: continue; DPO: the anchor); autoencoder: a TAESD file (empty = the
-    pack's; stage autoencoder: where to start from, empty = at random)."""
+    pack's; stage autoencoder: where to start from, empty = at random); compile: the backend of torch.compile for the
+    blocks (`inductor`; empty = not compiled), worth its minutes where many steps have pictures of few sizes."""
 
     kind: str = "tiny"
     weights: str = ""
     adapter: str = ""
     autoencoder: str = ""
     checkpointing: bool = False
+    compile: str = ""
     layers: int = tiny.CONFIG.num_layers
     single_layers: int = tiny.CONFIG.num_single_layers
 
@@ -213,6 +215,8 @@ class Config:
         _choice("method.points", self.method.points, ("grid", "corners"))
         subjects_at(self.data.curriculum, 1.0)
         _choice("routing.planes", self.routing.planes, ("both", "one", "unnamed"))
+        if self.model.compile:
+            _choice("model.compile", self.model.compile, _compilers())
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)} in the training config; give at least 1.")
@@ -235,6 +239,12 @@ def subjects_at(curriculum: Mapping[str, float], done: float) -> tuple[int, floa
         if done < ends:
             break
     return now
+
+
+def _compilers() -> list[str]:
+    import torch
+
+    return torch.compiler.list_backends(exclude_tags=())
 
 
 def _choice(name: str, value: str, choices: Sequence[str]) -> None:

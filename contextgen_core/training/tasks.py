@@ -163,6 +163,19 @@ def initial_weights(sizes: tiny.TinyConfig, seed: int) -> dict[str, Tensor]:
     return state
 
 
+def compile_blocks(transformer: Any, backend: str) -> None:
+    """Every block is compiled for itself: what a method does in a block depends on its number, so the programs differ
+    from block to block, and from size to size of the pictures."""
+    from torch import _dynamo
+
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    programs = 8 * len(blocks)
+    _dynamo.config.recompile_limit = max(_dynamo.config.recompile_limit, programs)
+    _dynamo.config.accumulated_recompile_limit = max(_dynamo.config.accumulated_recompile_limit, programs)
+    for block in blocks:
+        block.compile(backend=backend, dynamic=False)
+
+
 class TransformerTask:
     """base, sft and dpo on a set of scenes that is already encoded."""
 
@@ -187,6 +200,8 @@ class TransformerTask:
         else:
             self.model = FlowObjective(network)
         self.network = network
+        if config.model.compile:
+            compile_blocks(transformer, config.model.compile)
 
     def inputs(self, seed: int, part: int, done: float = 0.0) -> tuple[Batch, Tensor, Tensor]:
         """Batch, times and noise of one part of a step; a function of the seed and of the share of the run that is

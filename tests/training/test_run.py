@@ -242,6 +242,19 @@ def test_sft_then_dpo_resume_to_the_same_weights_and_the_anchor_survives(tmp_pat
     )
 
 
+def test_compiled_blocks_train_to_the_same_weights(tmp_path: Path, data: LatentSet) -> None:
+    from torch._dynamo.utils import counters
+
+    plain = TransformerTask(stage(tmp_path / "plain", "sft", 2), data)
+    run.Run(plain.config, plain).go()
+    counters.clear()
+    compiled = TransformerTask(stage(tmp_path / "compiled", "sft", 2, model={"compile": "aot_eager"}), data)
+    run.Run(compiled.config, compiled).go()
+    assert counters["stats"]["unique_graphs"] >= 3  # each of the blocks became a program
+    for name, value in state(plain).items():
+        torch.testing.assert_close(state(compiled)[name], value, rtol=1e-3, atol=1e-4)
+
+
 # ---- configs -------------------------------------------------------------------------------------
 
 
@@ -272,6 +285,7 @@ def test_overrides_replace_settings_and_keep_their_types(tmp_path: Path) -> None
         ("stage: sft\noutput: x\nsteps: many\n", "steps is 'many'"),
         ("stage: sft\noutput: x\nsteps: 0\n", "steps is 0"),
         ("stage: sft\noutput: x\nlora: 3\n", "lora is 3"),
+        ("stage: sft\noutput: x\nmodel: {compile: fast}\n", "model.compile is 'fast'"),
         ("stage: [sft\n", "not valid YAML at line"),
         ("", "holds no settings"),
     ],
