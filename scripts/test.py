@@ -2,7 +2,8 @@
 
 Suites: lint (formatting, rules, types), unit, web (the box editor), host (in each ComfyUI found, in its own
 Python) and browser (the editor in a real server). A suite that cannot run counts as one skipped and says why.
-Exit status 0 when nothing failed.
+Exit status 0 when nothing failed. As many suites run at a time as there are cores, at most three (``--jobs``), since
+those of the hosts and browsers wait much; what a suite prints comes when it has ended.
 
     COMFYUI_PATH     ComfyUI folders, separated as in PATH; otherwise ~/comfy/ComfyUI and ~/comfy/ComfyUI-*
     COMFYUI_PYTHON   their interpreters in the same order; otherwise each folder's .venv or venv
@@ -12,6 +13,7 @@ Exit status 0 when nothing failed.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -19,9 +21,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +48,16 @@ class Result(NamedTuple):
     note: str = ""
 
 
+class Job:
+    """Something that runs beside others and ends in a row of the summary."""
+
+    def __init__(self, name: str, work: Callable[..., Result], *arguments: object) -> None:
+        self.name, self.work, self.arguments = name, work, arguments
+
+    def __call__(self) -> Result:
+        return self.work(self.name, *self.arguments)
+
+
 class Host(NamedTuple):
     """A ComfyUI folder and the interpreter that has its requirements (None: not found)."""
 
@@ -51,13 +65,17 @@ class Host(NamedTuple):
     python: Path | None
 
 
+_printing = threading.Lock()
+_running: set[subprocess.Popen[str]] = set()
+
+
 def say(text: str = "") -> None:
-    print(text, flush=True)
+    with _printing:
+        print(text, flush=True)
 
 
-def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None, quiet: bool = False) -> tuple[int, str]:
-    """Runs a command from the root, echoing what it prints; returns its exit status and its output."""
-    say("$ " + " ".join(str(part) for part in command).replace(str(ROOT) + os.sep, ""))
+def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Runs a command from the root; returns its exit status and its output. 124: it ran for SUITE_TIMEOUT."""
     process = subprocess.Popen(
         [str(part) for part in command],
         cwd=ROOT,
@@ -69,45 +87,47 @@ def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None, qui
         errors="replace",
         start_new_session=os.name == "posix",
     )
-    lines: list[str] = []
-    if process.stdout is None:
-        raise RuntimeError("no output pipe")
-    previous = signal.signal(signal.SIGALRM, _too_long) if hasattr(signal, "SIGALRM") else None
+    _running.add(process)
     try:
-        if previous is not None:
-            signal.alarm(SUITE_TIMEOUT)
-        for line in process.stdout:
-            lines.append(line)
-            if not quiet:
-                say(line.rstrip("\n"))
-        status = process.wait()
-    except BaseException as error:
+        output, _ = process.communicate(timeout=SUITE_TIMEOUT)
+        return process.returncode, output
+    except subprocess.TimeoutExpired:
+        stop(process)
+        output, _ = process.communicate()
+        return 124, f"{output}stopped after {SUITE_TIMEOUT} s"
+    finally:
+        _running.discard(process)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Ends a command with everything that it started."""
+    if process.poll() is None:
         if os.name == "posix":
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-        if not isinstance(error, TimeoutError):
-            raise
-        say(f"stopped after {SUITE_TIMEOUT} s")
-        status = 124
-    finally:
-        if previous is not None:
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, previous)
-    output = "".join(lines)
-    if quiet and status:
-        say(output)
-    return status, output
 
 
-def _too_long(*_: object) -> None:
-    raise TimeoutError
+def tell(command: Sequence[str | Path], output: str) -> None:
+    """Prints a command with what it printed."""
+    say("$ " + " ".join(str(part) for part in command).replace(str(ROOT) + os.sep, "") + f"\n{output}".rstrip())
+
+
+def unable(name: str, reason: str) -> Result:
+    """A suite that cannot run here."""
+    return Result(name, skipped=1, note=reason)
+
+
+def lacking(name: str, reason: str) -> Result:
+    """A suite that should run here and cannot."""
+    return Result(name, failed=1, note=reason)
 
 
 def check(name: str, command: Sequence[str | Path]) -> Result:
     """A check that passes or fails as a whole."""
     start = time.monotonic()
-    status, _ = run(command, quiet=True)
+    status, output = run(command)
+    tell(command, output if status else "")
     return Result(name, int(status == 0), int(status != 0), seconds=time.monotonic() - start)
 
 
@@ -140,23 +160,30 @@ def run_pytest(name: str, command: Sequence[str | Path], env: Mapping[str, str] 
     report = REPORTS / (re.sub(r"\W+", "-", name) + ".xml")
     report.unlink(missing_ok=True)
     start = time.monotonic()
-    status, _ = run([*command, "-q", "-ra", f"--junitxml={report}"], env)
+    command = [*command, "-q", "-ra", f"--junitxml={report}"]
+    status, output = run(command, env)
+    tell(command, output)
     return finish(name, pytest_counts(report), status, start)
 
 
-def lint() -> Iterator[Result]:
+def lint() -> list[Job]:
     tool = VENV / "bin"
-    yield check("lint: ruff format", [tool / "ruff", "format", "--check", "."])
-    yield check("lint: ruff check", [tool / "ruff", "check", "."])
-    yield check("lint: pyright", [tool / "pyright", "--pythonpath", tool / "python"])
+    return [
+        Job("lint: ruff format", check, [tool / "ruff", "format", "--check", "."]),
+        Job("lint: ruff check", check, [tool / "ruff", "check", "."]),
+        Job("lint: pyright", check, [tool / "pyright", "--pythonpath", tool / "python"]),
+        with_node(Job("lint: eslint", check, ["npm", "run", "--silent", "lint"])),
+        with_node(Job("lint: tsc", check, ["npm", "run", "--silent", "types"])),
+    ]
+
+
+def with_node(job: Job) -> Job:
+    """The job, or what tells why Node's tools are missing."""
     reason = prepare_node()
-    if reason:
-        yield Result("lint: eslint, tsc", skipped=1, note=reason)
-        return
-    yield check("lint: eslint", ["npm", "run", "--silent", "lint"])
-    yield check("lint: tsc", ["npm", "run", "--silent", "types"])
+    return Job(job.name, unable, reason) if reason else job
 
 
+@functools.cache
 def prepare_node() -> str:
     """Installs the editor's development tools when they are missing or old; returns why it cannot, or ''."""
     if not (ROOT / "package.json").exists():
@@ -168,33 +195,39 @@ def prepare_node() -> str:
         return f"Node {version} is older than 20.19"
     lock, installed = ROOT / "package-lock.json", ROOT / "node_modules" / ".package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        status, _ = run(["npm", "ci", "--no-audit", "--no-fund"], quiet=True)
+        command = ["npm", "ci", "--no-audit", "--no-fund"]
+        status, output = run(command)
         if status:
+            tell(command, output)
             return "npm ci failed"
         installed.touch()
     return ""
 
 
-def unit() -> Iterator[Result]:
-    yield run_pytest("unit", [VENV / "bin" / "python", "-m", "pytest", "tests"])
+def unit() -> list[Job]:
+    # one core: the rest belongs to what runs beside
+    return [Job("unit", run_pytest, [VENV / "bin" / "python", "-m", "pytest", "tests"], {"OMP_NUM_THREADS": "1"})]
 
 
-def web() -> Iterator[Result]:
-    reason = prepare_node()
-    if reason:
-        yield Result("web", skipped=1, note=reason)
-        return
+def web() -> list[Job]:
+    return [with_node(Job("web", run_vitest))]
+
+
+def run_vitest(name: str) -> Result:
     REPORTS.mkdir(parents=True, exist_ok=True)
     report = REPORTS / "vitest.json"
     report.unlink(missing_ok=True)
     start = time.monotonic()
     reporters = ["--reporter=default", "--reporter=json", f"--outputFile.json={report}"]
-    status, _ = run(["npm", "run", "--silent", "test", "--", *reporters])
+    command = ["npm", "run", "--silent", "test", "--", *reporters]
+    status, output = run(command)
+    tell(command, output)
     data = json.loads(report.read_text()) if report.exists() else {}
     skipped = data.get("numPendingTests", 0) + data.get("numTodoTests", 0)
-    yield finish("web", (data.get("numPassedTests", 0), data.get("numFailedTests", 0), skipped), status, start)
+    return finish(name, (data.get("numPassedTests", 0), data.get("numFailedTests", 0), skipped), status, start)
 
 
+@functools.cache
 def find_hosts() -> list[Host]:
     named = [entry for entry in os.environ.get("COMFYUI_PATH", "").split(os.pathsep) if entry]
     pythons = [entry for entry in os.environ.get("COMFYUI_PYTHON", "").split(os.pathsep) if entry]
@@ -228,7 +261,10 @@ def prepare_host_tools(hosts: Sequence[Host]) -> bool:
     if all((HOST_TOOLS / tool.replace("-", "_")).is_dir() for tool in tools):
         return True
     pip = [VENV / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", python]
-    status, _ = run([*pip, "install", "--target", HOST_TOOLS, *tools], quiet=True)
+    command = [*pip, "install", "--target", HOST_TOOLS, *tools]
+    status, output = run(command)
+    if status:
+        tell(command, output)
     return status == 0
 
 
@@ -236,19 +272,21 @@ def host_env(host: Host) -> dict[str, str]:
     return {"COMFYUI_PATH": str(host.path), "COMFYUI_PYTHON": str(host.python)}
 
 
-def host_suite() -> Iterator[Result]:
+def host_suite() -> list[Job]:
     hosts = find_hosts()
     if not hosts:
-        yield Result("host", skipped=1, note="no ComfyUI found; set COMFYUI_PATH")
-        return
+        return [Job("host", unable, "no ComfyUI found; set COMFYUI_PATH")]
+    ready = prepare_host_tools(hosts) if any(host.python for host in hosts) else False
+    jobs = []
     for host in hosts:
         name = f"host {host_version(host.path)}"
         if host.python is None:
-            yield Result(name, skipped=1, note="no interpreter with its requirements; set COMFYUI_PYTHON")
-        elif not prepare_host_tools(hosts):
-            yield Result(name, failed=1, note="pytest could not be installed for it")
+            jobs.append(Job(name, unable, "no interpreter with its requirements; set COMFYUI_PYTHON"))
+        elif not ready:
+            jobs.append(Job(name, lacking, "pytest could not be installed for it"))
         else:
-            yield run_pytest(name, [host.python, ROOT / "scripts" / "host_pytest.py"], host_env(host))
+            jobs.append(Job(name, run_pytest, [host.python, ROOT / "scripts" / "host_pytest.py"], host_env(host)))
+    return jobs
 
 
 def find_chromium() -> str | None:
@@ -256,7 +294,7 @@ def find_chromium() -> str | None:
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
-def browser() -> Iterator[Result]:
+def browser() -> list[Job]:
     hosts = [host for host in find_hosts() if host.python]
     chromium = find_chromium()
     reason = "" if hosts else "no ComfyUI found; set COMFYUI_PATH"
@@ -264,13 +302,19 @@ def browser() -> Iterator[Result]:
     if not reason and not any((ROOT / "tests" / "browser").glob("*.test.*js")):
         reason = "no browser test in tests/browser"
     if reason:
-        yield Result("browser", skipped=1, note=reason)
-        return
-    for host in hosts:
-        start = time.monotonic()
-        env = {**host_env(host), "CHROMIUM": str(chromium)}
-        status, output = run(["npm", "run", "--silent", "test:browser"], env)
-        yield finish(f"browser {host_version(host.path)}", node_counts(output), status, start)
+        return [Job("browser", unable, reason)]
+    return [
+        Job(f"browser {host_version(host.path)}", run_browser, {**host_env(host), "CHROMIUM": str(chromium)})
+        for host in hosts
+    ]
+
+
+def run_browser(name: str, env: Mapping[str, str]) -> Result:
+    start = time.monotonic()
+    command = ["npm", "run", "--silent", "test:browser"]
+    status, output = run(command, env)
+    tell(command, output)
+    return finish(name, node_counts(output), status, start)
 
 
 def node_counts(output: str) -> tuple[int, int, int]:
@@ -300,15 +344,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run lint and every test this machine can run.")
     parser.add_argument("--only", choices=SUITES, action="append", help="one suite; may be repeated")
     parser.add_argument("--complete", action="store_true", help="fail where a suite cannot run")
+    parser.add_argument("--jobs", type=int, default=min(3, os.cpu_count() or 1), help="how many at a time")
     arguments = parser.parse_args()
     chosen = arguments.only or SUITES
     suites = {"lint": lint, "unit": unit, "web": web, "host": host_suite, "browser": browser}
-    results: list[Result] = []
-    for name in SUITES:
-        if name in chosen:
-            say(f"\n== {name}")
-            results.extend(suites[name]())
-    return summary(results, arguments.complete)
+    jobs = [job for name in SUITES if name in chosen for job in suites[name]()]
+    return summary(run_all(jobs, max(1, arguments.jobs)), arguments.complete)
+
+
+def run_all(jobs: Sequence[Job], count: int) -> list[Result]:
+    """The rows of all jobs, in their order; `count` run at a time, the long ones first."""
+    long = ("browser", "unit", "host")
+    by_length = sorted(jobs, key=lambda job: next((n for n, kind in enumerate(long) if kind in job.name), len(long)))
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            futures = {job: pool.submit(job) for job in by_length}
+            while wait(futures.values(), timeout=60).not_done:
+                say("still running: " + ", ".join(job.name for job, each in futures.items() if each.running()))
+            return [futures[job].result() for job in jobs]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(_running):
+                stop(process)
+            raise
 
 
 if __name__ == "__main__":

@@ -77,10 +77,10 @@ function suite(comfy) {
           Object.assign(window.app.canvas.ds, { scale: 0.25, offset: [60, 120] });
           window.app.canvas.setDirty(true, true);
         }, read(`${name}.json`));
-        await opened.page.waitForTimeout(2500);
+        await opened.page.evaluate(settled);
         wrong.push(...(await opened.page.evaluate(overlaps)).map((each) => `${name}: ${each}`));
         await opened.page.evaluate(pretendRun);
-        await opened.page.waitForTimeout(2500);
+        await opened.page.evaluate(settled);
         wrong.push(...(await opened.page.evaluate(overlaps)).map((each) => `${name} after a run: ${each}`));
         const widths = await opened.page.evaluate(stageWidths);
         wrong.push(...widths.filter((width) => width < STAGE).map((width) => `${name}: the stage is ${width} px wide`));
@@ -98,6 +98,22 @@ function suite(comfy) {
       const second = await loaded(JSON.parse(JSON.stringify(first.saved)));
       assert.deepEqual(second.output, first.output);
     });
+  }
+}
+
+/** Waits until no node has moved or grown for 0.8 s, at most 5 s. Runs in the page. */
+async function settled() {
+  const until = Date.now() + 5000;
+  let last = "";
+  for (let same = 0; same < 8 && Date.now() < until; ) {
+    await new Promise((done) => setTimeout(done, 100));
+    const shapes = window.app.graph.nodes.map(({ id, pos, size }) => {
+      const drawn = document.querySelector(`[data-node-id="${id}"]`)?.getBoundingClientRect();
+      return [id, ...pos, ...size, drawn?.x, drawn?.y, drawn?.width, drawn?.height].map((n) => Math.round(n ?? 0));
+    });
+    const now = JSON.stringify(shapes);
+    same = now === last ? same + 1 : 0;
+    last = now;
   }
 }
 
