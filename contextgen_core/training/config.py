@@ -72,13 +72,15 @@ class OptimizerConfig:
 class FlowConfig:
     """t = sigmoid(mean + deviation * normal). guidance: the value fed to guidance-distilled models, none otherwise.
 
-    box, hidden: weight of the error on tokens inside boxes and inside the box of a hidden creature (1 = plain mean)."""
+    box, hidden: weight of the error on tokens inside boxes and inside the box of a hidden creature (1 = plain mean);
+    blank: inside boxes of scenes in whose composite some are left blank."""
 
     mean: float = 0.0
     deviation: float = 1.0
     guidance: float | None = None
     box: float = 1.0
     hidden: float = 1.0
+    blank: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class DataConfig:
     count, seed: how many scenes the stage `scenes` makes, and which; tiers: how many of each tier a round of them has
     (tiers of one canvas size); folders: subfolders of `path` (sets of scenes, or the authors' subsets), with their
     shares; hidden_share: share of scenes that hide a creature (world; 0 = as stored); composite: share of the base's
-    batches that show the composite (the others have words alone); named: share of the captions beside a composite that
+    batches that show the composite (the others have words alone); blank: share of these in which some creatures' boxes
+    are blank and only the caption tells what stands there; named: share of the captions beside a composite that
     name creatures; curriculum: how long each phase of the run lasts, as weights, by the numbers of subjects in its
     pictures: `{"1-4": 3, "3-": 2}` (empty = all numbers all along);
     size: side of the target picture, reference: area of a reference as the side of a square, in pixels (imig;
@@ -116,6 +119,7 @@ class DataConfig:
     caption_drop: float = 0.0
     hidden_share: float = 0.0
     composite: float = 1.0
+    blank: float = 0.0
     named: float = 0.0
     curriculum: dict[str, float] = field(default_factory=dict)
     tiers: dict[str, int] = field(default_factory=lambda: {"flexible": 3, "basic": 1, "complex": 1})

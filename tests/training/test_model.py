@@ -3,6 +3,7 @@ authors'."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from contextgen_core.errors import InputError
 from contextgen_core.lora.adapter import load_adapter
 from contextgen_core.tiny import model as tiny
 from contextgen_core.tiny.autoencoder import NARROW, Taesd
+from contextgen_core.tiny.text import encode_words
 from contextgen_core.training import tasks
 from contextgen_core.training.adapter import (
     TARGETS,
@@ -108,6 +110,30 @@ def test_the_base_sees_no_reference(data: LatentSet) -> None:
     assert isinstance(batch.conditions, Tensor) and batch.conditions.shape[1] == 64
     assert all(not plan.references for plan in batch.plans)
     assert all(p.requires_grad for p in made.network.transformer.parameters())
+
+
+def test_a_blank_place_is_told_by_the_caption_alone(data: LatentSet) -> None:
+    tree = {"stage": "base", "output": "unused", "batch": 6, "data": {"composite": 1.0, "blank": 1.0}}
+    batch = data.draw(np.random.default_rng(4), from_dict({**tree, "flow": {"blank": 3.0}}))
+    blanks = []
+    for row in range(6):
+        target, shown = batch.target[row].half().numpy(), batch.conditions[row].half().numpy()
+        index = next(i for i in range(len(data)) if np.array_equal(data.target[i], target))
+        empty = (shown == 0).all(-1)
+        assert np.array_equal(shown[~empty], data.layout[index][~empty])
+        fits = []
+        for marks in itertools.product((False, True), repeat=data.members(index)):
+            blank = np.array(marks + (False,) * (data.told.shape[1] - len(marks)))
+            wanted = np.zeros((data.grid, data.grid), bool)
+            for x1, y1, x2, y2 in data.boxes[index][blank]:
+                wanted[y1:y2, x1:x2] = True
+            words = encode_words(data.caption(index, blank)).tokens
+            if np.array_equal(wanted.reshape(-1), empty) and torch.equal(words, batch.text[row]):
+                fits.append(sum(marks))
+        assert len(fits) == 1  # the words name what the blanks leave out, and nothing else
+        assert batch.weight is not None and (batch.weight[row].numpy()[empty] == 3.0).all()
+        blanks += fits
+    assert min(blanks) == 1 and max(blanks) > 1
 
 
 def test_folding_the_adapter_changes_nothing(data: LatentSet) -> None:
