@@ -222,7 +222,7 @@ def _refuse(column: str, value: object, wanted: str) -> Any:
 def _layout(value: object, inputs: Mapping[str, Any]) -> dict[str, Any]:
     text = value if isinstance(value, str) else json.dumps(value)
     sizes = ((name, inputs.get(name)) for name in ("width", "height"))
-    canvas = {name: int(size) for name, size in sizes if isinstance(size, (int, float))}
+    canvas = {name: int(size) for name, size in sizes if isinstance(size, (int, float)) and math.isfinite(size)}
     layout = Layout.from_json(text, **canvas)
     return {"layout": text} | {name: getattr(layout, name) for name in canvas}
 

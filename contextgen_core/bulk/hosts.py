@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..input.checks import shorten
+from ..input.picture_file import open_picture
 from ..layout.layout import Layout
 from .backend import HostError, Made, Subject, Task, Worker
 from .comfy import Comfy, OwnComfy
@@ -227,7 +228,6 @@ class DiffusersBackend:
         return []
 
     def prepare(self, row: Row, base: Path) -> Task:
-        from PIL import Image
 
         from ..composite.compose import compose
         from ..composite.references import Reference, subject_from_image
@@ -248,11 +248,7 @@ class DiffusersBackend:
         tokens = REFERENCE_TOKENS if self.model == SMALL else 0
         references = []
         for name, file in files.items():
-            try:
-                with Image.open(file) as picture:
-                    references.append(Reference(name, *subject_from_image(picture), tokens=tokens))
-            except OSError as error:
-                raise InputError(f"the picture {file.name} cannot be read ({shorten(str(error), 80)}).") from None
+            references.append(Reference(name, *subject_from_image(open_picture(file)), tokens=tokens))
         prepared = prepare(compose(layout, references), self.method)
         extra = {k: v for k, v in row.values.items() if k not in _KNOWN}
         seed = seed_of(row.id, row.values.get("seed"))

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..input.checks import shorten
+from ..input.picture_file import open_picture
 from .backend import Task
 
 
@@ -107,15 +108,9 @@ class Identity:
 
 def read_subject(file: Path) -> np.ndarray:
     """A reference as uint8 (h, w, 3), on grey where it is transparent."""
-    from PIL import Image
-
     from ..composite.references import GREY, subject_from_image
 
-    try:
-        with Image.open(file) as picture:
-            pixels, mask = subject_from_image(picture)
-    except (OSError, ValueError) as error:
-        raise InputError(f"the picture {shorten(file.name, 80)} cannot be read ({shorten(str(error), 80)}).") from None
+    pixels, mask = subject_from_image(open_picture(file))
     return np.where(mask[..., None] >= 128, pixels, GREY).astype(np.uint8)
 
 

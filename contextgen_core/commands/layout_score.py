@@ -20,9 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ..errors import InputError
+from ..input.picture_file import open_picture
 from ..score.grounding import Detector, Judge, Record, ResultsLog, figures, ground, read_records, table
 
 FORMS = (".png", ".jpg", ".jpeg", ".webp")
@@ -115,11 +115,7 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], object] 
 
 
 def _read(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path.name} cannot be read ({str(error)[:120]}); make it again.") from None
+    return np.array(open_picture(path).convert("RGB"))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from PIL import Image
 from ..cutout.cutout import Cleaning, Prompts, by_model, rgba
 from ..cutout.sam import Candidates, Point, Segmenter
 from ..errors import InputError
+from ..input.picture_file import open_picture
 from ..layout.box import Box
 
 
@@ -68,8 +69,7 @@ def run(arguments: Sequence[str] | None = None, write: Callable[[str], object] =
     points = [Point(x, y) for x, y in options.point] + [Point(x, y, keep=False) for x, y in options.out_points]
     prompts = Prompts(tuple(points), Box(*options.box) if options.box else None)
     try:
-        with Image.open(options.picture) as opened:
-            pixels = np.asarray(opened.convert("RGB"))
+        pixels = np.asarray(open_picture(options.picture).convert("RGB"))
         segmenter = Segmenter.from_file(options.checkpoint)
         started = time.perf_counter()
         ours = segmenter.propose(pixels, box=prompts.box, points=prompts.points)

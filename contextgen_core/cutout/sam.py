@@ -8,7 +8,6 @@ renamed files and tiny test models need no table.
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
@@ -19,15 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..input.checkpoint_file import read_checkpoint
 from ..layout.box import Box
+from ..lora.header import read_tensors
 from ..masks import tight_box
 
-MAX_TENSORS = 4096
 MAX_EMBEDDINGS = 4
 DECODER_HEADS = 8
 OFFICIAL = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
@@ -173,26 +171,12 @@ def build(shape: Shape) -> nn.Module:
         )
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of a PyTorch file read with weights_only=True: a file that holds
-    code is refused."""
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, .safetensors or PyTorch's form: a file that holds code is refused."""
     path = Path(path)
-    try:
-        if path.suffix.lower() == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0][:200]
-        raise InputError(f"{path.name} cannot be read as a checkpoint ({reason}); download it again.") from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(
-            f"{path.name} holds more than tensors; use a SAM checkpoint as published with segment-anything."
-        )
-    stated = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    if len(state) > MAX_TENSORS or stated > 1.1 * path.stat().st_size + 65536:
-        raise InputError(f"{path.name} states more tensor data than the file holds; download it again.")
-    return state
+    if path.suffix.lower() == ".safetensors":
+        return read_tensors(path)[0]
+    return read_checkpoint(path, "a SAM checkpoint as published with segment-anything")
 
 
 class Segmenter(nn.Module):
@@ -229,7 +213,7 @@ class Segmenter(nn.Module):
     @classmethod
     def from_file(cls, path: str | Path) -> Segmenter:
         """Read a checkpoint and build its network on the CPU."""
-        return cls.from_state(read_checkpoint(path))
+        return cls.from_state(read_state(path))
 
     def _fitted(self, width: int, height: int) -> tuple[int, int]:
         scale = self.shape.image_size / max(width, height)

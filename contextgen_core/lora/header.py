@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from ..errors import InputError
+from ..input.checkpoint_file import MAX_TENSORS
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024
-MAX_TENSORS = 20_000
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 INT_DTYPES = frozenset({"I64", "I32", "I16", "I8", "U8"})
 
@@ -74,6 +75,16 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         reason = " ".join(str(error).removeprefix("Error while deserializing header: ").split())
         raise InputError(f"{name} is damaged or cut off ({reason[:120]}); download it again.") from None
     return Header(path, tensors, metadata)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, on the CPU, and its metadata. Raises InputError as :func:`read_header`."""
+    header = read_header(path)
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            return {info.name: file.get_tensor(info.name) for info in header.tensors}, dict(header.metadata)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path.name} cannot be read ({str(error)[:120]}); download it again.") from None
 
 
 def _check_kind(name: str, head: bytes, size: int) -> None:

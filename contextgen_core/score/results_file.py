@@ -146,7 +146,11 @@ def read_results(
                     request = None if requests is None else requests[read]
                     read += 1
                     yield read_line(line.decode("utf-8"), threshold, one_to_one, request)
-            except (InputError, UnicodeDecodeError) as error:
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{path.name} line {number} is not UTF-8 text (byte {error.start}); save it as UTF-8."
+                ) from None
+            except InputError as error:
                 raise InputError(f"{path.name} line {number}: {error}") from None
             if progress is not None:
                 progress(done / size)

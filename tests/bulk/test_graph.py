@@ -163,7 +163,8 @@ def test_any_shape_of_a_workflow_and_a_row_is_a_task_or_one_sentence(data: st.Da
 
 @pytest.mark.parametrize(
     ("node", "name", "value"),
-    [("30", "width", "wide"), ("30", "width", []), ("11", "image", []), ("11", "image", [[]]), ("30", "layout", 5),
+    [("30", "width", "wide"), ("30", "width", []), ("30", "width", float("inf")),
+     ("11", "image", []), ("11", "image", [[]]), ("30", "layout", 5),
      ("40", "seed", {}), ("10", "image", 7), ("31", "prompt", None)],
 )  # fmt: skip
 def test_an_input_of_another_shape_than_its_node_has(

@@ -15,7 +15,7 @@ from sam_tiny import TINY, import_segment_anything, picture, tiny_state
 
 from contextgen_core.commands import sam_check
 from contextgen_core.cutout import sam
-from contextgen_core.cutout.sam import Point, Segmenter, Shape, build, read_checkpoint, read_shape
+from contextgen_core.cutout.sam import Point, Segmenter, Shape, build, read_shape, read_state
 from contextgen_core.errors import InputError
 from contextgen_core.layout.box import Box
 
@@ -159,7 +159,7 @@ def test_files_with_code_or_nonsense_are_refused(state, tmp_path, monkeypatch):
     torch.save({"big": torch.zeros(1).expand(1 << 40)}, "bomb.pth")
     for name in ("code.pth", "raw.pth", "text.safetensors", "empty.pth", "dict.pth", "bomb.pth"):
         with pytest.raises(InputError, match=name):
-            read_checkpoint(name)
+            read_state(name)
     assert not (tmp_path / "executed").exists()
     torch.save({"vision_encoder.pos_embed": torch.zeros(1)}, "other.pth")
     with pytest.raises(InputError, match="SAM 1"):

@@ -25,6 +25,7 @@ from contextgen_core.score.figures import (
     rank,
     summarise,
 )
+from contextgen_core.score.results_file import read_results
 from contextgen_core.score.table import _bars, chart, instance_table, table
 
 LEFT, RIGHT = Box(0, 0, 100, 100), Box(200, 0, 300, 100)
@@ -298,3 +299,9 @@ def test_a_bar_of_a_box_without_a_name_does_not_read_as_a_count():
     assert bar.text.startswith("box 1: IoU")
     (bar,) = _bars(judge([Expected(LEFT, "cup")], [seen(LEFT, "cup")]))
     assert bar.text.startswith("box 1 cup: IoU")
+
+
+def test_a_line_that_is_not_utf_8_is_named(tmp_path):
+    (tmp_path / "results.jsonl").write_bytes(b'{"instances":[]}\n{"id":"\xb5"}\n')
+    with pytest.raises(InputError, match=r"^results.jsonl line 2 is not UTF-8 text \(byte 7\); save it as UTF-8\.$"):
+        list(read_results(tmp_path / "results.jsonl"))

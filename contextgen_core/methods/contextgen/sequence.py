@@ -20,6 +20,7 @@ import numpy as np
 from ...attention.groups import Span
 from ...errors import InputError
 from ...layout.tokens import TOKEN, TokenBox, token_box
+from ..plan_values import check_bits, check_inside_grid, check_whole, check_windows, records
 
 if TYPE_CHECKING:
     from ...composite.compose import Scene
@@ -84,13 +85,19 @@ class Plan:
             tag, width, height, references = cast(tuple[Any, ...], value)
             if tag != _PLAN_TAG:
                 raise ValueError(tag)
-            made = tuple(ReferenceTokens._make((*r[:4], TokenBox._make(r[4]), *r[5:])) for r in references)
-        except (TypeError, ValueError, IndexError) as error:
+            check_whole(width, height)
+            plan = cls(width, height, records(ReferenceTokens, references))
+            for reference in plan.references:
+                check_whole(reference.width, reference.height)
+                check_bits(reference.valid, reference.tokens)
+                check_inside_grid(reference.box, width, height)
+            check_windows(plan.references)
+        except (TypeError, ValueError) as error:
             raise InputError(
                 "The layout in this conditioning was made by another version of the pack; run the graph again from"
                 " ContextGenConditioning."
             ) from error
-        return cls(int(width), int(height), made)
+        return plan
 
 
 def plan_from_scene(scene: Scene, prepared: SequenceOf[PreparedReference | None]) -> Plan:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from ...errors import InputError
+from ..plan_values import MAX_TEXT, check_bits, check_whole, check_windows, records
 
 _PLAN_TAG = "eligen-plan-1"
 MAX_PHRASES = 32
@@ -78,15 +79,18 @@ class EliGenPlan:
             tag, width, height, phrases = cast(tuple[Any, ...], value)
             if tag != _PLAN_TAG:
                 raise ValueError(tag)
-            read = tuple(PhraseTokens._make(phrase) for phrase in phrases)
-            if any(len(phrase.inside) != width * height or phrase.tokens < 0 for phrase in read):
-                raise ValueError(width, height)
+            check_whole(width, height)
+            plan = cls(width, height, records(PhraseTokens, phrases))
+            for phrase in plan.phrases:
+                check_whole(phrase.tokens, low=0, high=MAX_TEXT)
+                check_bits(phrase.inside, plan.noise_tokens)
+            check_windows(plan.phrases)
         except (TypeError, ValueError) as error:
             raise InputError(
                 "The phrases in this conditioning are of another version of the pack; run the graph again from"
                 " EliGenConditioning."
             ) from error
-        return cls(int(width), int(height), read)
+        return plan
 
 
 def phrase_tokens(

@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...backbones.layers import FLUX_DOUBLE, FLUX_SINGLE, SD3_JOINT, Layer
 from ...backbones.record import Backbone
 from ...errors import InputError
-from ...lora.header import MAX_TENSORS, read_header
+from ...input.checkpoint_file import read_checkpoint
+from ...lora.header import read_tensors
 from .encoder import CHANNELS, PLACE, POSITION, AssembleWeights, MakeLinear, PairSize, parameter_name
 
 FORMAT_KEY, FORMAT = "instance_assemble", "1"
@@ -181,32 +179,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path.name} cannot be read ({error.strerror or error}); choose a file that exists."
         ) from None
     if head.startswith((b"PK", b"\x80")):
-        return _read_checkpoint(path), {}
-    header = read_header(path)
-    try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            return {info.name: file.get_tensor(info.name) for info in header.tensors}, dict(header.metadata)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path.name} cannot be read ({str(error)[:120]}); download it again.") from None
-
-
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """A checkpoint of torch: tensors alone, nothing in it is run."""
-    try:
-        value: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path.name} holds more than tensors, which could be code, and is not read; get it from the authors or in"
-            " the safetensors format."
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).split("\n")[0][:100]
-        raise InputError(f"{path.name} is damaged or cut off ({reason}); download it again.") from None
-    if not isinstance(value, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items()):
-        raise InputError(f"{path.name} is no dictionary of tensors; choose the authors' layout.pth.")
-    if len(value) > MAX_TENSORS:
-        raise InputError(f"{path.name} lists {len(value)} tensors, more than the {MAX_TENSORS} that are read.")
-    return value
+        return read_checkpoint(path, "the authors' layout.pth"), {}
+    return read_tensors(path)
 
 
 def _layout(name: str, tensors: Mapping[str, Tensor]) -> tuple[str, int, int, tuple[str, ...], tuple[str, ...]]:

@@ -14,6 +14,7 @@ from ...input.checks import finite_number, shorten
 from ...layout.box import Box
 from ...layout.layout import Instance, box_name, sine_cosine
 from ...layout.tokens import TOKEN, TokenBox
+from ..plan_values import check_bits, check_inside_grid, check_whole, check_windows, records
 from .cells import Corners, box_cells, cell_ends, corners_of, grid_points
 from .content import Place, read_picture
 
@@ -94,15 +95,22 @@ class PhrasePlan:
             tag, rows, columns, entries, pooled = cast(tuple[Any, ...], value)
             if tag != _PLAN_TAG:
                 raise ValueError(tag)
-            boxes = tuple(
-                PhraseBox._make((*e[:3], TokenBox._make(e[3]), *e[4:-1], e[-1] and Place._make(e[-1]))) for e in entries
-            )
-        except (TypeError, ValueError, IndexError) as error:
+            check_whole(rows, columns)
+            check_whole(pooled, low=0, high=1 << 16)
+            plan = cls(rows, columns, records(PhraseBox, entries), pooled)
+            for box in plan.boxes:
+                check_inside_grid(box.cells, columns, rows)
+                if box.chosen:
+                    check_bits(box.chosen, (box.cells.x2 - box.cells.x1) * (box.cells.y2 - box.cells.y1))
+                if box.picture is not None:
+                    check_whole(box.picture.rows, box.picture.columns)
+            check_windows(plan.boxes)
+        except (TypeError, ValueError) as error:
             raise InputError(
                 "The phrases in this conditioning come from another version of the pack; run the graph again from"
                 " InstanceAssembleConditioning."
             ) from error
-        return cls(int(rows), int(columns), boxes, int(pooled))
+        return plan
 
 
 @dataclass(frozen=True)

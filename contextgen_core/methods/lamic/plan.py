@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from ...errors import InputError
+from ..plan_values import MAX_TEXT, check_bits, check_whole, check_windows, records
 
 _TAG = "lamic-plan-1"
 
@@ -83,9 +84,15 @@ class LamicPlan:
             tag, width, height, scene_text, references = cast(tuple[Any, ...], value)
             if tag != _TAG:
                 raise ValueError(tag)
-            plan = cls(int(width), int(height), int(scene_text), tuple(LamicReference(*r) for r in references))
-            if any(len(part) != plan.noise_tokens for r in plan.references for part in (r.region, r.first_region)):
-                raise ValueError("regions of another size")
+            check_whole(width, height)
+            check_whole(scene_text, low=0, high=MAX_TEXT)
+            plan = cls(width, height, scene_text, records(LamicReference, references))
+            for reference in plan.references:
+                check_whole(reference.width, reference.height)
+                check_whole(reference.text, low=0, high=MAX_TEXT)
+                for region in (reference.region, reference.first_region):
+                    check_bits(region, plan.noise_tokens)
+            check_windows(plan.references)
         except (TypeError, ValueError) as error:
             raise InputError(
                 "The layout in this conditioning was written by another version of the pack; run the graph again from"

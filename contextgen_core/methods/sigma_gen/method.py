@@ -18,6 +18,7 @@ from ...input.checks import shorten
 from ...layout.layout import box_name
 from ...layout.tokens import TOKEN
 from ..boundary import Block, Forward, ForwardCall, Method, Part, Prepared, Segment
+from ..plan_values import MAX_ENTRIES, check_whole
 from .control import (
     MOST,
     TRAINED,
@@ -162,8 +163,14 @@ class SigmaGen(Method):
             tag, *sides, seen = cast("tuple[Any, ...]", value)
             if tag != _PLAN_TAG:
                 raise ValueError(tag)
-            pixels = tuple((int(ascending), int(descending)) for ascending, descending in seen)
-            return Plan(*(int(side) for side in sides), seen=pixels)
+            width, height, stack_width, stack_height = sides
+            check_whole(width, height)
+            check_whole(stack_width, stack_height, high=1 << 14)
+            pixels = tuple((ascending, descending) for ascending, descending in seen)
+            check_whole(len(pixels), low=0, high=MAX_ENTRIES)
+            for pair in pixels:
+                check_whole(*pair, low=0, high=1 << 28)
+            return Plan(width, height, stack_width, stack_height, pixels)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"The pictures in this conditioning come from another version of the pack; run the graph again from"
