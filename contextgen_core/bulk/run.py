@@ -160,7 +160,8 @@ def _outcomes(
     object store holds."""
     workers = min(options.workers, backend.workers or options.workers, count)
     data = ray.data.range(count, override_num_blocks=min(count, _BLOCKS))
-    data = data.map_batches(prepare, batch_size=None, num_cpus=0.25)
+    few = ray.data.TaskPoolStrategy(size=1 + workers // 4)  # each is a process that imports what it needs
+    data = data.map_batches(prepare, batch_size=None, compute=few, num_cpus=0.25)
     data = data.map_batches(
         Make,
         batch_size=1,
@@ -174,10 +175,9 @@ def _outcomes(
         Judge,
         batch_size=None,
         compute=ray.data.ActorPoolStrategy(size=1),
-        fn_constructor_args=(scorers,),
+        fn_constructor_args=(scorers, Write(out.resolve())),
         num_cpus=0.25,
     )
-    data = data.map_batches(Write(out.resolve()), batch_size=None, num_cpus=0.25)
     for batch in data.iter_batches(batch_size=None, prefetch_batches=0):
         for item in unpack(batch):
             yield item.outcome
@@ -237,6 +237,8 @@ def _connect(ray: Any, options: Options) -> None:
     else:
         root = str(Path(__file__).resolve().parents[package.count(".") + 1])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # of processes that no stage would use
+        os.environ.setdefault("RAY_worker_niceness", "0")  # the command's own: `nice` before it decides
         _start(
             ray, address="local", num_cpus=max(options.workers, 1) + 2, include_dashboard=False, log_to_driver=False,
             logging_level=logging.ERROR, object_store_memory=_STORE, _node_ip_address="127.0.0.1",

@@ -2,8 +2,7 @@
 
 prepare  reads the row, checks it and puts it into the backend's form
 make     a worker of the backend in a process of its own; candidates, attempts
-judge    scores the candidates and keeps the best
-write    puts the picture into its place, whole or not at all
+judge    scores the candidates, keeps the best and puts it into its place, whole or not at all
 
 Whatever happens to a row ends in its outcome; nothing that a row does stops a run.
 """
@@ -182,10 +181,11 @@ class Make:
 
 
 class Judge:
-    """Scores each row's candidates and keeps the one with the best total, the first of equals."""
+    """An actor: scores each row's candidates, keeps the one with the best total, the first of equals, and hands it to
+    `write`; gives the outcomes alone, as small as they are."""
 
-    def __init__(self, scorers: Sequence[Callable[[], Scorer]]) -> None:
-        self.makers = scorers
+    def __init__(self, scorers: Sequence[Callable[[], Scorer]], write: Callable[[Item], Item]) -> None:
+        self.makers, self.write = scorers, write
         self.scorers: list[Scorer] | None = None
 
     def __call__(self, batch: Batch) -> Batch:
@@ -194,7 +194,12 @@ class Judge:
                 self.scorers = [make() for make in self.makers]
             except Exception as error:  # noqa: BLE001  no row fares better
                 return pack([Item(replace(i.outcome, stop=sentence(error))) if i.lives else i for i in unpack(batch)])
-        return pack([guarded(i, i.outcome.attempts, lambda i=i: self.one(i)) if i.lives else i for i in unpack(batch)])
+        return pack([self._kept(item) for item in unpack(batch)])
+
+    def _kept(self, item: Item) -> Item:
+        if item.lives:
+            item = guarded(item, item.outcome.attempts, lambda: self.one(item))
+        return Item((self.write(item) if item.lives else item).outcome)
 
     def one(self, item: Item) -> Item:
         from PIL import Image
@@ -217,14 +222,11 @@ class Judge:
 
 @dataclass(frozen=True)
 class Write:
-    """Writes the chosen picture; gives the outcomes alone, as small as they are."""
+    """Writes the chosen picture."""
 
     folder: Path
 
-    def __call__(self, batch: Batch) -> Batch:
-        return pack([self.one(item) if item.lives else replace(item, task=None, made=()) for item in unpack(batch)])
-
-    def one(self, item: Item) -> Item:
+    def __call__(self, item: Item) -> Item:
         name = picture_path(item.outcome.number, item.outcome.row)
         try:
             put(self.folder / name, item.made[0].picture, self.folder / ".work" / UNFINISHED)

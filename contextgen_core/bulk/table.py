@@ -79,7 +79,7 @@ def _read_json_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     with path.open("rb") as file:
         for line, whole in _lines(file):
             if not whole:
-                yield {}, f"the row is longer than {MAX_ROW_BYTES} bytes; keep pictures in files."
+                yield {}, _too_long()
             elif line.strip():
                 yield _json_row(line)
 
@@ -127,7 +127,7 @@ def _read_csv(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
                 yield {}, f"the row is not CSV ({error}); correct its quotes."
                 continue
             if long:
-                yield {}, f"the row is longer than {MAX_ROW_BYTES} bytes; keep pictures in files."
+                yield {}, _too_long()
             elif fields:
                 yield _csv_row(names, fields)
 
@@ -264,10 +264,16 @@ def _entry(number: int, values: Mapping[str, Any], problem: str, seen: _Seen) ->
     kept = {} if problem else {str(k): v for k, v in values.items() if k != "id" and v is not None}
     try:
         line = json.dumps({"id": id, "values": kept, "problem": problem}, allow_nan=False, ensure_ascii=True)
+        refused = _too_long() if len(line) > 6 * MAX_ROW_BYTES else ""  # of Parquet; an escape is six characters
     except (TypeError, ValueError):
-        problem = "the row holds a value that JSON cannot carry (NaN, bytes or a date); write it as text."
-        line = json.dumps({"id": f"#{number}", "values": {}, "problem": problem})
+        line, refused = "", "the row holds a value that JSON cannot carry (NaN, bytes or a date); write it as text."
+    if refused:
+        line = json.dumps({"id": f"#{number}", "values": {}, "problem": refused})
     return line.encode() + b"\n"
+
+
+def _too_long() -> str:
+    return f"the row is longer than {MAX_ROW_BYTES} bytes; keep pictures in files."
 
 
 def _bad_id(id: str) -> bool:

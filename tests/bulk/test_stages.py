@@ -39,8 +39,8 @@ def test_a_backend_that_cannot_open_stops_the_run_with_a_sentence(tmp_path: Path
 
 
 @pytest.mark.parametrize(("error", "said"), ERRORS)
-def test_a_scorer_that_cannot_open_stops_the_run_with_a_sentence(error: Exception, said: str) -> None:
-    [item] = unpack(Judge([NoWorker(error).open])(pack([ITEM])))
+def test_a_scorer_that_cannot_open_stops_the_run_with_a_sentence(tmp_path: Path, error: Exception, said: str) -> None:
+    [item] = unpack(Judge([NoWorker(error).open], Write(tmp_path))(pack([ITEM])))
     assert item.outcome.stop is not None and item.outcome.stop.replace("'", '"') == said
 
 
@@ -135,6 +135,6 @@ def test_a_picture_that_cannot_be_written_stops_the_run_and_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    item = Write(tmp_path).one(ITEM)
+    item = Write(tmp_path)(ITEM)
     assert item.outcome.stop == f"{tmp_path}: the disk is full; free some room."
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

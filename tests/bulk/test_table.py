@@ -75,6 +75,33 @@ def test_a_line_without_end_is_one_broken_row_and_is_never_held(
         assert "longer than 1000 bytes" in rows[0].problem and not rows[1].problem
 
 
+def test_a_long_row_of_parquet_is_a_broken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    monkeypatch.setattr(table, "MAX_ROW_BYTES", 1000)
+    write_table(pa.table({"a": ["x" * 7000, "y"]}), tmp_path / "t.parquet")
+    long, good = take_in(tmp_path / "t.parquet", tmp_path / "work")
+    assert "longer than 1000 bytes" in long.problem and long.id == "#0" and good.values == {"a": "y"}
+
+
+def test_ids_of_many_rows_are_not_held_in_memory(tmp_path: Path) -> None:
+    """20 000 ids of 200 characters are 5 MB as a set; duplicates far apart are seen all the same."""
+    import tracemalloc
+
+    lines = [json.dumps({"id": f"{n:0200}"}) for n in range(20_000)]
+    lines.append(lines[7])
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    del lines
+    tracemalloc.start()
+    rows = take_in(tmp_path / "t.jsonl", tmp_path / "work")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "earlier row" in rows.row(20_000).problem and not rows.row(7).problem
+    assert peak < 1_500_000
+    assert not (tmp_path / "work" / ".ids").exists()
+
+
 @pytest.mark.parametrize(
     ("line", "word"),
     [("{", "not JSON"), ("[1]", "a list of 1"), ('{"a": NaN}', "NaN"), ('{"id": 1.5}', "id"), ('{"id": ""}', "id"),
