@@ -122,15 +122,20 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _make_base(base: Path) -> None:
-    for name in ("models", "input", "output", "temp", "user/default", "custom_nodes"):
-        (base / name).mkdir(parents=True)
-    link = base / "custom_nodes" / PACK_FOLDER
+def link_pack(packs: Path) -> None:
+    """Puts this repository into the folder custom_nodes as a link, or as a copy where links are not allowed."""
+    link = packs / PACK_FOLDER
     try:
         link.symlink_to(ROOT, target_is_directory=True)
     except OSError:  # Windows without the right to make links
         ignored = shutil.ignore_patterns(".git", ".venv", "node_modules", "output", "__pycache__")
         shutil.copytree(ROOT, link, ignore=ignored)
+
+
+def _make_base(base: Path, fill: Callable[[Path], None]) -> None:
+    for name in ("models", "input", "output", "temp", "user/default", "custom_nodes"):
+        (base / name).mkdir(parents=True)
+    fill(base / "custom_nodes")
     # Otherwise the frontend covers a fresh user's page with its template browser.
     settings = json.dumps({"Comfy.TutorialCompleted": True})
     (base / "user" / "default" / "comfy.settings.json").write_text(settings, encoding="utf-8")
@@ -150,13 +155,22 @@ def _wait_until_up(server: Server, timeout: float) -> None:
 
 @contextlib.contextmanager
 def running(
-    host: Path, python: str = sys.executable, arguments: tuple[str, ...] = (), timeout: float = 180.0
+    host: Path,
+    python: str = sys.executable,
+    arguments: tuple[str, ...] = (),
+    timeout: float = 180.0,
+    fill: Callable[[Path], None] = link_pack,
+    prefix: str = "contextgen-server-",
+    before: tuple[str, ...] = (),
 ) -> Iterator[Server]:
-    """Starts the server of the ComfyUI at ``host`` on a free port of 127.0.0.1; ends it on leaving."""
-    base = Path(tempfile.mkdtemp(prefix="contextgen-server-"))
-    _make_base(base)
+    """Starts the server of the ComfyUI at ``host`` on a free port of 127.0.0.1; ends it on leaving.
+
+    fill: puts packs into its custom_nodes. prefix: of its folder's name. before: a command that starts the command.
+    """
+    base = Path(tempfile.mkdtemp(prefix=prefix))
+    _make_base(base, fill)
     port = _free_port()
-    command = [python, str(host / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
+    command = [*before, python, str(host / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
     command += ["--disable-auto-launch", "--base-directory", str(base)]
     command += ["--database-url", f"sqlite:///{base / 'comfyui.db'}", *arguments]
     log_file = base / "server.log"
