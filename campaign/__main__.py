@@ -11,6 +11,7 @@ Exit status 1 when something was found or a part failed. Cases that broke someth
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from . import table
@@ -25,10 +26,13 @@ def main() -> int:
     parser.add_argument("part", nargs="*", help=f"of {', '.join(known)}; all of them otherwise")
     parser.add_argument("--hours", type=float, default=MINUTES / 60, help="for all chosen parts together")
     parser.add_argument("--seed", type=int, default=1, help="the cases follow from it")
+    parser.add_argument("--packs", metavar="DIR", help="other packs, for the part neighbours")
     parser.add_argument("--list", action="store_true", help="list the parts")
     parser.add_argument("--keep", action="store_true", help="take the newest records into campaign/records/")
     parser.add_argument("--table", action="store_true", help="write the table of docs/trust.md")
     arguments = parser.parse_args()
+    if arguments.packs:
+        os.environ["CAMPAIGN_PACKS"] = arguments.packs
     unknown = sorted(set(arguments.part) - set(known))
     if unknown:
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(known)}")
