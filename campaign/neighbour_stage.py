@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import importlib
 import inspect
 import json
 import os
@@ -30,6 +31,11 @@ STEPS, NODES = 2, 16  # of the small workflow's sampler; of a pack's patches
 LIMIT, EACH = 900, 90  # seconds for one pack in one order, for one of its patches
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN"}
 Prompt = dict[str, Any]
+
+
+def host_nodes() -> Any:
+    """The host's module of nodes, whose name the pack's folder of nodes shares for a type checker."""
+    return importlib.import_module("nodes")
 
 
 def prepare(path: Path) -> Path:
@@ -53,7 +59,7 @@ def prepare(path: Path) -> Path:
     import server  # pyright: ignore[reportMissingImports]
     import utils.install_util  # noqa: F401  # pyright: ignore  before a dependency's module of the same name
 
-    import nodes  # pyright: ignore
+    nodes = host_nodes()
 
     async def ready() -> None:
         server.PromptServer(asyncio.get_running_loop())
@@ -70,7 +76,7 @@ def load(folder: Path) -> str:
     import io
     import logging
 
-    import nodes  # pyright: ignore
+    nodes = host_nodes()
 
     heard = io.StringIO()
     handler = logging.StreamHandler(heard)
@@ -124,7 +130,7 @@ def workflow() -> Prompt:
 def patches(ids: set[str]) -> dict[str, tuple[dict[str, Any], str, int]]:
     """Of these nodes, those that take one model and give one and need nothing else that is not a plain value: their
     values at the defaults, the name of the model's input, and the output's number."""
-    import nodes  # pyright: ignore
+    nodes = host_nodes()
 
     out = {}
     for name in sorted(ids):
@@ -190,11 +196,12 @@ def beside(folder: Path, ours_first: bool, wanted: Any, plain: Any) -> dict[str,
     wanted: our picture without it. plain: that of the model without our patch."""
     import numpy as np
 
-    import nodes  # pyright: ignore
+    nodes = host_nodes()
 
-    ours, core, said = ROOT, set(nodes.NODE_CLASS_MAPPINGS), {}
-    names: dict[str, set[str]] = {}
-    webs = {}
+    ours, core = ROOT, set(nodes.NODE_CLASS_MAPPINGS)
+    said: dict[Path, str] = {}
+    names: dict[Path, set[str]] = {}
+    webs: dict[Path, set[str]] = {}
     for place in (ours, folder) if ours_first else (folder, ours):
         before, known = dict(nodes.NODE_CLASS_MAPPINGS), dict(nodes.EXTENSION_WEB_DIRS)
         said[place] = load(Path("custom_nodes", OURS).absolute() if place == ours else place)
