@@ -25,7 +25,7 @@ from ..backbones.flux import shift
 from ..errors import InputError
 from ..lora.adapter import Adapter, to_diffusers
 from ..methods.boundary import BlockCounts, BlockWork, Bound, RunPosition
-from .passes import Pass, PassRequest, active, adapted_spans, plan_pass, run_afters, stretches
+from .passes import Pass, PassRequest, active, adapted_spans, plan_pass, run_rows, stretches
 from .remembered import Recalled, Recorder, Remembered
 
 if TYPE_CHECKING:
@@ -36,8 +36,16 @@ Streams = tuple[Tensor, Tensor]  # text (B, T, D) and image (B, S - T, D)
 STATE = "layout"  # in joint_attention_kwargs
 
 
-class PassState(Protocol):
+class BlockState(Protocol):
     """What the blocks of one forward pass ask for; it travels in ``joint_attention_kwargs``."""
+
+    def block(self, block: int, module: Any, original: Callable[..., Streams], arguments: Mapping[str, Any]) -> Streams:
+        """The block's result from its ``arguments``: by ``original``, the module's own forward, or otherwise."""
+        ...
+
+
+class PassState(BlockState, Protocol):
+    """What the attention asks for besides."""
 
     def rotate(self, x: Tensor) -> Tensor:
         """Position by rope: (B, H, S, D), text first."""
@@ -45,10 +53,6 @@ class PassState(Protocol):
 
     def attention(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, H, S, D) three times -> (B, S, H * D)."""
-        ...
-
-    def block(self, block: int, module: Any, original: Callable[..., Streams], arguments: Mapping[str, Any]) -> Streams:
-        """The block's result from its ``arguments``: by ``original``, the module's own forward, or otherwise."""
         ...
 
 
@@ -88,20 +92,8 @@ class State:
         rebuilt = bool(self.passes[0].segments)
         streams = self._rebuilt(block, module, arguments) if rebuilt else original(**arguments)
         text, image = streams
-        if any(passed.afters[block] for passed in self.passes):
-            batch = len(image)
-            spans = [Span(0, batch)] if len(self.passes) == 1 else [Span(row, row + 1) for row in range(batch)]
-            parts = [
-                run_afters(
-                    passed,
-                    block,
-                    states,
-                    image[slice(*rows)],
-                    partial(self._work, passed, rows, block, module, text, arguments),
-                )
-                for passed, states, rows in zip(self.passes, self.states, spans, strict=True)
-            ]
-            image = parts[0] if len(parts) == 1 else torch.cat(parts)
+        work = partial(self._work, block, module, text, arguments)
+        image = run_rows(self.passes, block, self.states, image, work)
         # Of pictures with different references the longest decides: shorter ones are padded, and nobody sees that.
         goes_on = max(_goes_on(passed, block) for passed in self.passes)
         return text, image[:, : goes_on - text.shape[1]]
@@ -126,12 +118,12 @@ class State:
 
     def _work(
         self,
-        passed: Pass,
-        rows: Span,
         block: int,
         module: Any,
         text: Tensor,
         arguments: Mapping[str, Any],
+        passed: Pass,
+        rows: Span,
         which: int,
         image: Tensor,
     ) -> BlockWork:
@@ -263,7 +255,7 @@ class FluxHost(BlocksHost):
         remembered  of this sampling run, in which nothing changes but noise and timestep; None: nothing is remembered
         """
         one = not isinstance(bounds, list)
-        samples = [_as_tuple(bounds)] if not isinstance(bounds, list) else bounds
+        samples = as_samples(bounds)
         grids = {bound.method.sizes(bound.plan)[0] for sample in samples for bound in sample}
         if [rows * columns for rows, columns in grids] != [noise.shape[1]]:
             raise InputError("The pictures of one batch differ in size; give each batch pictures of one size.")
@@ -442,8 +434,11 @@ def _goes_on(passed: Pass, block: int) -> int:
     return passed.lengths[block] if leave is None else leave
 
 
-def _as_tuple(bounds: Bound | tuple[Bound, ...]) -> tuple[Bound, ...]:
-    return (bounds,) if isinstance(bounds, Bound) else bounds
+def as_samples(bounds: Bound | tuple[Bound, ...] | list[tuple[Bound, ...]]) -> list[tuple[Bound, ...]]:
+    """The methods at work on each picture of a batch, or one entry for all."""
+    if isinstance(bounds, list):
+        return bounds
+    return [(bounds,) if isinstance(bounds, Bound) else bounds]
 
 
 def load_transformer(config: dict[str, Any], state: dict[str, Tensor]) -> Any:
@@ -489,7 +484,7 @@ def hooked_forward(index: int, block: Any, original: Callable[..., Streams]) -> 
 
     def forward(*args: Any, **kwargs: Any) -> Streams:
         arguments = {**dict(zip(names, args, strict=False)), **kwargs}
-        state: PassState | None = (arguments.get("joint_attention_kwargs") or {}).get(STATE)
+        state: BlockState | None = (arguments.get("joint_attention_kwargs") or {}).get(STATE)
         return original(**arguments) if state is None else state.block(index, block, original, arguments)
 
     return forward

@@ -2,70 +2,79 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..attention import Memo, Span
 from ..backbones import Backbone, backbone, view
 from ..errors import InputError
 from ..methods.boundary import BlockCounts, BlockWork, Bound, RunPosition
-from .passes import Pass, PassRequest, active, plan_pass, run_afters
+from .diffusers import STATE, Streams, as_samples, hooked_forward
+from .passes import Pass, PassRequest, active, plan_pass, run_rows
 
 
-class _Running:
-    """One forward pass."""
+@dataclass(frozen=True)
+class _State:
+    """One forward pass, as :class:`contextgen_core.hosts.diffusers.State`."""
 
-    def __init__(
+    passes: tuple[Pass, ...]
+    noise: int
+    vectors: Mapping[str, Tensor]
+    modules: Mapping[str, Any]
+    positive: Sequence[bool]
+    states: Sequence[Sequence[dict[str, Any]]]
+
+    def block(self, block: int, module: Any, original: Callable[..., Streams], arguments: Mapping[str, Any]) -> Streams:
+        text, image = original(**{**arguments, "joint_attention_kwargs": None})  # the attention knows no layouts
+        work = partial(self._work, block, module, text, arguments["temb"])
+        return text, run_rows(self.passes, block, self.states, image, work)
+
+    def _work(
         self,
+        block: int,
+        module: Any,
+        text: Tensor | None,
+        vec: Tensor,
         passed: Pass,
-        noise: int,
-        vectors: Mapping[str, Tensor],
-        modules: Mapping[str, Any],
-        positive: Sequence[bool],
-    ) -> None:
-        self.passed, self.noise = passed, noise
-        self.vectors, self.modules, self.positive = vectors, modules, positive
-        self.states: list[dict[str, Any]] = [{} for _ in passed.bounds]
-
-    def after(self, number: int, block: Any, arguments: Mapping[str, Any], output: tuple[Tensor | None, Tensor]) -> Any:
-        text, image = output
-        work = partial(self._work, number, block, text, arguments["temb"])
-        return text, run_afters(self.passed, number, self.states, image, work)
-
-    def _work(self, number: int, block: Any, text: Tensor | None, vec: Tensor, which: int, image: Tensor) -> BlockWork:
+        rows: Span,
+        which: int,
+        image: Tensor,
+    ) -> BlockWork:
+        chosen = slice(*rows)
         return BlockWork(
-            number=number,
+            number=block,
             double=True,
             image=image,
-            text=text,
+            text=None if text is None else text[chosen],
             noise=Span(0, self.noise),
-            vec=vec,
+            vec=vec[chosen],
             rope=None,
             rope_of=_no_rope,
-            block=view(block),
-            modules=self.modules.get(self.passed.bounds[which].method.name),
-            vectors=self.vectors,
-            positive=self.positive,
+            block=view(module),
+            modules=self.modules.get(passed.bounds[which].method.name),
+            vectors={name: vector[chosen] if len(vector) > 1 else vector for name, vector in self.vectors.items()},
+            positive=self.positive[chosen],
         )
 
 
 class SD3Host:
-    """An ``SD3Transformer2DModel`` that follows layouts until :meth:`remove` is called. Works as a context manager."""
+    """An ``SD3Transformer2DModel`` that follows layouts until :meth:`remove` is called. Works as a context manager.
+
+    All state of a call travels in ``joint_attention_kwargs``, so gradient checkpointing goes on working.
+    """
 
     def __init__(self, transformer: Any) -> None:
         self.transformer = transformer
         self.blocks = list(transformer.transformer_blocks)
         self.counts = BlockCounts(len(self.blocks), 0)
         self._memo: Memo[Pass] = Memo()
-        self._running: _Running | None = None
-        self._hooks = [
-            block.register_forward_hook(self._after(number, block), with_kwargs=True)
-            for number, block in enumerate(self.blocks)
-        ]
+        for number, block in enumerate(self.blocks):
+            block.forward = hooked_forward(number, block, block.forward)
 
     def __enter__(self) -> SD3Host:
         return self
@@ -79,12 +88,12 @@ class SD3Host:
 
     def remove(self) -> None:
         """Gives the transformer back as it was."""
-        for hook in self._hooks:
-            hook.remove()
+        for block in self.blocks:
+            del block.forward  # ours; the class's comes to light again
 
     def velocity(
         self,
-        bounds: Bound | tuple[Bound, ...],
+        bounds: Bound | tuple[Bound, ...] | list[tuple[Bound, ...]],
         latent: Tensor,
         *,
         text: Tensor,
@@ -102,37 +111,41 @@ class SD3Host:
 
         Raises InputError for a method that decides about tokens, which this family cannot carry out.
         """
-        given = (bounds,) if isinstance(bounds, Bound) else bounds
-        acting, moments = active(given, position)
         rows, columns = (side // 2 for side in latent.shape[-2:])
-        request = PassRequest(
-            acting, moments, text.shape[1], self.counts, (rows, columns), device=latent.device, dtype=latent.dtype
+        passes = tuple(self._pass(own, (rows, columns), latent, text, position) for own in as_samples(bounds))
+        state = _State(
+            passes=passes,
+            noise=rows * columns,
+            vectors=vectors or {},
+            modules=modules or {},
+            positive=positive or [True] * len(latent),
+            states=[[{} for _ in passed.bounds] for passed in passes],
         )
+        return self.transformer(
+            hidden_states=latent,
+            encoder_hidden_states=text,
+            pooled_projections=pooled,
+            timestep=timestep,
+            joint_attention_kwargs={STATE: state},
+            return_dict=False,
+        )[0]
+
+    def _pass(
+        self,
+        bounds: tuple[Bound, ...],
+        noise: tuple[int, int],
+        latent: Tensor,
+        text: Tensor,
+        position: RunPosition | None,
+    ) -> Pass:
+        acting, moments = active(bounds, position)
+        autocast = torch.is_autocast_enabled(latent.device.type)
+        dtype = torch.get_autocast_dtype(latent.device.type) if autocast else latent.dtype
+        request = PassRequest(acting, moments, text.shape[1], self.counts, noise, device=latent.device, dtype=dtype)
         passed = plan_pass(request, self._memo)
         if passed.owners:
             raise InputError(f"{passed.owners[0].method.label} decides which tokens see each other; it needs FLUX.1.")
-        positive = positive or [True] * len(latent)
-        self._running = _Running(passed, rows * columns, vectors or {}, modules or {}, positive)
-        try:
-            return self.transformer(
-                hidden_states=latent,
-                encoder_hidden_states=text,
-                pooled_projections=pooled,
-                timestep=timestep,
-                return_dict=False,
-            )[0]
-        finally:
-            self._running = None
-
-    def _after(self, number: int, block: Any) -> Callable[..., Any]:
-        names = list(inspect.signature(block.forward).parameters)
-
-        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            if self._running is None:
-                return output
-            return self._running.after(number, module, {**dict(zip(names, args, strict=False)), **kwargs}, output)
-
-        return hook
+        return passed
 
 
 def _no_rope(_ids: Tensor) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -257,3 +258,25 @@ def run_afters(
         after(seen)
         image = seen.image
     return image
+
+
+def run_rows(
+    passes: Sequence[Pass],
+    number: int,
+    states: Sequence[Sequence[dict[str, Any]]],
+    image: Tensor,
+    work: Callable[[Pass, Span, int, Tensor], BlockWork],
+) -> Tensor:
+    """:func:`run_afters` of a batch, of which ``passes`` has one entry for each row, or one for all.
+
+    ``work`` gets the pass and its rows of the batch besides.
+    """
+    if not any(passed.afters[number] for passed in passes):
+        return image
+    batch = len(image)
+    spans = [Span(0, batch)] if len(passes) == 1 else [Span(row, row + 1) for row in range(batch)]
+    parts = [
+        run_afters(passed, number, own, image[slice(*rows)], partial(work, passed, rows))
+        for passed, own, rows in zip(passes, states, spans, strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

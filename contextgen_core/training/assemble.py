@@ -17,16 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from ..attention import sdpa
+from ..backbones import backbone
 from ..backbones.block import Modulation
+from ..backbones.flux import pack, unpack
 from ..errors import InputError
 from ..hosts.diffusers import FluxHost
+from ..hosts.diffusers_sd3 import SD3Host
 from ..layout.box import Box
 from ..layout.tokens import TOKEN, TokenBox
 from ..methods.boundary import Block, BlockCounts, BlockWork, Bound, Forward, ForwardCall, RunPosition
 from ..methods.instance_assemble.cells import SIDE
 from ..methods.instance_assemble.cover import Cover
 from ..methods.instance_assemble.encoder import AssembleWeights, BlockExtras, PairSize
-from ..methods.instance_assemble.files import FLUX, AssembleFile, read_files, switched_layers, write_file
+from ..methods.instance_assemble.files import FLUX, SD3, AssembleFile, read_files, switched_layers, write_file
 from ..methods.instance_assemble.method import INSTANCE_ASSEMBLE, InstanceAssemble, layout_blocks
 from ..methods.instance_assemble.plan import PhrasePlan, phrase_box
 from ..methods.instance_assemble.step import PHRASES, AssembleSettings, LayoutStep
@@ -163,8 +166,9 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, /) -> T
 
 
 class AssembleNetwork(nn.Module):
-    """A frozen transformer with InstanceAssemble's weights beside it. method.kernel: "batched" (pictures of one size in
-    the same calls), or "grouped" (one picture after the other, as the product's host does; no ablations)."""
+    """A frozen transformer, FLUX.1 or Stable Diffusion 3, with InstanceAssemble's weights beside it. method.kernel:
+    "batched" (pictures of one size in the same calls), or "grouped" (one picture after the other, as the product's host
+    does; no ablations)."""
 
     def __init__(
         self,
@@ -182,34 +186,47 @@ class AssembleNetwork(nn.Module):
         self.transformer, self.weights, self.method = transformer, weights, method
         self.guidance, self.reader = guidance, READER
         self.settings = AssembleSettings(ratio=method.ratio)
-        self._host = [FluxHost(transformer)]  # in a list: not a submodule
+        sd3 = backbone(transformer).name == SD3
+        if sd3 and guidance is not None:
+            raise InputError(f"flow.guidance is {guidance:g}, but {SD3} takes none; set it to null.")
+        self._host = [SD3Host(transformer) if sd3 else FluxHost(transformer)]  # in a list: not a submodule
 
     def forward(self, batch: Batch, noisy: Tensor, times: Tensor, position: RunPosition | None = None) -> Tensor:
         """noisy (B, M, 64), times (B,) in 0..1 -> velocity (B, M, 64)."""
         phrases = batch.vectors[PHRASES]
         tall = self.method.kernel == "batched"
         joined = TallPlan(batch.plans, self.method.points == "corners", self.method.isolated)
-        return self._host[0].velocity(
+        bounds = (
             Bound(_TALL, joined, self.settings)
             if tall
-            else [(Bound(INSTANCE_ASSEMBLE, plan, self.settings),) for plan in batch.plans],
+            else [(Bound(INSTANCE_ASSEMBLE, plan, self.settings),) for plan in batch.plans]
+        )
+        given: dict[str, Any] = {
+            "text": batch.text,
+            "pooled": batch.pooled,
+            "vectors": {PHRASES: phrases.flatten(0, 1)[None] if tall else phrases},
+            "modules": {INSTANCE_ASSEMBLE.name: self.weights},
+            "position": position,
+        }
+        host = self._host[0]
+        if isinstance(host, SD3Host):
+            latents = unpack(noisy, batch.plans[0].columns, batch.plans[0].rows)
+            return pack(host.velocity(bounds, latents, timestep=1000 * times, **given))
+        return host.velocity(
+            bounds,
             noisy,
-            text=batch.text,
-            pooled=batch.pooled,
             timestep=times,
             guidance=None if self.guidance is None else torch.full_like(times, self.guidance),
-            vectors={PHRASES: phrases.flatten(0, 1)[None] if tall else phrases},
-            modules={INSTANCE_ASSEMBLE.name: self.weights},
-            position=position,
             attend=_attend if tall else sdpa,
+            **given,
         )
 
 
 def make_weights(transformer: Any, rank: int, seed: int, zero: bool = True) -> AssembleWeights:
-    """Weights for a FLUX transformer as training starts: an encoder at random, low-rank terms that add nothing, and
-    projections at zero (zero=False: at random, for the ablation)."""
-    width, pooled = transformer.inner_dim, transformer.config.pooled_projection_dim
-    counts = BlockCounts(len(transformer.transformer_blocks), len(transformer.single_transformer_blocks))
+    """Weights for a FLUX.1 or Stable Diffusion 3 transformer as training starts: an encoder at random, low-rank terms
+    that add nothing, and projections at zero (zero=False: at random, for the ablation)."""
+    model = backbone(transformer)
+    width, counts = model.width, BlockCounts(model.double, model.single)
     names = [
         f"transformer_blocks.{n}" if n < counts.double else f"single_transformer_blocks.{n - counts.double}"
         for n in layout_blocks(counts)
@@ -217,13 +234,15 @@ def make_weights(transformer: Any, rank: int, seed: int, zero: bool = True) -> A
     pairs = {
         name: tuple(
             PairSize(layer, inputs * width, rank, outputs * width)
-            for layer, outputs, inputs in switched_layers(FLUX, name, ends=False)
+            for layer, outputs, inputs in switched_layers(
+                model.name, name, ends=model.name == SD3 and name == names[-1]
+            )
         )
         for name in names
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        weights = AssembleWeights(width, pooled, pairs)
+        weights = AssembleWeights(width, model.pooled, pairs)
         for name, parameter in weights.named_parameters():
             if name.endswith(".down.weight"):
                 nn.init.normal_(parameter, std=1 / rank)
@@ -264,7 +283,8 @@ def write(path: Path, tensors: Mapping[str, Tensor], config: Config) -> None:
     width, pooled = tensors["layout_net.text_embedder.linear_1.weight"].shape
     halves = {name: value.half() for name, value in tensors.items()}
     pairs = {block: tuple(sizes) for block, sizes in blocks.items()}
-    write_file(path, AssembleFile(path.name, FLUX, width, pooled, pairs, halves))
+    family = FLUX if any(block.startswith("single") for block in pairs) else SD3
+    write_file(path, AssembleFile(path.name, family, width, pooled, pairs, halves))
 
 
 def read(path: Path, config: Config) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from ..lora.adapter import load_adapter
 from ..methods.boundary import RunPosition
 from ..methods.contextgen.schedule import Rule
 from ..methods.contextgen.settings import Settings
+from ..methods.instance_assemble.files import FLUX, SD3
 from ..tiny import model as tiny
 from . import assemble, eligen, sigma_gen
 from .adapter import Adapter, adapter_state, add_adapter, load_adapter_state, read_adapter, save_adapter
@@ -55,7 +56,8 @@ class Recipe(NamedTuple):
     network puts the method on a transformer, freezes that, and adds what trains; reader: of scenes. state gives the
     adapter's tensors and load fills a network with such ones; write(path, state, config) makes the adapter's file, and
     read(path, config) gives the state of one. An untrained adapter need not leave the base as it is. variants: what
-    ablations change, by name; shipped: where the pack's adapter of the method lies, if it has one."""
+    ablations change, by name; shipped: where the pack's adapter of the method lies, if it has one; families: of models
+    that it trains on."""
 
     title: str
     settings: Mapping[str, Any]
@@ -68,6 +70,7 @@ class Recipe(NamedTuple):
     reader: Reader = PICTURES
     variants: Mapping[str, Variant] = {}  # noqa: RUF012 - never written to
     shipped: Path | None = None
+    families: tuple[str, ...] = (FLUX,)
 
 
 def settings_of(method: MethodConfig) -> Settings:
@@ -181,6 +184,7 @@ RECIPES: dict[str, Recipe] = {
             "ratio_50": Variant("boxes in the first 0.5 of the steps", {"method": {"ratio": 0.5}}, sampling=True),
         },
         tiny.FOLDER / tiny.METHOD_ADAPTERS["instance_assemble"],
+        (FLUX, SD3),
     ),
     "eligen": Recipe(
         "EliGen",

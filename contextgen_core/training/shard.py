@@ -37,7 +37,7 @@ def divide(transformer: Any, device: torch.device, processes: int) -> None:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (processes,))
-    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+    for block in (*transformer.transformer_blocks, *getattr(transformer, "single_transformer_blocks", ())):
         fully_shard(block, mesh=mesh)
     fully_shard(transformer, mesh=mesh, reshard_after_forward=True)  # DPO swaps adapters between two passes
 

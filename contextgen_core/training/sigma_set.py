@@ -39,7 +39,7 @@ from .batch import Batch
 from .config import Config, RoutingConfig, subjects_at
 from .routing import Regions, box_regions, dilated, draw_kind, jittered, route
 from .small_world import world
-from .small_world.pixels import Encoders, PretrainedEncoders, TinyEncoders
+from .small_world.pixels import Encoders, encoders_of
 
 ITEMS = "items.jsonl"
 MOST_ITEMS = 1_000_000
@@ -247,7 +247,7 @@ class RoutedPictures:
                 f"data.size is {config.data.size} and routing.cell {config.routing.cell}; give multiples of"
                 f" {world.TOKEN}."
             )
-        self.encoders: Encoders = TinyEncoders(config) if config.model.kind == "tiny" else PretrainedEncoders(config)
+        self.encoders: Encoders = encoders_of(config)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -15,7 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..backbones import backbone
 from ..errors import InputError
+from ..methods.instance_assemble.files import FLUX
 from ..tiny import model as tiny
 from . import flow
 from .batch import Batch
@@ -105,7 +107,7 @@ class DpoObjective(nn.Module):
 
 def build_transformer(config: Config) -> Any:
     """The transformer of a run, in diffusers' form."""
-    from diffusers import FluxTransformer2DModel
+    from diffusers import AutoModel, FluxTransformer2DModel
 
     if config.model.kind == "pretrained":
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
@@ -114,9 +116,7 @@ def build_transformer(config: Config) -> Any:
                 "model.weights is empty in the training config; give the folder or hub name of FLUX.1-Kontext-dev."
             )
         try:
-            model = FluxTransformer2DModel.from_pretrained(
-                config.model.weights, subfolder="transformer", torch_dtype=dtype
-            )
+            model = AutoModel.from_pretrained(config.model.weights, subfolder="transformer", torch_dtype=dtype)
         except OSError as error:
             raise InputError(
                 f"No transformer was found at {config.model.weights!r}; download it and set model.weights to its"
@@ -182,7 +182,8 @@ class TransformerTask:
     def __init__(self, config: Config, data: LatentSet | Any) -> None:
         self.config, self.data = config, data
         self.references = config.stage != "base"
-        transformer, self.recipe = build_transformer(config), recipe_of(config)
+        self.recipe, transformer = recipe_of(config), build_transformer(config)
+        self._check(backbone(transformer).name)
         network = (self.recipe.network if self.references else base_network)(transformer, config)
         if self.references and config.model.adapter:
             path = Path(config.model.adapter)
@@ -202,6 +203,15 @@ class TransformerTask:
         self.network = network
         if config.model.compile:
             compile_blocks(transformer, config.model.compile)
+
+    def _check(self, family: str) -> None:
+        """Raises InputError where the stage cannot train on models of a family."""
+        families = self.recipe.families if self.references else (FLUX,)
+        if family not in families:
+            what = self.recipe.title if self.references else "the stage base"
+            raise InputError(
+                f"model.weights is a {family}, but {what} trains on {' and '.join(families)}; choose another model."
+            )
 
     def inputs(self, seed: int, part: int, done: float = 0.0) -> tuple[Batch, Tensor, Tensor]:
         """Batch, times and noise of one part of a step; a function of the seed and of the share of the run that is

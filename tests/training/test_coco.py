@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from annotated_pictures import write_annotations
 
 from contextgen_core.errors import InputError
 from contextgen_core.tiny.text import encode_words
@@ -31,28 +30,10 @@ SMALL = [
 ]
 
 
-def write(folder: Path, scenes: list[world.Scene], **more: Any) -> None:
-    tree: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
-    tree["categories"] = [{"id": 7 + k, "name": name} for k, name in enumerate(world.SHAPES)]
-    for number, scene in enumerate(scenes):
-        Image.fromarray(world.render(scene).target).resize((256, 128)).save(folder / f"{number}.png")
-        tree["images"].append(
-            {"id": number, "file_name": f"{number}.png", "width": 256, "height": 128, "caption": scene.caption}
-        )
-        for member in scene.members:
-            x1, y1, x2, y2 = member.box
-            colours = " and ".join(world.COLOURS[c] for c in (member.creature.first, member.creature.second))
-            box = [2 * x1, y1, 2 * (x2 - x1), y2 - y1]
-            tree["annotations"].append(
-                {"image_id": number, "bbox": box, "category_id": 7 + member.creature.shape, "caption": colours}
-            )
-    (folder / FILE).write_text(json.dumps({**tree, **more}))
-
-
 @pytest.fixture
 def scenes(tmp_path: Path) -> list[world.Scene]:
     made = [world.scene(0, "train", i, "basic") for i in range(3)]
-    write(tmp_path, made)
+    write_annotations(tmp_path, made)
     return made
 
 
@@ -89,19 +70,19 @@ def test_what_cannot_be_used_is_left_out_or_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"There is no {FILE}"):
         read_annotations(tmp_path)
     scene = world.scene(0, "train", 0, "basic")
-    write(tmp_path, [scene])
+    write_annotations(tmp_path, [scene])
     tree = json.loads((tmp_path / FILE).read_text())
     bad = [
         {**tree["annotations"][0], **change} for change in ({"bbox": [0, 0, 0, 5]}, {"category_id": 0, "caption": ""})
     ]
-    write(tmp_path, [scene], annotations=[*tree["annotations"], *bad])
+    write_annotations(tmp_path, [scene], annotations=[*tree["annotations"], *bad])
     assert len(read_annotations(tmp_path)[0].phrases) == len(scene.members)
     for broken, message in (
         ({"annotations": bad}, "No picture"),
         ({"annotations": [{}]}, "not in COCO's form"),
         ({"images": [{**tree["images"][0], "file_name": "../x.png"}]}, "leaves the folder"),
     ):
-        write(tmp_path, [scene], **broken)
+        write_annotations(tmp_path, [scene], **broken)
         with pytest.raises(InputError, match=message):
             read_annotations(tmp_path)
     config = load(CONFIG, [*SMALL, f"data.path={tmp_path}", "method.name=contextgen"])

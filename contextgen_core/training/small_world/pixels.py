@@ -75,11 +75,8 @@ class PretrainedEncoders:
             for part in (self.vae, self.clip, self.t5):
                 part.to("cuda")
 
-    @torch.no_grad()
     def pictures(self, pictures: np.ndarray) -> Tensor:
-        values = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.vae.device, self.vae.dtype) / 127.5 - 1
-        latents = self.vae.encode(values).latent_dist.mode()
-        return pack((latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor).cpu()
+        return _encoded(self.vae, pictures)
 
     @torch.no_grad()
     def words(self, prompt: str) -> tuple[Tensor, Tensor]:
@@ -89,8 +86,58 @@ class PretrainedEncoders:
         return self.t5(t5.input_ids.to(self.t5.device)).last_hidden_state[0].cpu(), pooled.cpu()
 
 
+class SD3Encoders:
+    """Stable Diffusion 3's: its VAE (the mean), and CLIP-L, CLIP-G and T5 (256 tokens) as its pipeline joins them."""
+
+    def __init__(self, config: Config) -> None:
+        from diffusers import StableDiffusion3Pipeline
+
+        dtype = torch.float32 if config.precision == "fp32" else torch.bfloat16
+        try:
+            self.pipeline: Any = StableDiffusion3Pipeline.from_pretrained(
+                config.model.weights, transformer=None, torch_dtype=dtype
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{config.model.weights!r} lacks a part of stable-diffusion-3-medium-diffusers; download it whole and"
+                " set model.weights to it."
+            ) from error
+        self.vae = self.pipeline.vae
+        if torch.cuda.is_available():
+            self.pipeline.to("cuda")
+
+    def pictures(self, pictures: np.ndarray) -> Tensor:
+        return _encoded(self.vae, pictures)
+
+    @torch.no_grad()
+    def words(self, prompt: str) -> tuple[Tensor, Tensor]:
+        tokens, _, pooled, _ = self.pipeline.encode_prompt(
+            prompt, None, None, do_classifier_free_guidance=False, max_sequence_length=256
+        )
+        return tokens[0].cpu(), pooled[0].cpu()
+
+
+@torch.no_grad()
+def _encoded(vae: Any, pictures: np.ndarray) -> Tensor:
+    """uint8 (N, H, W, 3) -> (N, tokens, 64) by a diffusers VAE, as its transformer reads them."""
+    values = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
+    latents = vae.encode(values).latent_dist.mode()
+    return pack((latents - vae.config.shift_factor) * vae.config.scaling_factor).cpu()
+
+
 def encoders_of(config: Config) -> Encoders:
-    return TinyEncoders(config) if config.model.kind == "tiny" else PretrainedEncoders(config)
+    """Those of the run's model."""
+    if config.model.kind == "tiny":
+        return TinyEncoders(config)
+    from diffusers import DiffusionPipeline
+
+    try:
+        name = DiffusionPipeline.load_config(config.model.weights)["_class_name"]
+    except OSError as error:
+        raise InputError(
+            f"No model was found at {config.model.weights!r}; download it and set model.weights to its folder."
+        ) from error
+    return SD3Encoders(config) if name.startswith("StableDiffusion3") else PretrainedEncoders(config)
 
 
 class PixelSet:
