@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ..attention import sdpa
 from ..backbones import backbone
@@ -25,7 +28,7 @@ from ..hosts.diffusers import FluxHost
 from ..hosts.diffusers_sd3 import SD3Host
 from ..layout.box import Box
 from ..layout.tokens import TOKEN, TokenBox
-from ..methods.boundary import Block, BlockCounts, BlockWork, Bound, Forward, ForwardCall, RunPosition
+from ..methods.boundary import CONTENT, Block, BlockCounts, BlockWork, Bound, Forward, ForwardCall, RunPosition
 from ..methods.instance_assemble.cells import SIDE
 from ..methods.instance_assemble.cover import Cover
 from ..methods.instance_assemble.encoder import AssembleWeights, BlockExtras, PairSize
@@ -35,9 +38,11 @@ from ..methods.instance_assemble.plan import PhrasePlan, phrase_box
 from ..methods.instance_assemble.step import PHRASES, AssembleSettings, LayoutStep
 from ..tiny.text import Words
 from .batch import Batch, Phrases
-from .config import Config, MethodConfig
+from .config import CONTENTS, Config, MethodConfig
+from .latents import Reader
 from .model import softmax_product
 from .phrases import phrase_reader
+from .small_world.contents import PicturedSet, encode_scenes_pictured
 
 
 def _plan(boxes: Sequence[Box], side: int, words: Words) -> PhrasePlan:
@@ -51,6 +56,54 @@ def _join(phrases: Sequence[Sequence[Words]]) -> Mapping[str, Tensor]:
 
 
 READER = phrase_reader(Phrases(_plan, _join))
+
+
+def reader_of(method: MethodConfig) -> Reader:
+    """How scenes are read: with phrases alone, or with phrases and pictures in their boxes."""
+    if method.content == "phrases":
+        return READER
+    collate = partial(_pictured, judged=method.judged)
+    return READER._replace(collate=collate, open=PicturedSet.load, encode=encode_scenes_pictured)
+
+
+def _pictured(
+    data: Any,
+    indices: np.ndarray,
+    *args: Any,
+    judged: str,
+    rng: np.random.Generator | None = None,
+    **kwargs: Any,
+) -> Batch:
+    """As `READER`, of a `PicturedSet`: each box with its phrase, its picture, or both, as rng draws; without rng as
+    they are judged. A box without a picture keeps its phrase."""
+    batch = READER.collate(data, indices, *args, **kwargs)
+    plans, phrases, content = [], [], []
+    for row, (index, plan) in enumerate(zip(indices, batch.plans, strict=True)):
+        boxes, said, shown = [], [], []
+        for k, box in enumerate(plan.boxes):
+            filled = judged if rng is None else CONTENTS[int(rng.integers(len(CONTENTS)))]
+            picture = None if filled == "phrases" else data.picture(int(index), k)
+            phrase = picture is None or filled == "both"
+            boxes.append(box._replace(phrase=phrase, picture=None if picture is None else picture[0]))
+            said += [batch.vectors[PHRASES][row, k]] if phrase else []
+            shown += [] if picture is None else [picture[1]]
+        plans.append(replace(plan, boxes=tuple(boxes)))
+        phrases.append(torch.stack(said) if said else batch.vectors[PHRASES][row, :0])
+        content.append(torch.cat(shown) if shown else batch.target[row, :0])
+    vectors = {PHRASES: pad_sequence(phrases, batch_first=True), CONTENT: pad_sequence(content, batch_first=True)}
+    return replace(batch, plans=tuple(plans), vectors=vectors)
+
+
+def _end_to_end(batch: Batch) -> dict[str, Tensor]:
+    """A batch's vectors as those of one tall picture: what each picture has of its own, one after the other."""
+    counts = {
+        PHRASES: [sum(box.phrase for box in plan.boxes) for plan in batch.plans],
+        CONTENT: [sum(box.picture.size for box in plan.boxes if box.picture) for plan in batch.plans],
+    }
+    return {
+        name: torch.cat([vector[:count] for vector, count in zip(vectors, counts[name], strict=True)])[None]
+        for name, vectors in batch.vectors.items()
+    }
 
 
 # ---- a batch as one tall picture -----------------------------------------------------------------
@@ -86,11 +139,16 @@ class TallStep(LayoutStep):
         if self.cover is None:
             return
         rows, tokens = plan.plans[0].rows, plan.plans[0].rows * joined.columns
-        turned = self.cover.read.clone()
-        turned[:, 1] %= rows  # the row of the token in its own picture
+        covered, turned = len(self.cover.tokens), self.cover.read.clone()
+        turned[:covered, 1] %= rows  # the row of the token in its own picture
+        turned[covered:, 1] = (turned[covered:, 1] + 0.5) / len(plan.plans) - 0.5  # that of a picture's, likewise
         self.cover = replace(self.cover, read=turned)
         whose = [number for number, one in enumerate(plan.plans) for _ in one.boxes]
-        self.of_box = torch.tensor([whose[number] for number in self.cover.numbers], device=call.device)
+        boxes = [(joined.boxes[number], whose[number]) for number in self.cover.numbers]
+        of_layout = [own for box, own in boxes if box.phrase] + [own for box, own in boxes if box.picture]
+        of_picture = [own for box, own in boxes for _ in range(box.picture.size if box.picture else 0)]
+        self.of_layout = torch.tensor(of_layout, device=call.device)
+        self.of_picture = torch.tensor(of_picture, dtype=torch.long, device=call.device)
         self.of_token = self.cover.tokens // tokens
         if plan.corners:
             grid = self.cover.points.unflatten(-1, (SIDE, SIDE, 2))
@@ -124,15 +182,21 @@ class TallStep(LayoutStep):
         cover: Cover,
         image: Tensor,
         rows: slice | Tensor,
-        modulations: Sequence[Modulation],
+        to_image: Sequence[Modulation],
+        to_pictures: Sequence[Modulation],
     ) -> None:
         """The pictures (B, M, D) seen as one (1, B M, D), with a conditioning vector for each token."""
         tall = image.reshape(1, -1, image.shape[-1])  # a copy where the picture lies behind text
-        each = [Modulation(*(p if p is None else p[self.of_token, 0][None] for p in m)) for m in modulations]  # pyright: ignore[reportArgumentType]
-        one = replace(work, vec=work.vec[self.of_box][None])
-        super()._boxes(one, extras, cover, tall, slice(0, 1), each)
+        one = replace(work, vec=work.vec[self.of_layout][None])
+        each = _each(to_image, self.of_token), _each(to_pictures, self.of_picture)
+        super()._boxes(one, extras, cover, tall, slice(0, 1), *each)
         if tall.data_ptr() != image.data_ptr():
             image.copy_(tall.view_as(image))
+
+
+def _each(modulations: Sequence[Modulation], whose: Tensor) -> list[Modulation]:
+    """A modulation of each picture of a batch as one of each token, from the number of the token's picture."""
+    return [Modulation(*(p if p is None else p[whose, 0][None] for p in m)) for m in modulations]  # pyright: ignore[reportArgumentType]
 
 
 class _Tall(InstanceAssemble):
@@ -183,8 +247,10 @@ class AssembleNetwork(nn.Module):
                 "method.points and method.isolated can be changed on the batched kernel alone; set method.kernel to"
                 " batched."
             )
+        if method.content != "phrases" and not method.isolated:
+            raise InputError("method.isolated is false, which is for boxes without pictures; set content to phrases.")
         self.transformer, self.weights, self.method = transformer, weights, method
-        self.guidance, self.reader = guidance, READER
+        self.guidance, self.reader = guidance, reader_of(method)
         self.settings = AssembleSettings(ratio=method.ratio)
         sd3 = backbone(transformer).name == SD3
         if sd3 and guidance is not None:
@@ -193,7 +259,6 @@ class AssembleNetwork(nn.Module):
 
     def forward(self, batch: Batch, noisy: Tensor, times: Tensor, position: RunPosition | None = None) -> Tensor:
         """noisy (B, M, 64), times (B,) in 0..1 -> velocity (B, M, 64)."""
-        phrases = batch.vectors[PHRASES]
         tall = self.method.kernel == "batched"
         joined = TallPlan(batch.plans, self.method.points == "corners", self.method.isolated)
         bounds = (
@@ -204,7 +269,7 @@ class AssembleNetwork(nn.Module):
         given: dict[str, Any] = {
             "text": batch.text,
             "pooled": batch.pooled,
-            "vectors": {PHRASES: phrases.flatten(0, 1)[None] if tall else phrases},
+            "vectors": _end_to_end(batch) if tall else batch.vectors,
             "modules": {INSTANCE_ASSEMBLE.name: self.weights},
             "position": position,
         }
@@ -222,9 +287,10 @@ class AssembleNetwork(nn.Module):
         )
 
 
-def make_weights(transformer: Any, rank: int, seed: int, zero: bool = True) -> AssembleWeights:
+def make_weights(transformer: Any, rank: int, seed: int, zero: bool = True, pictures: bool = False) -> AssembleWeights:
     """Weights for a FLUX.1 or Stable Diffusion 3 transformer as training starts: an encoder at random, low-rank terms
-    that add nothing, and projections at zero (zero=False: at random, for the ablation)."""
+    that add nothing, and projections at zero (zero=False: at random, for the ablation). pictures: with the encoder of
+    pictures."""
     model = backbone(transformer)
     width, counts = model.width, BlockCounts(model.double, model.single)
     names = [
@@ -242,7 +308,7 @@ def make_weights(transformer: Any, rank: int, seed: int, zero: bool = True) -> A
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        weights = AssembleWeights(width, model.pooled, pairs)
+        weights = AssembleWeights(width, model.pooled, pairs, pictures=pictures)
         for name, parameter in weights.named_parameters():
             if name.endswith(".down.weight"):
                 nn.init.normal_(parameter, std=1 / rank)
@@ -299,4 +365,6 @@ def read(path: Path, config: Config) -> dict[str, Tensor]:
 
 
 def sizes(path: Path) -> Mapping[str, Any]:
-    return {"lora": {"rank": cast("int", read_files(path).ranks[-1])}}
+    file = read_files(path)
+    known = {"method": {"content": "mixed"}} if file.pictures else {}
+    return {"lora": {"rank": cast("int", file.ranks[-1])}, **known}

@@ -93,6 +93,11 @@ class PhraseSet:
     def __init__(self, config: Config, phrases: Phrases | None) -> None:
         if phrases is None:
             raise InputError(f"{config.method.name} reads no phrases; data.kind coco is for methods that do.")
+        if config.method.content != "phrases":
+            raise InputError(
+                f"method.content is {config.method.content!r}, but data.kind coco has no pictures for boxes; set it to"
+                " phrases."
+            )
         if config.data.size % TOKEN:
             raise InputError(f"data.size is {config.data.size}; give a multiple of {TOKEN}.")
         root = Path(config.data.path)

@@ -149,8 +149,9 @@ def config_of(name: str, seed: int, shared: Mapping[str, Any], output: Path) -> 
         "every": {"log": 25, "save": 0, "keep": 1},
     }
     own = variant.settings if variant else {}
-    if variant and variant.sampling:
-        own = {**own, "model": {"adapter": str(output / f"{method}_{seed}" / "adapter.safetensors")}}
+    if variant and variant.adapter is not None:
+        trained = f"{method}_{variant.adapter}" if variant.adapter else method
+        own = {**own, "model": {"adapter": str(output / f"{trained}_{seed}" / "adapter.safetensors")}}
     for more in (recipe.settings, shared, {"method": {"name": method}}, own):
         for key, value in more.items():
             tree[key] = {**tree.get(key, {}), **value} if isinstance(value, Mapping) else value
@@ -470,6 +471,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--autoencoder", default="", help="a TAESD file; empty = the pack's")
     parser.add_argument("--adapters", nargs="*", default=[], metavar="NAME=FILE", help="judge these; train nothing")
     parser.add_argument("--methods", nargs="+", choices=names(), help="or a method's ablation; default: all methods")
+    ablated = [method for method, recipe in RECIPES.items() if recipe.variants]
+    parser.add_argument("--ablations", choices=ablated, help="this method with all of its ablations")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600, help="training steps of each run")
     parser.add_argument("--minutes", type=float, default=0.0, help="minutes of training of each run, instead of steps")
@@ -482,6 +485,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--evidence", type=Path, default=Path("docs/evidence.md"))
     parser.add_argument("--picture", type=Path, default=Path("docs/images/methods.png"))
     options = parser.parse_args(arguments)
+    if options.ablations:
+        options.methods = [name for name in names() if recipe_named(name)[0] == options.ablations]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
         text = _run_all(options) + "\n"
@@ -490,6 +495,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     document = options.evidence.read_text(encoding="utf-8") if options.evidence.is_file() else "# Evidence\n"
     marks = SHIPPED_MARKS if options.shipped or options.adapters else MARKS
+    if options.ablations:
+        marks = f"<!-- ablations of {options.ablations}: written by contextgen_core.training.compare -->", marks[1]
     options.evidence.write_text(insert(document, text, *marks), encoding="utf-8")
     sys.stdout.write(text)
     return 0
@@ -532,6 +539,12 @@ def _given(options: argparse.Namespace) -> dict[str, Path]:
     return {name: has[name] for name in options.methods or has}
 
 
+def _borrows(name: str) -> bool:
+    """Whether a variant is judged with another one's adapter."""
+    _, _, variant = recipe_named(name)
+    return variant is not None and variant.adapter is not None
+
+
 def _run_all(options: argparse.Namespace) -> str:
     counts = Counts(options.hidden, options.ordinary, options.dense, options.words)
     shared, given = _shared(options), _given(options)
@@ -543,7 +556,7 @@ def _run_all(options: argparse.Namespace) -> str:
         else config_of(name, seed, shared, options.output)
         for name, seed in jobs
     }
-    judged = [job for job in jobs if given or ((variant := recipe_named(job[0])[2]) and variant.sampling)]
+    judged = [job for job in jobs if given or _borrows(job[0])]
     trained = [job for job in jobs if job not in judged]  # first: variants are judged with their adapters
     done: dict[str, list[Outcome]] = {name: [] for name in chosen}
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) if options.jobs > 1 else nullcontext() as pool:

@@ -15,7 +15,8 @@ from typing import Any
 from ..errors import InputError
 from ..tiny import model as tiny
 
-STAGES = ("scenes", "controls", "autoencoder", "base", "sft", "dpo")
+CONTENTS = ("phrases", "pictures", "both")
+STAGES = ("scenes", "controls", "contents", "autoencoder", "base", "sft", "dpo")
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,9 @@ class MethodConfig:
     ContextGen: rule official / paper / cla; ica_blocks `[first, stop]` over all blocks, double first; offsets
     `cumulative` or `overlapping` and masks true/false exist for the ablations.
     InstanceAssemble: ratio, the share of the sampling steps in which boxes act; for the ablations points `grid` (36)
-    or `corners` (4), isolated false (one masked attention over the boxes of a picture) and zero_start false."""
+    or `corners` (4), isolated false (one masked attention over the boxes of a picture) and zero_start false. content:
+    what fills its boxes, `phrases` or `mixed`: each box a phrase, its picture, or both, at random; judged: what fills
+    them where mixed ones are judged, `phrases`, `pictures` or `both`."""
 
     name: str = "contextgen"
     rule: str = "official"
@@ -144,6 +147,8 @@ class MethodConfig:
     points: str = "grid"
     isolated: bool = True
     zero_start: bool = True
+    content: str = "phrases"
+    judged: str = "both"
 
 
 @dataclass(frozen=True)
@@ -217,6 +222,8 @@ class Config:
         _choice("method.kernel", self.method.kernel, ("grouped", "batched", "dense"))
         _choice("method.offsets", self.method.offsets, ("cumulative", "overlapping"))
         _choice("method.points", self.method.points, ("grid", "corners"))
+        _choice("method.content", self.method.content, ("phrases", "mixed"))
+        _choice("method.judged", self.method.judged, CONTENTS)
         subjects_at(self.data.curriculum, 1.0)
         _choice("routing.planes", self.routing.planes, ("both", "one", "unnamed"))
         if self.model.compile:

@@ -7,6 +7,7 @@ further method adds its `Recipe` to `RECIPES`; the run, the stages and :mod:`com
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -25,7 +26,7 @@ from .batch import Batch
 from .config import Config, MethodConfig
 from .latents import PICTURES, Reader
 from .model import FlowNetwork
-from .small_world.controls import ROUTED
+from .small_world.controls import ROUTED, RoutedSet
 
 
 class Network(Protocol):
@@ -42,12 +43,12 @@ class Network(Protocol):
 
 
 class Variant(NamedTuple):
-    """title: behind the method's, in tables. settings: what changes in the method's config. sampling: nothing changes
-    in training, so that the method's own adapter is judged."""
+    """title: behind the method's, in tables. settings: what changes in the method's config. adapter: of which variant
+    ("" = the method itself) an adapter is judged, where nothing changes in training; None = it trains."""
 
     title: str
     settings: Mapping[str, Any]
-    sampling: bool = False
+    adapter: str | None = None
 
 
 class Recipe(NamedTuple):
@@ -67,7 +68,7 @@ class Recipe(NamedTuple):
     write: Callable[[Path, Mapping[str, Tensor], Config], None]
     read: Callable[[Path, Config], dict[str, Tensor]]
     sizes: Callable[[Path], Mapping[str, Any]]  # settings of a network that takes the adapter in a file
-    reader: Reader = PICTURES
+    reader: Callable[[Config], Reader] = lambda _: PICTURES
     variants: Mapping[str, Variant] = {}  # noqa: RUF012 - never written to
     shipped: Path | None = None
     families: tuple[str, ...] = (FLUX,)
@@ -110,8 +111,19 @@ def _eligen(transformer: Any, config: Config) -> eligen.EliGenNetwork:
 
 def _instance_assemble(transformer: Any, config: Config) -> assemble.AssembleNetwork:
     transformer.requires_grad_(False)
-    weights = assemble.make_weights(transformer, config.lora.rank, config.seed, config.method.zero_start)
-    return assemble.AssembleNetwork(transformer, weights, config.method, config.flow.guidance)
+    method = config.method
+    pictures = method.content != "phrases"
+    weights = assemble.make_weights(transformer, config.lora.rank, config.seed, method.zero_start, pictures)
+    return assemble.AssembleNetwork(transformer, weights, method, config.flow.guidance)
+
+
+def _routed(config: Config) -> Reader:
+    return ROUTED._replace(open=partial(RoutedSet.load, planes=config.routing.planes))
+
+
+def _filled(title: str, judged: str) -> Variant:
+    """Weights that know pictures, judged with one kind of content."""
+    return Variant(title, {"method": {"content": "mixed", "judged": judged}}, adapter="pictures")
 
 
 def _low_rank_state(network: Network) -> dict[str, Tensor]:
@@ -157,7 +169,14 @@ RECIPES: dict[str, Recipe] = {
         save_adapter,
         read_adapter,
         _low_rank_sizes,
-        ROUTED,
+        _routed,
+        {
+            "one_plane": Variant("one plane in place of two", {"routing": {"planes": "one"}}),
+            "unrouted": Variant("regions that do not say whose they are", {"routing": {"planes": "unnamed"}}),
+            "zero": Variant("condition tokens at timestep zero", {"routing": {"timestep": "zero"}}),
+            "conditions": Variant("adapter on the condition tokens alone", {"routing": {"scope": "conditions"}}),
+            "apart": Variant("condition pictures that do not see each other", {"routing": {"cross": False}}),
+        },
         shipped=tiny.FOLDER / tiny.METHOD_ADAPTERS["sigma_gen"],
     ),
     "instance_assemble": Recipe(
@@ -174,14 +193,18 @@ RECIPES: dict[str, Recipe] = {
         assemble.write,
         assemble.read,
         assemble.sizes,
-        assemble.READER,
+        lambda config: assemble.reader_of(config.method),
         {
+            "off": Variant("no layout", {"method": {"ratio": 0.0}}, adapter=""),
             "corners": Variant("4 corners in place of 36 points", {"method": {"points": "corners"}}),
             "together": Variant("one masked attention in place of isolated ones", {"method": {"isolated": False}}),
             "nonzero": Variant("projections not from zero", {"method": {"zero_start": False}}),
-            "ratio_10": Variant("boxes in the first 0.1 of the steps", {"method": {"ratio": 0.1}}, sampling=True),
-            "ratio_30": Variant("boxes in the first 0.3 of the steps", {"method": {"ratio": 0.3}}, sampling=True),
-            "ratio_50": Variant("boxes in the first 0.5 of the steps", {"method": {"ratio": 0.5}}, sampling=True),
+            "ratio_10": Variant("boxes in the first 0.1 of the steps", {"method": {"ratio": 0.1}}, adapter=""),
+            "ratio_30": Variant("boxes in the first 0.3 of the steps", {"method": {"ratio": 0.3}}, adapter=""),
+            "ratio_50": Variant("boxes in the first 0.5 of the steps", {"method": {"ratio": 0.5}}, adapter=""),
+            "pictures": Variant("phrases and pictures in boxes", {"method": {"content": "mixed"}}),
+            "pictures_phrase": _filled("weights that know pictures, phrases alone", "phrases"),
+            "pictures_picture": _filled("weights that know pictures, pictures alone", "pictures"),
         },
         tiny.FOLDER / tiny.METHOD_ADAPTERS["instance_assemble"],
         (FLUX, SD3),
@@ -200,7 +223,7 @@ RECIPES: dict[str, Recipe] = {
         save_adapter,
         read_adapter,
         _low_rank_sizes,
-        eligen.READER,
+        lambda _: eligen.READER,
         shipped=tiny.FOLDER / "tiny_eligen.safetensors",
     ),
 }

@@ -22,6 +22,7 @@ from .run import Run
 from .sigma_set import RoutedPictures
 from .small_world import world
 from .small_world.autoencoder import AutoencoderTask
+from .small_world.contents import make_contents
 from .small_world.controls import make_controls
 from .small_world.pixels import PixelSet
 from .tasks import TransformerTask
@@ -38,6 +39,8 @@ def train(config: Config) -> int:
         return make_scenes(config)
     if config.stage == "controls":
         return make_controls(config)
+    if config.stage == "contents":
+        return make_contents(config)
     if config.stage == "autoencoder":
         return Run(config, AutoencoderTask(config)).go()
     return Run(config, TransformerTask(config, open_data(config))).go()
@@ -50,11 +53,11 @@ def open_data(config: Config) -> Any:
     if config.data.kind == "world":
         folders = {Path(config.data.path) / name: share for name, share in config.data.folders.items()}
         folders = folders or {Path(config.data.path): 1.0}
-        reader = recipe_of(config).reader
+        reader = recipe_of(config).reader(config)
         sets, shares = tuple(map(reader.open, folders)), tuple(folders.values())
         return LatentMix(sets, shares, reader)
     if config.data.kind == "coco":
-        return PhraseSet(config, recipe_of(config).reader.phrases)
+        return PhraseSet(config, recipe_of(config).reader(config).phrases)
     return RoutedPictures(config) if config.data.kind == "sigma_set" else PixelSet(config)
 
 

@@ -34,17 +34,18 @@ def save_tiny_sd3(folder: Path, blocks: int = 3) -> None:
             out_channels=16,
             pos_embed_max_size=16,
         )
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(8,) * 4,
-            latent_channels=16,
-            norm_num_groups=4,
-            shift_factor=0.0609,
-            scaling_factor=1.5305,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        )
+        sizes: dict[str, Any] = {
+            "down_block_types": ("DownEncoderBlock2D",) * 4,
+            "up_block_types": ("UpDecoderBlock2D",) * 4,
+            "block_out_channels": (8,) * 4,
+            "latent_channels": 16,
+            "norm_num_groups": 4,
+            "shift_factor": 0.0609,
+            "scaling_factor": 1.5305,
+            "use_quant_conv": False,
+            "use_post_quant_conv": False,
+        }
+        vae = AutoencoderKL(**sizes)
         pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]  # the last is a word's beginning
         t5 = T5Config(vocab_size=64, d_model=24, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
         StableDiffusion3Pipeline(

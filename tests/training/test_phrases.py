@@ -72,7 +72,7 @@ class Read:
     """A set as a method reads it."""
 
     def __init__(self, data: LatentSet, method: str) -> None:
-        self.data, self.reader = data, RECIPES[method].reader
+        self.data, self.reader = data, RECIPES[method].reader(from_dict({"stage": "sft", "output": "x"}))
 
     def draw(self, rng: np.random.Generator, config: Any, done: float) -> Any:
         return self.data.draw(rng, config, reader=self.reader)
@@ -156,7 +156,7 @@ def test_stopped_and_resumed_is_the_same_as_straight_through(data: LatentSet, me
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_binds_each_phrase_to_the_box_of_its_creature(data: LatentSet, method: str) -> None:
-    reader = RECIPES[method].reader
+    reader = RECIPES[method].reader(from_dict({"stage": "sft", "output": "x"}))
     counts = reader.counts(data)
     for indices in reader.buckets(data):
         batch = reader.collate(data, indices)

@@ -53,8 +53,9 @@ def scattered(config: Config, data: Any = None) -> TransformerTask:
     """A task whose extra weights are away from their calm start, so that each of them matters."""
     made = TransformerTask(config, data)
     generator = torch.Generator().manual_seed(1)
+    weights: Any = made.network.weights
     with torch.no_grad():
-        for _, parameter in sorted(made.network.weights.named_parameters()):
+        for _, parameter in sorted(weights.named_parameters()):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.08)
     return made
 
@@ -111,7 +112,8 @@ def test_training_computes_what_the_inference_host_computes_from_the_saved_file(
 def gradients(config: Config) -> dict[str, torch.Tensor]:
     made = scattered(config, open_data(config))
     made.model(*made.inputs(5, 0))[0].backward()
-    return {name: p.grad for name, p in made.network.weights.named_parameters() if p.grad is not None}
+    weights: Any = made.network.weights
+    return {name: p.grad for name, p in weights.named_parameters() if p.grad is not None}
 
 
 def test_gradients_are_the_same_with_either_kernel_and_with_checkpointing(folder: Path) -> None:

@@ -102,7 +102,8 @@ class LayoutStep:
             # Written over in place, unless the old values are wanted for gradients.
             image = before.clone() if torch.is_grad_enabled() else before
             those = modulations if work.double else (modulations,)
-            self._boxes(work, extras, cover, image, rows, [Modulation(*(part[rows] for part in m)) for m in those])
+            those = [Modulation(*(part[rows] for part in m)) for m in those]
+            self._boxes(work, extras, cover, image, rows, those, those)
         if work.double and self.settings.mlp:
             image = self._second_mlp(stream, image, modulations[1], extras.additions())
         _put_back(work, image, before)
@@ -116,11 +117,12 @@ class LayoutStep:
         cover: Cover,
         image: Tensor,
         rows: slice | Tensor,
-        modulations: Sequence[Modulation],
+        to_image: Sequence[Modulation],
+        to_pictures: Sequence[Modulation],
     ) -> None:
         """Adds the instances' results to ``image`` in place, and moves layout tokens and pictures on.
 
-        rows  of the batch that have boxes; modulations: theirs, of the image
+        rows  of the batch that have boxes; to_image, to_pictures: their modulations, of covered tokens and of pictures'
         """
         # Kept by the block that left them: a block that is run again, as in checkpointing, starts from the same ones.
         left = [number for number in work.state.setdefault("layout", {}) if number < work.number]
@@ -134,10 +136,8 @@ class LayoutStep:
                 [None, None] if work.rope is None else [work.rope_of(i) for i in (cover.ids, cover.read)]
             )
         old = image[rows].index_select(1, cover.tokens)
-        if work.double:
-            added, encoded = self._double(work, extras, cover, old, encoded, modulations, work.vec[rows])
-        else:
-            added, encoded = self._single(work, extras, cover, old, encoded, modulations[0], work.vec[rows])
+        own = self._double if work.double else self._single
+        added, encoded = own(work, extras, cover, old, encoded, to_image, to_pictures, work.vec[rows])
         if self.settings.scale != 1:
             added = added * self.settings.scale
         if cover.factor is not None:
@@ -157,6 +157,7 @@ class LayoutStep:
         image: Tensor,
         encoded: Encoded,
         to_image: Sequence[Modulation],
+        to_pictures: Sequence[Modulation],
         vec: Tensor,
     ) -> tuple[Tensor, Encoded]:
         block: DoubleBlock = work.block
@@ -164,15 +165,13 @@ class LayoutStep:
         to_layout = block.text.modulation(vec, additions)
         ropes = work.state["rope"]
         layout, pictures = encoded
+        normed = (
+            _normed(block.text, (layout, to_layout[0])),
+            _normed(block.image, (image, to_image[0]), (pictures, to_pictures[0])),
+        )
         read = [
-            _turned(stream.qkv(stream.modulate(stream.norm1(x), modulation), additions), rope)
-            for stream, x, modulation, rope in zip(
-                (block.text, block.image),
-                (layout, _with(image, pictures)),
-                (to_layout[0], to_image[0]),
-                ropes,
-                strict=True,
-            )
+            _turned(stream.qkv(x, additions), rope)
+            for stream, x, rope in zip((block.text, block.image), normed, ropes, strict=True)
         ]
         q, k, v = (torch.cat(pair, dim=2) for pair in zip(*read, strict=True))
         mean, attended, seen = self.attend(cover, q, k, v)
@@ -180,7 +179,7 @@ class LayoutStep:
         if work.number != self.last and not block.text.ends and block.text.norm2 is not None:
             layout = _on(block.text, layout, attended, to_layout, additions)
             if pictures is not None and seen is not None:
-                pictures = _on(block.image, pictures, seen, to_image, additions)
+                pictures = _on(block.image, pictures, seen, to_pictures, additions)
         return added, Encoded(layout, pictures)
 
     def _single(
@@ -190,15 +189,15 @@ class LayoutStep:
         cover: Cover,
         image: Tensor,
         encoded: Encoded,
-        to_image: Modulation,
+        to_image: Sequence[Modulation],
+        to_pictures: Sequence[Modulation],
         vec: Tensor,
     ) -> tuple[Tensor, Encoded]:
         block: SingleBlock = work.block
         additions = extras.additions()
         to_layout = block.modulation(vec, additions)
         layout, pictures = encoded
-        parts = (layout, to_layout), (_with(image, pictures), to_image)
-        normed = torch.cat([block.modulate(block.norm1(x), modulation) for x, modulation in parts], dim=1)
+        normed = _normed(block, (layout, to_layout), (image, to_image[0]), (pictures, to_pictures[0]))
         q, k, v, hidden = block.qkv_mlp(normed, additions)
         count, ropes = layout.shape[1], work.state["rope"]
         q, k = (
@@ -207,11 +206,11 @@ class LayoutStep:
         mean, attended, seen = self.attend(cover, q, k, v)
         hidden = block.act(hidden)
         layout_hidden, image_hidden, picture_hidden = hidden.tensor_split((count, count + image.shape[1]), dim=1)
-        added = extras.layout_forward(_gate(to_image) * block.out(mean, image_hidden, additions))
+        added = extras.layout_forward(_gate(to_image[0]) * block.out(mean, image_hidden, additions))
         if work.number != self.last:
             layout = layout + _gate(to_layout) * block.out(attended, layout_hidden, additions)
             if pictures is not None and seen is not None:
-                pictures = pictures + _gate(to_image) * block.out(seen, picture_hidden, additions)
+                pictures = pictures + _gate(to_pictures[0]) * block.out(seen, picture_hidden, additions)
         return added, Encoded(layout, pictures)
 
     def attend(self, cover: Cover, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -247,13 +246,13 @@ class LayoutStep:
     ) -> Encoded:
         layout, pictures = [], None
         if phrases is not None and len(cover.points):
-            phrases = phrases if cover.select is None else phrases.index_select(1, cover.select)
+            phrases = _chosen(phrases, cover.select, len(cover.points))
             layout.append(weights.layout_net(cover.points, phrases, self.settings.rounded))
         if cover.pictures is not None:
             if weights.picture_net is None or content is None:
                 raise RuntimeError("pictures in boxes need weights that know them, and their latents")
             shown = cover.pictures
-            content = content if shown.select is None else content.index_select(1, shown.select)
+            content = _chosen(content, shown.select, len(shown.places))
             token, pictures = weights.picture_net(
                 shown.points, content, shown.places, shown.pooling, self.settings.rounded
             )
@@ -290,8 +289,15 @@ def _attend_buckets(cover: Cover, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _with(image: Tensor, pictures: Tensor | None) -> Tensor:
-    return image if pictures is None else torch.cat([image, pictures], dim=1)
+def _chosen(vector: Tensor, select: Tensor | None, count: int) -> Tensor:
+    """What a moment reads of a vector (B, n, ..); behind a plan's ``count`` own, a batch may be padded."""
+    return vector[:, :count] if select is None else vector.index_select(1, select)
+
+
+def _normed(weights: Stream | SingleBlock, *parts: tuple[Tensor | None, Modulation]) -> Tensor:
+    """Tokens with their modulations, normed and put one after the other."""
+    done = [weights.modulate(weights.norm1(x), modulation) for x, modulation in parts if x is not None]
+    return done[0] if len(done) == 1 else torch.cat(done, dim=1)
 
 
 def _on(stream: Stream, x: Tensor, attended: Tensor, modulations: Sequence[Modulation], additions: Additions) -> Tensor:

@@ -8,14 +8,9 @@ thousand scenes a short training hardly meets one twice.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +29,15 @@ from ..latents import CHANNELS, LatentSet, Reader, encode, encode_scenes
 from ..parts import autoencoder
 from ..routing import Regions, box_regions, dilated, draw_kind, jittered, route
 from . import world
+from .beside import make_beside, read_beside
 
-logger = logging.getLogger("contextgen")
 FOLDER = "sigma_gen"  # within a set's
-_FIELDS = ("cells", "control", "orders")
-_PORTION = 250  # scenes that a worker draws at a time
+_FIELDS: dict[str, tuple[int, int] | None] = {"cells": (1, 0), "control": None, "orders": (2, -1)}
+
+
+def folder_of(planes: str) -> str:
+    """Where control pictures lie within a set's folder, by `routing.planes`."""
+    return FOLDER if planes == "both" else f"{FOLDER}_{planes}"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -53,12 +52,10 @@ class RoutedSet(LatentSet):
     orders: np.ndarray
 
     @classmethod
-    def load(cls, folder: Path) -> RoutedSet:
+    def load(cls, folder: Path, planes: str = "both") -> RoutedSet:
         """Reads a set and what the stage `controls` wrote into it."""
-        plain, folder = LatentSet.load(folder), folder / FOLDER
-        if not all((folder / f"{name}.npy").is_file() for name in _FIELDS):
-            raise InputError(f"There are no control pictures in {str(folder)!r}; run the stage 'controls' first.")
-        more = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _FIELDS}
+        plain, folder = LatentSet.load(folder), folder / folder_of(planes)
+        more = read_beside(folder, _FIELDS, "controls")
         if len(more["control"]) != len(plain):
             raise InputError(f"{str(folder)!r} belongs to other scenes; run the stage 'controls' again.")
         return cls(**_fields(plain), **more)
@@ -185,38 +182,8 @@ ROUTED = Reader(routed_batch, lambda data: np.asarray(data.count), RoutedSet.loa
 
 
 def make_controls(config: Config) -> int:
-    """The stage `controls`: draws and encodes the control pictures of the sets in data.path (or those of data.folders
-    in it), and keeps them there; returns of how many scenes."""
-    if not config.data.path:
-        raise InputError("data.path is empty in the training config; give the folder of the encoded scenes.")
-    folders = [Path(config.data.path) / name for name in config.data.folders] or [Path(config.data.path)]
-    autoencoder(config)  # a missing file is told before anything starts
-    return sum(_make_folder(config, folder) for folder in folders)
-
-
-def _make_folder(config: Config, folder: Path) -> int:
-    keys = np.asarray(LatentSet.load(folder).keys)
-    starts = range(0, len(keys), _PORTION)
-    work = [config] * len(starts), [keys[start : start + _PORTION] for start in starts]
-    workers = min(config.threads or os.cpu_count() or 1, len(starts))
-    parts: list[dict[str, np.ndarray]] = []
-    with ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else nullcontext() as pool:
-        for part in (pool.map if pool else map)(_portion, *work):
-            parts.append(part)
-            logger.info("%s: %d of %d scenes", folder.name, sum(len(p["control"]) for p in parts), len(keys))
-    most = max(part["cells"].shape[1] for part in parts)
-    (folder / FOLDER).mkdir(exist_ok=True)
-    for name in _FIELDS:
-        axis = {"cells": 1, "orders": 2}.get(name)
-        joined = [p[name] if axis is None else _widened(p[name], axis, most, name == "orders") for p in parts]
-        np.save(folder / FOLDER / f"{name}.npy", np.concatenate(joined))
-    return len(keys)
-
-
-def _widened(values: np.ndarray, axis: int, size: int, empty: bool) -> np.ndarray:
-    pad = [(0, 0)] * values.ndim
-    pad[axis] = (0, size - values.shape[axis])
-    return np.pad(values, pad, constant_values=-1 if empty else 0)
+    """The stage `controls`: draws and encodes the control pictures of encoded scenes; returns of how many."""
+    return make_beside(config, folder_of(config.routing.planes), _FIELDS, _portion)
 
 
 def _portion(config: Config, keys: np.ndarray) -> dict[str, np.ndarray]:

@@ -132,12 +132,12 @@ def encoders_of(config: Config) -> Encoders:
     from diffusers import DiffusionPipeline
 
     try:
-        name = DiffusionPipeline.load_config(config.model.weights)["_class_name"]
+        whole: Any = DiffusionPipeline.load_config(config.model.weights)
     except OSError as error:
         raise InputError(
             f"No model was found at {config.model.weights!r}; download it and set model.weights to its folder."
         ) from error
-    return SD3Encoders(config) if name.startswith("StableDiffusion3") else PretrainedEncoders(config)
+    return SD3Encoders(config) if whole["_class_name"].startswith("StableDiffusion3") else PretrainedEncoders(config)
 
 
 class PixelSet:
