@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from .attention.groups import Groups, Span, indices
 from .attention.groups import pairs as count_pairs
 from .backbones.record import Backbone
+from .hosts.joining import join_forwards
 from .layout.tokens import TOKEN, token_box
 from .lettering import lettering
 from .methods.boundary import BlockCounts, Bound, Forward, ForwardCall, Part
@@ -99,39 +100,51 @@ class Report:
         lines += [
             f"{'all':<{wide}}  {self.tokens:>6} tokens  {self.kept:>6} kept",
             "",
-            f"attention per step: {_flop(self.ours.attention)}, dense {_flop(self.dense.attention)} "
+            f"attention per step: {flop(self.ours.attention)}, dense {flop(self.dense.attention)} "
             f"({_ratio(self.dense.attention, self.ours.attention)}x less)",
-            f"whole step:         {_flop(self.ours.step)}, dense {_flop(self.dense.step)} "
+            f"whole step:         {flop(self.ours.step)}, dense {flop(self.dense.step)} "
             f"({_ratio(self.dense.step, self.ours.step)}x less)",
             f"activations (estimate): {_bytes(self.ours.memory)}, dense {_bytes(self.dense.memory)} with its masks",
         ]
         if self.later is not None:
             lines.append(
-                f"after the first step: {_flop(self.later.step)} ({_ratio(self.ours.step, self.later.step)}x less),"
+                f"after the first step: {flop(self.later.step)} ({_ratio(self.ours.step, self.later.step)}x less),"
                 f" with {_bytes(self.remembered)} of keys and values remembered"
             )
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
-def measure(bound: Bound, text: int = TEXT_TOKENS, backbone: Backbone = FLUX1, warnings: Sequence[str] = ()) -> Report:
+def measure(
+    bounds: Bound | Sequence[Bound], text: int = TEXT_TOKENS, backbone: Backbone = FLUX1, warnings: Sequence[str] = ()
+) -> Report:
     """Counts the tokens and the cost of a step in which everything acts that may ever act.
 
+    bounds    one method at work, or several that decide about the tokens of one pass together
     text      text tokens of the prompt; those of the method's phrases come besides
     backbone  the model: its width and its blocks
 
     Query-key pairs are those of the query groups, so the counts are exact.
+
+    Raises InputError, naming two methods, where these cannot work on one picture.
     """
-    method, plan, settings = bound
-    noise, pictures = method.sizes(plan)
+    given = [bounds] if isinstance(bounds, Bound) else list(bounds)
+    sizes = [method.sizes(plan) for method, plan, _ in given]
+    noise, pictures = sizes[0][0], [picture for _, own in sizes for picture in own]
     blocks = BlockCounts(backbone.double, backbone.single)
-    forward = method.forward(plan, settings, ForwardCall(method.moment(plan, settings, None), text, blocks, noise))
+    forwards = [
+        method.forward(plan, settings, ForwardCall(method.moment(plan, settings, None), text, blocks, noise))
+        for method, plan, settings in given
+    ]
+    forward = join_forwards([bound.method for bound in given], forwards, text, noise)
     lengths = forward.lengths(text, noise)
     tokens, most = sum(lengths), max(lengths, default=0)
     pairs = sum(count_pairs(block.groups, length) for block, length in zip(forward.blocks, lengths, strict=True))
     full = forward.phrases + text + sum(rows * columns for rows, columns in (noise, *pictures))
-    later, remembered = _remembering(bound, forward, lengths, backbone)
+    later, remembered = _remembering(given[0], forward, lengths, backbone)
+    parts = [method.parts(plan, settings) for method, plan, settings in given]
+    further = [part for own in parts[1:] for part in own if part.name != parts[0][0].name]  # the noise is shared
     return Report(
-        (Part("text", text, text), *method.parts(plan, settings)),
+        (Part("text", text, text), *parts[0], *further),
         _cost(backbone.width, tokens, pairs, most * backbone.width * BYTES * ALIVE),
         # two boolean masks, and the additive copy that the kernel makes of one
         _cost(
@@ -140,7 +153,7 @@ def measure(bound: Bound, text: int = TEXT_TOKENS, backbone: Backbone = FLUX1, w
             full**2 * blocks.all,
             full * backbone.width * BYTES * ALIVE + full**2 * (2 + BYTES),
         ),
-        (*warnings, *method.notes(plan, settings)),
+        (*warnings, *(note for method, plan, settings in given for note in method.notes(plan, settings))),
         later,
         remembered,
     )
@@ -171,7 +184,8 @@ def _ratio(dense: int, ours: int) -> float:
     return round(dense / ours, 2) if ours else 1.0
 
 
-def _flop(count: int) -> str:
+def flop(count: int) -> str:
+    """For people."""
     for unit, scale in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
         if count >= scale:
             return f"{count / scale:.3g} {unit}"

@@ -133,6 +133,12 @@ def sample(
     x = pack(noise).to(like)
     sigmas = shifted_sigmas(steps, rows * columns).to(like.device)
     remembered = Remembered()
+    unchanged = {
+        "conditions": None if conditions is None else conditions.expand(batch, -1, -1),
+        "text": text.to(like).expand(batch, -1, -1),
+        "pooled": pooled.to(like).expand(batch, -1),
+        "guidance": torch.full((batch,), guidance).to(like) if model.guided else None,
+    }
     with FluxHost(model.transformer) as host:
         method.check(prepared.plan, settings, host.backbone)
         for step in range(steps):
@@ -140,11 +146,8 @@ def sample(
             velocity = host.velocity(
                 bound,
                 x,
-                None if conditions is None else conditions.expand(batch, -1, -1),
-                text=text.to(like).expand(batch, -1, -1),
-                pooled=pooled.to(like).expand(batch, -1),
+                **unchanged,
                 timestep=now.to(like).expand(batch),
-                guidance=torch.full((batch,), guidance).to(like) if model.guided else None,
                 vectors=vectors,
                 modules=model.modules,
                 position=FlowPosition(float(now), sigmas.tolist(), rows * columns),

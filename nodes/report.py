@@ -10,13 +10,14 @@ from PIL import Image
 from ..contextgen_core import prepare
 from ..contextgen_core.backbones import Backbone
 from ..contextgen_core.composite.compose import Scene
+from ..contextgen_core.errors import InputError
 from ..contextgen_core.layout.layout import box_name
 from ..contextgen_core.methods.boundary import Bound
 from ..contextgen_core.methods.instance_assemble.method import INSTANCE_ASSEMBLE
-from ..contextgen_core.methods.instance_assemble.report import describe
+from ..contextgen_core.methods.instance_assemble.report import describe, step_cost
 from ..contextgen_core.methods.instance_assemble.step import AssembleSettings
 from ..contextgen_core.methods.registry import methods
-from ..contextgen_core.report import FLUX1, TEXT_TOKENS, draw_layout, measure
+from ..contextgen_core.report import FLUX1, TEXT_TOKENS, draw_layout, flop, measure
 from . import host
 from .assemble_conditioning import PHRASES_KEY
 from .sockets import LayoutType, naming, preview, schema, to_image
@@ -52,7 +53,7 @@ class ContextGenReport(io.ComfyNode):
         measured = [(method, settings) for method, settings in on_model if method is not INSTANCE_ASSEMBLE]
         if not measured and (phrases is None or any(reference is not None for reference in layout.references)):
             measured = [(default, default.default_settings()) for default in methods()[:1]]
-        parts = []
+        parts, bounds = [], []
         for method, settings in measured:
             plan, warnings = host.plan_of(conditioning[0][1], method) if conditioning else None, ()
             if plan is None and method.needs_text:
@@ -62,8 +63,10 @@ class ContextGenReport(io.ComfyNode):
                 with naming(NODE, "layout"):
                     prepared = prepare(layout, method.name)
                 plan, warnings = prepared.plan, prepared.warnings
-            told = measure(Bound(method, plan, settings), text, backbone, (*layout.warnings, *warnings))
+            bounds.append(Bound(method, plan, settings))
+            told = measure(bounds[-1], text, backbone, (*layout.warnings, *warnings))
             parts.append((method.label, told.as_text()))
+        parts += _together(bounds, text, backbone, model, conditioning)
         lines = [text for _, text in parts] if len(parts) == 1 else [f"{label}\n{text}" for label, text in parts]
         if lines:
             lines.append("\n".join(_notes(model is None or bool(on_model), conditioning)))
@@ -75,6 +78,27 @@ class ContextGenReport(io.ComfyNode):
         overlay = draw_layout(layout)
         ui = {"images": [preview(Image.fromarray(overlay))], "text": [report]}
         return io.NodeOutput(to_image(overlay), report, ui=ui)
+
+
+def _together(
+    bounds: list[Bound], text: int, backbone: Backbone, model: Any, conditioning: list[Any] | None
+) -> list[tuple[str, str]]:
+    """What methods cost that are on one model: those that decide about tokens, and the layout steps besides."""
+    plan = host.plan_of(conditioning[0][1], INSTANCE_ASSEMBLE) if conditioning else None
+    settings = host.settings_of(model, INSTANCE_ASSEMBLE) if model is not None else None
+    steps = plan is not None and settings is not None
+    if not bounds or (len(bounds) == 1 and not steps):
+        return []
+    labels = [bound.method.label for bound in bounds] + [INSTANCE_ASSEMBLE.label] * steps
+    try:
+        told = measure(bounds, text, backbone)
+    except InputError as error:
+        return [(" and ".join(labels), f"warning: {error.message}")]
+    lines = [told.as_text()] if len(bounds) > 1 else []
+    if plan is not None and settings is not None:
+        whole = told.ours.step + step_cost(plan, settings, backbone, text).layout
+        lines.append(f"whole step with the layout steps: {flop(whole)}")
+    return [(f"{' and '.join(labels)} together", "\n".join(lines))]
 
 
 def _phrases(model: Any, conditioning: list[Any] | None, backbone: Backbone, text: int) -> str | None:

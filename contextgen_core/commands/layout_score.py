@@ -81,6 +81,8 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], object] 
     """The command. Returns its exit status."""
     options = _arguments(arguments)
     try:
+        if options.limit is not None and options.limit < 1:
+            raise InputError(f"--limit is {options.limit}; give 1 or more, or leave it out for all records.")
         records = read_records(options.records)[: options.limit]
         placed = [(record, picture_of(options.pictures, record)) for record in records]
         there = [(record, path) for record, path in placed if path is not None]
@@ -103,14 +105,14 @@ def main(arguments: Sequence[str] | None = None, write: Callable[[str], object] 
             if not options.quiet:
                 sys.stderr.write("\n")
         value = figures(known[record.id] for record, _ in there)
+        if options.json:
+            options.json.write_text(json.dumps(asdict(value), indent=2) + "\n", encoding="utf-8")
     except (InputError, OSError) as error:
         sys.stderr.write(f"layout_score: {error}\n")
         return 2
     write(table(value) + "\n")
     if len(there) < len(records):
         write(f"{len(records) - len(there)} of {len(records)} records have no picture and do not count\n")
-    if options.json:
-        options.json.write_text(json.dumps(asdict(value), indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..lora.adapter import Adapter, to_diffusers
 from ..methods.boundary import BlockCounts, BlockWork, Bound, RunPosition
 from .passes import Pass, PassRequest, active, adapted_spans, plan_pass, run_rows, stretches
-from .remembered import Recalled, Recorder, Remembered
+from .remembered import Recalled, Recorder, Remembered, SameTensors
 
 if TYPE_CHECKING:
     from ..backbones import DoubleBlock, SingleBlock
@@ -193,6 +193,7 @@ class BlocksHost:
         self.blocks = [*double, *single]
         self.counts = BlockCounts(len(double), len(single))
         self._memo: Memo[Pass] = Memo()
+        self._tables: Memo[Rotary] = Memo()
         self._before = [block.attn.processor for block in self.blocks]
         for index, block in enumerate(self.blocks):
             block.attn.processor = Processor(index)
@@ -207,6 +208,10 @@ class BlocksHost:
     @property
     def backbone(self) -> Backbone:
         return backbone(self.transformer)
+
+    def table(self, key: Hashable, make: Callable[[], Rotary]) -> Rotary:
+        """A pass's position table, made once for all calls of a sampling run; in training each batch has its own."""
+        return make() if torch.is_grad_enabled() else self._tables.get(key, make)
 
     def remove(self) -> None:
         """Gives the transformer back as it was."""
@@ -262,7 +267,10 @@ class FluxHost(BlocksHost):
         passes = tuple(self._pass(sample, noise, text, position) for sample in samples)
         fixed: Recalled | Recorder | None = None
         if one and remembered is not None and passes[0].fixed is not None and not torch.is_grad_enabled():
-            fixed, passes = self._fixed(passes[0], remembered, samples[0], noise, text, position)
+            given = SameTensors(
+                pooled, guidance, *([conditions] if isinstance(conditions, Tensor) else conditions or ())
+            )
+            fixed, passes = self._fixed(passes[0], remembered, samples[0], noise, text, position, given)
         phrases = passes[0].forward.phrases
         if phrases:
             text = torch.cat([(vectors or {})["phrases"].expand(len(text), -1, -1).to(text), text], dim=1)
@@ -270,7 +278,7 @@ class FluxHost(BlocksHost):
         state = State(
             passes=passes,
             blocks=self.counts,
-            rotary=self._rotary(passes, samples, text),
+            rotary=self.table((passes, text.shape[1]), lambda: self._rotary(passes, samples, text)),
             rope_of=self._rope,
             attend=attend,
             noise=noise.shape[1],
@@ -295,11 +303,15 @@ class FluxHost(BlocksHost):
         noise: Tensor,
         text: Tensor,
         position: RunPosition | None,
+        given: SameTensors,
     ) -> tuple[Recalled | Recorder | None, tuple[Pass, ...]]:
-        """Where the fixed tokens' keys and values come from or go to, and the pass that fits."""
+        """Where the fixed tokens' keys and values come from or go to, and the pass that fits.
+
+        given  what the fixed tokens and their modulation are made of
+        """
         assert passed.fixed is not None  # noqa: S101 - asked before
         (owner,) = passed.owners  # joined passes have no fixed tokens
-        key, limit = (bounds, noise.shape), owner.method.memory_limit(owner.settings)
+        key, limit = (bounds, noise.shape, given), owner.method.memory_limit(owner.settings)
         recalled = remembered.recall(key)
         if recalled is not None:
             return recalled, (self._pass(bounds, noise, text, position, recalled=True),)

@@ -58,7 +58,7 @@ class QwenHost(BlocksHost):
         state = State(
             passes=(passed,),
             blocks=self.counts,
-            rotary=self._rotary(passed, grids, text.shape[1]),
+            rotary=self.table((passed, grids, text.shape[1]), lambda: self._rotary(passed, grids, text.shape[1])),
             rope_of=self._rope,
             attend=attend,
             noise=grids[0][0] * grids[0][1],

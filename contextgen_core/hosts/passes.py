@@ -21,9 +21,9 @@ from .joining import join_forwards
 After = Callable[[BlockWork], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pass:
-    """What a host carries out in one call.
+    """What a host carries out in one call. Compared by identity: what is remembered of a pass is remembered by it.
 
     bounds    the methods that act in this call
     owners    the methods that decide about tokens

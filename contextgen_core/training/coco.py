@@ -104,6 +104,7 @@ class PhraseSet:
         folders = {root / name: share for name, share in config.data.folders.items()} or {root: 1.0}
         self.phrases = phrases
         self.subsets = [read_annotations(folder) for folder in folders]
+        self._alike = [_by_count(subset) for subset in self.subsets]
         self.shares = np.array(list(folders.values())) / sum(folders.values())
         self.encoders: Encoders = encoders_of(config)
 
@@ -112,10 +113,11 @@ class PhraseSet:
 
     def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0) -> Batch:
         """A batch of random pictures with equally many boxes."""
-        subset = self.subsets[int(rng.choice(len(self.subsets), p=self.shares))]
+        chosen = int(rng.choice(len(self.subsets), p=self.shares))
+        subset = self.subsets[chosen]
         first = subset[int(rng.integers(len(subset)))]
-        alike = [item for item in subset if len(item.phrases) == len(first.phrases)]
-        items = [first, *(alike[int(rng.integers(len(alike)))] for _ in range(config.batch - 1))]
+        alike = self._alike[chosen][len(first.phrases)]
+        items = [first, *(subset[alike[int(rng.integers(len(alike)))]] for _ in range(config.batch - 1))]
         side = config.data.size
         prompts = [self._words("" if rng.random() < config.data.caption_drop else item.caption) for item in items]
         words = [[self._words(phrase) for phrase, _ in item.phrases] for item in items]
@@ -135,6 +137,14 @@ class PhraseSet:
 
     def _words(self, text: str) -> Words:
         return Words(*self.encoders.words(text))
+
+
+def _by_count(subset: tuple[Item, ...]) -> dict[int, list[int]]:
+    """The items with each number of boxes, as indices."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for number, item in enumerate(subset):
+        found[len(item.phrases)].append(number)
+    return dict(found)
 
 
 def _pixels(item: Item, side: int) -> np.ndarray:

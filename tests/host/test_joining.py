@@ -260,3 +260,6 @@ def test_boxes_with_picture_phrase_or_both_go_through_both_nodes(pack_nodes: dic
     assert plans[0] == plans[1]
     assert (len(plans[0][0].references), len(plans[0][1].phrases)) == (2, 2)
     assert torch.equal(sample(patched(model), one), sample(patched(model), other))
+    told = pack_nodes["ContextGenReport"].execute(scene, patched(model), one).args[1]
+    together = told[told.index("ContextGen and EliGen together") :]
+    assert "phrase 2" in together and "1 cat" in together and together.count("\nnoise") == 1

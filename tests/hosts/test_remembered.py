@@ -115,6 +115,59 @@ def test_what_does_not_fit_is_computed_in_every_step(transformer: Any, case: dic
     assert torch.equal(small[-1], trajectory(transformer, case, APART, None)[-1])
 
 
+def velocity(host: FluxHost, case: dict[str, Any], remembered: Remembered | None, **changed: Any) -> torch.Tensor:
+    conditions = torch.cat([pack(case["i_s_latent"]), pack(case["i_c_latent"])], dim=1)
+    given = {
+        "conditions": changed.pop("conditions", conditions),
+        "pooled": case["pooled"],
+        "guidance": case["guidance"],
+        **changed,
+    }
+    bound = Bound(SIGMA_GEN, plan_of(case["i_s"], case["i_c"]), Settings(timestep="zero", context=False, cross=False))
+    return host.velocity(
+        bound,
+        case["noise_packed"],
+        text=case["text_embeds"],
+        timestep=torch.ones(1),
+        remembered=remembered,
+        **given,
+    )
+
+
+@pytest.mark.parametrize("name", ["pooled", "conditions", "guidance"])
+def test_other_words_or_pictures_are_not_answered_from_what_was_remembered(
+    transformer: Any, case: dict[str, Any], name: str
+) -> None:
+    length = pack(case["i_s_latent"]).shape[1] + pack(case["i_c_latent"]).shape[1]
+    generator = torch.Generator().manual_seed(0)
+    other = {
+        "pooled": lambda: torch.randn(case["pooled"].shape, generator=generator),
+        "conditions": lambda: torch.randn(1, length, 64, generator=generator),
+        "guidance": lambda: case["guidance"] + 2,
+    }[name]()
+    remembered = Remembered()
+    with torch.no_grad(), FluxHost(transformer) as host:
+        velocity(host, case, remembered)
+        assert len(remembered) == 1
+        made = velocity(host, case, remembered, **{name: other})
+        assert torch.equal(made, velocity(host, case, None, **{name: other}))
+
+
+def test_the_position_table_is_made_once_in_a_run(
+    transformer: Any, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    rope = FluxHost._rope
+
+    def counted(self: FluxHost, ids: torch.Tensor) -> Any:
+        made.append(len(ids))
+        return rope(self, ids)
+
+    monkeypatch.setattr(FluxHost, "_rope", counted)
+    trajectory(transformer, case, Settings(), None)
+    assert len(made) == 1
+
+
 def keys(batch: int, value: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
     k = torch.arange(batch).float().reshape(-1, 1, 1, 1).expand(-1, 2, 5, 3) + value
     return k, -k

@@ -222,7 +222,9 @@ def test_a_run_that_was_broken_off_goes_on(
     [
         (["--detector", "eyes"], "the detector is 'eyes'"),
         (["--judge", "vision"], "the judge is 'vision'"),
-        (["--limit", "0"], "holds no picture of the records"),
+        (["--limit", "0"], "--limit is 0; give 1 or more"),
+        (["--limit", "-1"], "--limit is -1; give 1 or more"),
+        (["--json", "nowhere/figures.json"], "No such file or directory"),
     ],
 )
 def test_bad_words_give_one_sentence(

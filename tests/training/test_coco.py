@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +59,24 @@ def test_boxes_and_words_are_read_and_follow_the_picture_to_its_size(tmp_path: P
         )
         words = [encode_words(p) for p, _ in items[index].phrases]
         assert torch.equal(vectors[row], torch.stack([w.pooled for w in words]))
+
+
+def test_a_batch_does_not_look_at_each_picture_of_the_folder(tmp_path: Path, scenes: list[world.Scene]) -> None:
+    config = load(CONFIG, [*SMALL, f"data.path={tmp_path}", f"output={tmp_path}/out", "batch=2"])
+    data = open_data(config)
+    looked: list[int] = []
+
+    class Counted(tuple):  # type: ignore[type-arg]
+        def __getitem__(self, index: Any) -> Any:
+            looked.append(1)
+            return super().__getitem__(index)
+
+        def __iter__(self) -> Any:
+            raise AssertionError("the whole folder was looked through")
+
+    data.subsets = [Counted(subset) for subset in data.subsets]
+    data.draw(np.random.default_rng(0), config)
+    assert len(looked) == 2
 
 
 def test_the_config_for_the_real_model_trains_on_the_small_one(tmp_path: Path, scenes: list[world.Scene]) -> None:

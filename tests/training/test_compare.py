@@ -179,8 +179,8 @@ def test_contextgen_starts_as_the_base_itself(data: Path, tmp_path: Path) -> Non
     shared = {"steps": 1, "batch": 2, "model": {"weights": "shipped"}, "data": {"path": str(data / "128")}}
     config, recipe = compare.config_of("contextgen", 0, shared, tmp_path), RECIPES["contextgen"]
     loaded = compare.open_data(config)
-    indices = recipe.reader.buckets(loaded.sets[0])[-1][:1]
-    batch = recipe.reader.collate(loaded.sets[0], indices, True)
+    indices = recipe.reader(config).buckets(loaded.sets[0])[-1][:1]
+    batch = recipe.reader(config).collate(loaded.sets[0], indices, True)
     noisy, times = torch.randn(batch.target.shape), torch.ones(1)
     with torch.no_grad():
         plain, adapted = (make(build_transformer(config), config) for make in (base_network, recipe.network))

@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import InputError
 from ...layout.layout import box_name
 from ...layout.tokens import TOKEN
-from ..boundary import Block, Forward, ForwardCall, Method, Prepared, RunPosition
+from ..boundary import Block, Forward, ForwardCall, Method, Part, Prepared, RunPosition
 from .masks import box_cells, cells_to_tokens, mask_cells
 from .plan import MAX_PHRASES, MAX_STRENGTH, EliGenPlan, PhraseReading, PhraseTokens, phrase_tokens
 from .visibility import PhraseSequence, query_groups, readable
@@ -154,6 +154,10 @@ class EliGen(Method):
         inside = [settings.end > settings.start if run is None else run.within(one.start, one.end) for one in windows]
         read = tuple(n for n in readable(plan, settings.strength) if inside[0] and inside[n + 1])
         return read or None
+
+    def parts(self, plan: EliGenPlan, settings: EliGenSettings) -> tuple[Part, ...]:
+        phrases = (Part(f"phrase {n}", one.tokens, one.tokens) for n, one in enumerate(plan.phrases, 1))
+        return (*super().parts(plan, settings), *phrases)
 
     def forward(self, plan: EliGenPlan, settings: EliGenSettings, call: ForwardCall) -> Forward:
         read = cast("tuple[int, ...]", call.moment)
