@@ -80,7 +80,7 @@ class Runs:
             "adapter": golden("sigma", "sigma_lora.safetensors"),
         }
         for path in comfys():
-            self.hosts[f"ComfyUI {_version(path)}"] = _Comfy(path, json.dumps(self.files))
+            self.hosts[f"ComfyUI {version(path)}"] = _Comfy(path, json.dumps(self.files))
         for host in self.hosts.values():  # which start beside each other
             host.wait()
         return self
@@ -244,7 +244,7 @@ def comfys() -> list[Path]:
     return [path.resolve() for path in found if (path / "comfy").is_dir()]
 
 
-def _version(path: Path) -> str:
+def version(path: Path) -> str:
     line = (path / "comfyui_version.py").read_text("utf-8").split("__version__ = ")[1]
     return line.splitlines()[0].strip("\"' ")
 

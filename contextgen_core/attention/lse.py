@@ -104,6 +104,8 @@ def _operator_tried(device: torch.device, dtype: torch.dtype, width: int) -> _Op
         try:
             _tried[kind] = _trial(kind, device, width)
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:  # absent, another signature, no kernel
+            if isinstance(error, torch.cuda.OutOfMemoryError):  # says nothing of the operator
+                raise
             log.info("attention with its log-sum-exp runs in chunks on %s, %s: %s", device.type, dtype, error)
             _tried[kind] = None
     return _tried[kind]

@@ -99,11 +99,16 @@ def cropped(reference: Reference) -> tuple[np.ndarray, np.ndarray]:
     x1, y1, x2, y2 = box
     margin = math.ceil(max(x2 - x1, y2 - y1) * CROP_MARGIN)
     columns, rows = (
-        slice(max(0, low - max(margin, extra)), min(limit, high + max(margin, extra)))
+        _with_margin(low, high, limit, max(margin, (MIN_SIDE - (high - low) + 1) // 2))
         for low, high, limit in ((x1, x2, mask.shape[1]), (y1, y2, mask.shape[0]))
-        for extra in ((MIN_SIDE - (high - low) + 1) // 2,)
     )
     return np.ascontiguousarray(pixels[rows, columns]), np.ascontiguousarray(mask[rows, columns])
+
+
+def _with_margin(low: int, high: int, limit: int, margin: int) -> slice:
+    start, stop = max(0, low - margin), min(limit, high + margin)
+    start = max(0, min(start, stop - MIN_SIDE))  # at a border the other side gives what is missing
+    return slice(start, min(limit, max(stop, start + MIN_SIDE)))
 
 
 # --- pictures -------------------------------------------------------------------------------------

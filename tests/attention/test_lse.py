@@ -104,6 +104,21 @@ def test_an_operator_that_is_not_what_it_was_is_left_alone(
 
 
 @pytest.mark.usefixtures("_untried")
+def test_memory_that_runs_out_while_an_operator_is_tried_says_nothing_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host frees memory and runs on; the operator is then tried again."""
+
+    def no_memory(*_arguments: Any) -> Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as full:
+        full.setattr(lse, "_sample", no_memory)
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            attend_lse(*tensors(3, 4))
+    attend_lse(*tensors(3, 4))
+    assert None not in lse._tried.values()
+
+
+@pytest.mark.usefixtures("_untried")
 def test_results_are_taken_by_name_not_by_place(monkeypatch: pytest.MonkeyPatch) -> None:
     turned = changed(results=lambda out, total: (total, out), names=("logsumexp", "output"))
     monkeypatch.setattr(

@@ -1,0 +1,215 @@
+"""Faults in the middle of a run: each ends in the host's own way, and the next picture is the one that it always was.
+
+In process, tests/host/test_faults.py: interrupts and missing memory in any block of any step and in what the pack
+allocates, models unloaded between steps, weights that stay offloaded, errors of other packs. Here beside it, a server:
+interrupts at any moment of a prompt, two prompts at once, a full disk, a process that is killed and started again.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .frame import ROOT, Finding, Mend, NotHere, Part, Row
+
+HOST_TESTS = ROOT / "tests" / "host"
+SAMPLER, SAVED = "40", "42"  # nodes of the workflow
+DROPPED = ("7", "8", "50", "51", "52")  # its second picture
+
+
+def run(budget: float, seed: int) -> Sequence[Row]:
+    from .differential.runs import comfys, version
+
+    hosts = comfys()
+    if not hosts:
+        raise NotHere("no ComfyUI was found; COMFYUI_PATH names one")
+    inside = Row("in process", "interrupts, no memory, models unloaded or offloaded, others' errors in small runs")
+    served = Row("server", "interrupts at any moment of a prompt, two prompts at once, a full disk, a killed process")
+    deadline = time.monotonic() + budget
+    for host in hosts:
+        started = time.monotonic()
+        _in_process(host, version(host), inside)
+        inside.seconds += time.monotonic() - started
+    for number, host in enumerate(hosts):
+        started = time.monotonic()
+        left = max(0.0, deadline - started) / (len(hosts) - number)
+        _server(host, version(host), served, left, seed)
+        served.seconds += time.monotonic() - started
+    return [inside, served]
+
+
+def _in_process(host: Path, name: str, row: Row) -> None:
+    """tests/host/test_faults.py in a ComfyUI."""
+    from contextgen_core.hosts.comfy_process import comfy_python
+
+    tests = [str(ROOT / "scripts" / "host_pytest.py"), str(HOST_TESTS / "test_faults.py"), "-q", "-rf"]
+    environment = {**os.environ, "COMFYUI_PATH": str(host)}
+    done = subprocess.run([str(comfy_python(host)), *tests], capture_output=True, text=True, env=environment)
+    counted = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
+    row.tried += sum(counted.values())
+    failed = re.findall(r"^FAILED \S+::(\S+)", done.stdout, re.MULTILINE)
+    row.found += [Finding(f"{test} fails in {name}") for test in failed]
+    if done.returncode and not failed:
+        row.found.append(Finding(f"{name}: {(done.stdout + done.stderr).strip().splitlines()[-1][:300]}"))
+    row.notes.append(f"{counted.get('passed', 0)} tests in ComfyUI {name}")
+
+
+# --- a server -------------------------------------------------------------------------------------------------------
+
+
+def _live_server() -> ModuleType:
+    """The tests' way to start a ComfyUI with the pack in it; it needs the standard library alone."""
+    if str(HOST_TESTS) not in sys.path:
+        sys.path.append(str(HOST_TESTS))
+    import live_server  # pyright: ignore[reportMissingImports]
+
+    return live_server
+
+
+def _prompt(seed: int, steps: int = 4) -> dict[str, Any]:
+    """Four creatures by the small model."""
+    made = json.loads((ROOT / "workflows" / "api" / "tiny_demo.json").read_text("utf-8"))
+    made = {number: copy.deepcopy(node) for number, node in made.items() if number not in DROPPED}
+    made[SAMPLER]["inputs"].update(seed=seed, steps=steps)
+    return made
+
+
+def _server(host: Path, name: str, row: Row, budget: float, seed: int) -> None:
+    from contextgen_core.hosts.comfy_process import comfy_python
+
+    live = _live_server()
+    started = time.monotonic()
+    python = str(comfy_python(host))
+    with live.running(host, python) as server:
+        _stock(server)
+        begun = time.monotonic()
+        wanted = {number: _picture(server, _prompt(number)) for number in (1, 2)}
+        one = (time.monotonic() - begun) / 2
+        _two_at_once(live, server, row, wanted)
+        _full_disk(live, server, row, wanted[1])
+        _interrupts(live, server, row, wanted[1], one, started + 0.7 * budget, random.Random(seed))
+        server.submit(_prompt(3, steps=400))
+        server.until(lambda: server.json("/queue")["queue_running"])
+        time.sleep(one / 2)
+        server.process.kill()
+        server.process.wait()
+    with live.running(host, python) as server:
+        _stock(server)
+        row.tried += 1
+        _same(row, "after the server was killed and started again", _picture(server, _prompt(1)), wanted[1])
+
+
+def _stock(server: Any) -> None:
+    for picture in (ROOT / "assets" / "samples").glob("*.png"):
+        shutil.copy(picture, server.base / "input")
+
+
+def _picture(server: Any, prompt: dict[str, Any]) -> bytes:
+    server.forget()
+    return _saved(server, server.run(prompt))
+
+
+def _saved(server: Any, entry: dict[str, Any]) -> bytes:
+    """The pixels of the saved picture."""
+    import io
+
+    from PIL import Image
+
+    [data] = server.images({"outputs": {SAVED: entry["outputs"][SAVED]}})
+    return Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+
+
+def _same(row: Row, when: str, picture: bytes, wanted: bytes) -> None:
+    if picture != wanted:
+        row.found.append(Finding(f"the picture {when} is another one"))
+
+
+def _two_at_once(live: ModuleType, server: Any, row: Row, wanted: dict[int, bytes]) -> None:
+    server.forget()
+    waiting = {number: server.submit(_prompt(number)) for number in wanted}
+    for number, prompt in waiting.items():
+        row.tried += 1
+        _same(row, "of a prompt queued beside another", _saved(server, server.wait(prompt)), wanted[number])
+
+
+def _interrupts(
+    live: ModuleType, server: Any, row: Row, wanted: bytes, one: float, deadline: float, rng: random.Random
+) -> None:
+    """At moments spread over a prompt, the caches being empty; at least three."""
+    where: Counter[str] = Counter()
+    tries = 0
+    while tries < 3 or time.monotonic() < deadline:
+        tries += 1
+        server.forget()
+        prompt = server.submit(_prompt(1, steps=8))
+        time.sleep(rng.uniform(0, 1.3 * one))
+        server.interrupt()
+        try:
+            server.wait(prompt)
+            where["too late"] += 1
+        except live.PromptError as stopped:
+            told = {kind: words for kind, words in stopped.details}
+            if "execution_interrupted" not in told:
+                row.found.append(Finding(f"an interrupt ended a prompt as an error: {str(stopped)[:200]}"))
+            else:
+                where[told["execution_interrupted"]["node_type"]] += 1
+        row.tried += 1
+        if tries % 5 == 1:
+            _same(row, "after an interrupt", _picture(server, _prompt(1)), wanted)
+    _same(row, "after all interrupts", _picture(server, _prompt(1)), wanted)
+    row.notes.append("interrupts came in " + ", ".join(f"{node} ({count})" for node, count in where.most_common()))
+
+
+def _full_disk(live: ModuleType, server: Any, row: Row, wanted: bytes) -> None:
+    """The output folder lies on a file system that holds 16 KiB, all of them taken."""
+    folder = server.base / "output"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        row.notes.append("the full disk was left out: no right to mount a small file system")
+        return
+    try:
+        with (folder / "filler").open("wb") as file:
+            try:
+                file.write(bytes(32 * 1024))
+                file.flush()
+            except OSError:
+                pass
+        row.tried += 1
+        server.forget()
+        try:
+            server.run(_prompt(1))
+            row.found.append(Finding("a picture was saved on a full disk"))
+        except live.PromptError as failed:
+            told = next((words for kind, words in failed.details if kind == "execution_error"), {})
+            if "No space left" not in told.get("exception_message", ""):
+                row.found.append(Finding(f"a full disk ends in {str(failed)[:200]}"))
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    _same(row, "after a full disk", _picture(server, _prompt(1)), wanted)
+
+
+PART = Part(
+    "faults",
+    "interrupts, missing memory, unloading, full disks and killed servers: the next picture is the same",
+    1,
+    run,
+    (
+        Mend(
+            "in process",
+            "memory that ran out while an attention operator was tried switched it off for the rest of the process",
+            "tests/host/test_faults.py::test_no_memory_while_an_operator_is_tried_says_nothing_about_it",
+        ),
+    ),
+)
