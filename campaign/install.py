@@ -30,7 +30,7 @@ SECONDS, MEGABYTES = 0.3, 30.0  # of processor time and resident memory at the h
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 ALLOWED = {"segment-anything", "segment_anything"}  # what requirements.txt may bring
 WEIGHTS = {"value_not_in_list"}  # the only complaint about a workflow whose files are not there
-REPEATS = 3
+REPEATS = 2
 
 
 @cache

@@ -64,8 +64,11 @@ def verdicts(seen: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
     said: dict[str, str] = {}
     wrong: list[str] = []
     for name, outcome in seen.get("patches", {}).items():
+        if "late" in outcome:
+            said[name] = "takes too long to compile or run here"
+            continue
         if "died" in outcome:
-            said[name] = "ended its process or took too long"
+            said[name] = "ended its process"
             wrong.append(f"{name}: {outcome['died']}")
             continue
         errors = {where: outcome[where] for where in ("before", "after") if outcome[where]}
@@ -90,6 +93,8 @@ def verdicts(seen: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
 
 def complaints(seen: dict[str, Any]) -> list[str]:
     """One sentence for each thing that broke the property beside one pack in one order."""
+    if "late" in seen:
+        return []
     if "died" in seen:
         return [f"{seen['pack']}, {seen['order']}: {seen['died']}"]
     out = [f"{name} is taken by both" for name in (*seen["taken"], *seen["core taken"], *seen.get("used", ()))]
