@@ -117,8 +117,7 @@ def _results(host: Host) -> Path:
 
 
 def run_host(host: Host, packs: Path, budget: float) -> Row:
-    row, started = Row(host.version, f"beside other packs in ComfyUI {host.version}, both orders"), time.monotonic()
-    results, names = _results(host), our_names()
+    started, results = time.monotonic(), _results(host)
     results.parent.mkdir(parents=True, exist_ok=True)
     results.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(packs / ".dependencies"), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -126,6 +125,15 @@ def run_host(host: Host, packs: Path, budget: float) -> Row:
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     if ended.returncode:
         raise RuntimeError(ended.stderr.strip().splitlines()[-1])
+    row = gathered(host, packs)
+    row.seconds = time.monotonic() - started
+    return row
+
+
+def gathered(host: Host, packs: Path) -> Row:
+    """The row of what the stage left for this host; adds each pack's commit and what it uses of our names."""
+    row = Row(host.version, f"beside other packs in ComfyUI {host.version}, both orders")
+    results, names = _results(host), our_names()
     lines = [json.loads(line) for line in results.read_text("utf-8").splitlines()]
     for seen in lines:
         seen["commit"] = commit(packs / seen["pack"])
@@ -134,15 +142,13 @@ def run_host(host: Host, packs: Path, budget: float) -> Row:
         row.found += [Finding(one) for one in complaints(seen)]
     results.write_text("".join(json.dumps(seen) + "\n" for seen in lines), encoding="utf-8")
     tried = {seen["pack"] for seen in lines}
-    loaded = {seen["pack"] for seen in lines if not seen.get("failed") and "died" not in seen}
     row.figures = {
         "packs": len(tried),
-        "of them load": len(loaded),
+        "of them load": len({seen["pack"] for seen in lines if seen.get("failed") == ""}),
         "patches placed": sum(len(seen.get("patches", {})) for seen in lines),
     }
     if left := sorted({one.name for one in _folders(packs)} - tried):
-        row.notes.append(f"no time was left for {', '.join(left)}")
-    row.seconds = time.monotonic() - started
+        row.notes.append(f"not tried: {', '.join(left)}")
     return row
 
 
