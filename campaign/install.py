@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from .comfy import API, SAMPLES, Host, hosts, live_server, prompt, small
-from .frame import ROOT, Finding, Part, Row
+from .frame import ROOT, Finding, Mend, Part, Row
 
 PREFIX = "contextgen näyte 利用者 "  # of the base folder: as a user's name may be
 SECONDS, MEGABYTES = 0.3, 30.0  # of processor time and resident memory at the host's start
@@ -261,4 +261,18 @@ def run(budget: float, seed: int) -> list[Row]:
     return rows
 
 
-PART = Part("install", "the archive and the clone in empty ComfyUIs: workflows, cost, what is left behind", 2.0, run)
+MENDED = (
+    Mend(
+        "archive 0.30.0",
+        "the registry's archive lacked the help pages of all nodes: .comfyignore named docs/ at any depth",
+        "tests/test_release.py::test_the_archive_holds_what_users_need_and_nothing_else",
+    ),
+    Mend(
+        "archive 0.30.0",
+        "the icon that the registry shows was not in the repository",
+        "tests/test_release.py::test_what_the_registry_shows_is_there",
+    ),
+)
+PART = Part(
+    "install", "the archive and the clone in empty ComfyUIs: workflows, cost, what is left behind", 2.0, run, MENDED
+)

@@ -56,8 +56,8 @@ def prepare(path: Path) -> Path:
 
     comfy.cli_args.args.cpu = True
     comfy.cli_args.args.base_directory = str(base)
+    importlib.import_module("utils.install_util")  # before the host puts its folder comfy on the path, with a utils.py
     import server  # pyright: ignore[reportMissingImports]
-    import utils.install_util  # noqa: F401  # pyright: ignore  before a dependency's module of the same name
 
     nodes = host_nodes()
 
