@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the record there")
     options = parser.parse_args()
     backend = Noise(options.seconds)
-    ray = run._ray()
+    ray = run.engine()
     run._connect(ray, run.Options(workers=options.workers))
     record: dict[str, Any] = {
         "machine": machine(),

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import InputError
 from ..input.checks import shorten
 from ..input.picture_file import open_picture
@@ -182,7 +184,7 @@ def subjects(layout: Layout, files: Mapping[str, Path]) -> tuple[Subject, ...]:
 # ---- diffusers -----------------------------------------------------------------------------------------------------
 
 SMALL = "tiny"
-_KNOWN = ("layout", "references", "prompt", "seed")
+_KNOWN = ("layout", "layout_image", "references", "prompt", "seed")
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ class Job:
 class DiffusersBackend:
     """A method on diffusers, the layout's candidates in one batch. model: a pipeline's local folder, or ``tiny``.
 
-    Rows have layout, references ({name: file}), prompt and seed."""
+    Rows have layout, references ({name: file}), prompt, seed, and layout_image (the layout's own picture)."""
 
     model: str = SMALL
     adapter: Path | None = None
@@ -249,7 +251,10 @@ class DiffusersBackend:
         references = []
         for name, file in files.items():
             references.append(Reference(name, *subject_from_image(open_picture(file)), tokens=tokens))
-        prepared = prepare(compose(layout, references), self.method)
+        own = None
+        if "layout_image" in row.values:
+            own = np.asarray(open_picture(inside(row.values["layout_image"], base, self.allowed)).convert("RGBA"))
+        prepared = prepare(compose(layout, references, own_composite=own), self.method)
         extra = {k: v for k, v in row.values.items() if k not in _KNOWN}
         seed = seed_of(row.id, row.values.get("seed"))
         return Task(row, Job(prepared, row.values["prompt"]), seed, subjects(layout, files), extra)

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def generate(
     often the run was cut off. Raises InputError where nothing can be made at all, or the run cannot go on; then too
     what was finished is kept.
     """
-    ray = _ray()
+    ray = engine()
     ours = not ray.is_initialized()
     start = time.monotonic()
     _check(options)
@@ -213,7 +214,7 @@ def _host(backend: Backend) -> str:
     return f"{type(backend).__name__} {backend.digest}"
 
 
-def _ray() -> Any:
+def engine() -> Any:
     """Ray, silent towards the outside. Raises InputError where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -225,6 +226,20 @@ def _ray() -> Any:
     except ImportError:
         raise InputError("bulk runs need Ray Data; install the extra: pip install 'contextgen-layout[bulk]'.") from None
     return ray
+
+
+@contextmanager
+def connected(ray: Any, options: Options) -> Iterator[None]:
+    """One Ray for all that happens inside; one that runs already stays."""
+    if ray.is_initialized():
+        yield
+        return
+    _connect(ray, options)
+    _quiet(ray)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _connect(ray: Any, options: Options) -> None:

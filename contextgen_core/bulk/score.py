@@ -141,8 +141,9 @@ def _square(picture: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(ImageOps.pad(Image.fromarray(picture), (side, side), Image.Resampling.BICUBIC, (128, 128, 128)))
 
 
-def _faces() -> Scorer:
-    """dlib's face net; its weights are in face_recognition_models. A distance of 0.6 is where dlib draws the line."""
+def dlib_faces() -> Callable[[np.ndarray], list[np.ndarray]]:
+    """dlib's face net: a unit vector for each face of a picture, the largest face first. Its weights are in
+    face_recognition_models. A distance of 0.6 is where dlib draws the line."""
     _need("faces", ("dlib", "face_recognition_models"), "faces")
     import dlib  # type: ignore[import-not-found]
 
@@ -153,19 +154,18 @@ def _faces() -> Scorer:
     marks = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
     net = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
 
-    def embed(pictures: Sequence[np.ndarray]) -> list[np.ndarray | None]:
-        out: list[np.ndarray | None] = []
-        for picture in pictures:
-            picture = np.ascontiguousarray(picture)
-            found = max(finder(picture, 1), key=lambda r: r.area(), default=None)
-            if found is None:
-                out.append(None)
-                continue
-            vector = np.asarray(net.compute_face_descriptor(picture, marks(picture, found)))
-            out.append(vector / np.linalg.norm(vector))
-        return out
+    def faces(picture: np.ndarray) -> list[np.ndarray]:
+        picture = np.ascontiguousarray(picture)
+        found = sorted(finder(picture, 1), key=lambda r: -r.area())
+        vectors = [np.asarray(net.compute_face_descriptor(picture, marks(picture, one))) for one in found]
+        return [vector / np.linalg.norm(vector) for vector in vectors]
 
-    return Identity("identity_faces", embed)
+    return faces
+
+
+def _faces() -> Scorer:
+    faces = dlib_faces()
+    return Identity("identity_faces", lambda pictures: [next(iter(faces(picture)), None) for picture in pictures])
 
 
 def _vision(folder: str) -> Scorer:

@@ -1,6 +1,7 @@
 """The colour test of COCO-MIG: does enough of an instance lie in its colour's range?
 
-The ranges and the share are those of the benchmark's published evaluation (LeyRio/MIG_Bench), in OpenCV's 8-bit HSV:
+The ranges and the share are those of the benchmark's published evaluation (LeyRio/MIG_Bench, eval_mig.py as of its
+second version; its first had others, which stand there as a comment), in OpenCV's 8-bit HSV:
 hue 0..180 (degrees halved), saturation and value 0..255, both ends included.
 """
 
@@ -16,17 +17,17 @@ RIGHT_SHARE = 0.2
 
 class Range(NamedTuple):
     hue: tuple[int, int]
-    saturation: tuple[int, int] = (43, 255)
-    value: tuple[int, int] = (35, 255)
+    saturation: tuple[int, int] = (50, 255)
+    value: tuple[int, int] = (70, 255)
 
 
 COLOURS: dict[str, tuple[Range, ...]] = {
-    "red": (Range((0, 6)), Range((156, 180))),
-    "brown": (Range((6, 25)),),
-    "yellow": (Range((20, 34)),),
-    "green": (Range((35, 77)),),
-    "blue": (Range((78, 124)),),
-    "black": (Range((0, 180), (0, 255), (0, 35)),),
+    "red": (Range((0, 9)), Range((159, 180))),
+    "brown": (Range((6, 25), (43, 255), (35, 255)),),
+    "yellow": (Range((25, 35)),),
+    "green": (Range((36, 89)),),
+    "blue": (Range((90, 128)),),
+    "black": (Range((0, 180), (0, 255), (0, 30)),),
     "white": (Range((0, 180), (0, 43), (221, 255)),),
 }
 

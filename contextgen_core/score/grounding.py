@@ -45,8 +45,12 @@ class Detector(Protocol):
         ...
 
 
+PRESENCE = "presence"
+
+
 class Judge(Protocol):
-    """Answers whether one attribute of what a crop shows is as described: yes, or anything else."""
+    """Answers whether one attribute of what a crop shows is as described, or (PRESENCE) whether it shows the category
+    at all: yes, or anything else."""
 
     def __call__(self, crop: Picture, category: str, description: str, attribute: str) -> str: ...
 
@@ -133,26 +137,31 @@ def crop_of(picture: Picture, box: Box) -> Picture:
     return picture[y : max(y + 1, round(inside.y2)), x : max(x + 1, round(inside.x2))]
 
 
+def sums(instances: Sequence[Grounded]) -> dict[str, float]:
+    """What instances add to the score: boxes, described, and the sums of IoU by `spatial` and the attributes."""
+    described = [one for one in instances if one.attributes is not None]
+    found = {"boxes": float(len(instances)), "described": float(len(described))}
+    found["spatial"] = sum((one.iou for one in instances if one.located), 0.0)
+    for number, name in enumerate(ATTRIBUTES):
+        found[name] = sum((one.iou for one in described if one.attributes and one.attributes[number]), 0.0)
+    return found
+
+
 def figures(pictures: Iterable[Sequence[Grounded]]) -> Figures:
     """The score of many pictures. Raises InputError where they have no instance."""
     pictures = list(pictures)
-    instances = [one for picture in pictures for one in picture]
-    if not instances:
+    whole = sums([one for picture in pictures for one in picture])
+    boxes, described = int(whole["boxes"]), int(whole["described"])
+    if not boxes:
         raise InputError("there is no instance to score; give records with boxes.")
-    described = [one for one in instances if one.attributes is not None]
-
-    def total(attribute: int) -> float:
-        return sum(one.iou for one in described if one.attributes and one.attributes[attribute])
-
-    boxes, count = len(instances), len(described)
-    sums = [total(number) for number in range(len(ATTRIBUTES))]
+    attributes = [whole[name] for name in ATTRIBUTES]
     return Figures(
         len(pictures),
         boxes,
-        count,
-        sum(one.iou for one in instances if one.located) / boxes,
-        *(value / boxes for value in sums),
-        *(value / count if count else None for value in sums),
+        described,
+        whole["spatial"] / boxes,
+        *(value / boxes for value in attributes),
+        *(value / described if described else None for value in attributes),
     )
 
 

@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 def ray() -> Iterator[Any]:
     from contextgen_core.bulk import run
 
-    engine = run._ray()
+    engine = run.engine()
     sys.path.insert(0, str(HERE))  # the stub backend, which the workers import, too
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), before)))
