@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from ...errors import InputError
 from ...input.checks import shorten
+from ...input.picture_file import open_picture
 from ...layout.box import Box
 from ...layout.foreign_boxes import LabelledBox
 from ...score.colour import COLOURS, colour_right
@@ -86,13 +88,18 @@ def _reference(
         mask = next((path for path in masks if path.is_file()), None)
         if mask is None or not picture.is_file():
             continue
-        with Image.open(picture) as opened:
-            off = abs(opened.width / opened.height - ratio)
+        off = abs(_ratio(picture) - ratio)
         if best is None or off < best[0]:
             best = off, picture, mask
     if best is None:
         raise InputError(f"{where} finds no picture and mask of {label!r} in the reference pack; unpack it anew.")
     return best[1], best[2]
+
+
+@lru_cache(maxsize=65536)
+def _ratio(picture: Path) -> float:
+    opened = open_picture(picture)
+    return opened.width / opened.height
 
 
 class CocoMig:

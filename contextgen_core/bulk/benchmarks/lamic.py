@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ...errors import InputError
 from ...input.checks import shorten
+from ...input.picture_file import open_picture
 from ...layout.box import Box
 from ...score.figures import cosine
 from ...score.grounding import crop_of
@@ -130,11 +130,7 @@ def _yes(answer: str) -> bool:
 
 
 def _read(data: Path, name: str, mode: str) -> np.ndarray:
-    try:
-        with Image.open(data / name) as picture:
-            return np.asarray(picture.convert(mode))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"the reference {name} cannot be read ({shorten(str(error), 80)}).") from None
+    return np.asarray(open_picture(data / name).convert(mode))
 
 
 def _fewer_or_more(asked: Mapping[str, Any]) -> tuple[str, ...]:
@@ -316,8 +312,8 @@ LAMIC_TASKS = Benchmark(
         " reference's name and its box's words are its id and desc: as the public driver does it. The key 'prompt' is"
         " not read, there as here.",
         "The tasks, the driver and the questions' graphs are public, the code of the figures is not, so no published"
-        " row stands beside ours. DPG follows DPG-Bench, whose model is mPLUG-large; ID-S, IN-R and FI-R are our reading"
-        " of their names and of the abstract. BG-S (likeness of the background) is left out.",
+        " row stands beside ours. DPG follows DPG-Bench, whose model is mPLUG-large; ID-S, IN-R and FI-R are our"
+        " reading of their names and of the abstract. BG-S (likeness of the background) is left out.",
         "Regions to give way ('de-overlap', 11 references) are not carried over; LAMIC Conditioning has its own choice"
         " for overlaps. A reference without a region gets the whole canvas.",
     ),

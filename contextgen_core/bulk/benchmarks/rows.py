@@ -15,6 +15,7 @@ from PIL import Image
 from ...composite.references import GREY
 from ...errors import InputError
 from ...input.checks import MAX_LABEL, has_control_characters, shorten
+from ...input.picture_file import open_picture
 from ...layout.layout import MAX_INSTANCES
 from ..graph import LOADERS, Graph
 from ..stages import put
@@ -146,13 +147,9 @@ def _safe(name: str) -> str:
 
 
 def _opened(path: Path, mode: str) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            return picture.convert(mode)
-    except FileNotFoundError:
-        raise InputError(f"the picture {shorten(path.name, 80)} is missing in {path.parent}; unpack it anew.") from None
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"the picture {path.name} cannot be read ({shorten(str(error), 80)}).") from None
+    if not path.is_file():
+        raise InputError(f"the picture {shorten(path.name, 80)} is missing in {path.parent}; unpack it anew.")
+    return open_picture(path).convert(mode)
 
 
 def _save(picture: Image.Image, alpha: Image.Image | None, target: Path) -> None:

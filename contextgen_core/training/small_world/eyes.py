@@ -150,8 +150,8 @@ def _vector(creature: world.Creature) -> np.ndarray:
 def creatures(picture: Picture) -> Sequence[np.ndarray]:
     """In the place of faces: a vector for each creature; of a reference on grey, of the whole picture."""
     corner = picture[:2, :2].reshape(-1, 3).astype(int)
-    if picture.shape[0] < world.SIZE and np.abs(corner - world.GREY).max() <= 2:
-        return [features(picture, np.abs(picture.astype(int) - world.GREY).max(2) > 2)]
+    if picture.shape[0] < world.SIZE and np.abs(corner - world.GREY).max() <= 4:
+        return [features(picture, np.abs(picture.astype(int) - world.GREY).max(2) > 24)]
     return [_vector(seen) for seen in _seen(picture)]
 
 
