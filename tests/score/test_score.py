@@ -182,6 +182,21 @@ def test_colours_of_the_benchmark():
     assert named_colour("Red cup") == "red" and named_colour("a red cup") is None and named_colour("") is None
 
 
+@pytest.mark.parametrize(
+    ("rgb", "colours"),
+    [
+        ((255, 75, 0), ["red", "brown"]),  # hue 9: red as the published code stands, not as it was first
+        ((255, 0, 75), ["red"]),  # hue 171
+        ((60, 20, 20), []),  # value 60: too dark for red
+        ((60, 25, 15), ["brown"]),  # brown alone goes down to 35
+        ((33, 33, 33), []),  # black ends at 30
+    ],
+)
+def test_the_ends_of_the_published_ranges(rgb, colours):
+    picture, everywhere = np.full((1, 1, 3), rgb, np.uint8), np.ones((1, 1), bool)
+    assert [name for name in COLOURS if colour_share(picture, everywhere, name) == 1] == colours
+
+
 def test_a_fifth_of_the_mask_is_enough():
     picture = np.zeros((1, 10, 3), np.uint8) + np.uint8(128)
     picture[0, :2] = (200, 20, 20)
