@@ -20,7 +20,7 @@ from contextgen_core.layout.box import Box  # noqa: E402
 from contextgen_core.score.grounding import PRESENCE  # noqa: E402
 
 PICTURE = (np.random.default_rng(0).random((48, 64, 3)) * 255).astype(np.uint8)
-LAYERS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+LAYERS: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +35,16 @@ def clip(tmp_path: Path) -> Path:
     (folder / "vocab.json").write_text(json.dumps({"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2, "b</w>": 3}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     words = transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    text = {**LAYERS, "intermediate_size": 16, "vocab_size": 4, "eos_token_id": 1, "bos_token_id": 0}
-    vision = {**LAYERS, "intermediate_size": 16, "image_size": 28, "patch_size": 14}
+    text = {
+        **LAYERS,
+        "intermediate_size": 16,
+        "vocab_size": 4,
+        "eos_token_id": 1,
+        "bos_token_id": 0,
+        "projection_dim": 8,
+    }
+    vision = {**LAYERS, "intermediate_size": 16, "image_size": 28, "patch_size": 14, "projection_dim": 8}
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
-    config.text_config.projection_dim = config.vision_config.projection_dim = 8
     transformers.CLIPModel(config).save_pretrained(folder)
     square = {"height": 28, "width": 28}
     pictures = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=square)
