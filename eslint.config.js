@@ -53,8 +53,8 @@ export default [
   { files: ["web/**/*_worker.mjs"], languageOptions: { globals: names(["self", "fetch", "createImageBitmap", "OffscreenCanvas"]) } },
   { files: ["tests/web/**/*.js"], languageOptions: { globals: names([...browser, ...node, "ClipboardEvent", "Event", "MouseEvent"]) } },
   {
-    files: ["tests/browser/**/*.mjs", "scripts/**/*.mjs", "*.config.js"],
-    languageOptions: { globals: names([...browser, ...node, "app", "LiteGraph", "MouseEvent", "EventTarget", "performance", "ClipboardEvent", "DataTransfer", "DragEvent", "File", "OffscreenCanvas"]) },
+    files: ["tests/browser/**/*.mjs", "scripts/**/*.mjs", "campaign/**/*.mjs", "*.config.js"],
+    languageOptions: { globals: names([...browser, ...node, "app", "LiteGraph", "MouseEvent", "EventTarget", "performance", "ClipboardEvent", "DataTransfer", "DragEvent", "File", "OffscreenCanvas", "structuredClone"]) },
     rules: { "no-console": "off" },
   },
 ];

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 import pkgutil
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,6 +98,16 @@ def keep_case(part: str, data: bytes, suffix: str, sentence: str) -> Finding:
     (folder / name).write_bytes(data)
     (folder / f"{name}.txt").write_text(sentence + "\n", encoding="utf-8")
     return Finding(sentence, name)
+
+
+def host_tools() -> ModuleType:
+    """scripts/test.py, which knows where ComfyUIs and browsers are."""
+    spec = importlib.util.spec_from_file_location("campaign_test_script", ROOT / "scripts" / "test.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def machine() -> dict[str, Any]:

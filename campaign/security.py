@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -15,11 +14,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, requires
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from . import static
-from .frame import ROOT, Finding, Part, Row
+from .frame import ROOT, Finding, Part, Row, host_tools
 
 WATCH = ROOT / "campaign" / "watch"
 # Of what is installed for development and the extras; nothing of it ships, the pack itself requires nothing.
@@ -44,7 +42,7 @@ def run(budget: float, seed: int) -> Sequence[Row]:
 
 def _runners() -> Sequence[tuple[str, list[str], Mapping[str, str]]]:
     """The unit suite, and the host suite in each ComfyUI that is found."""
-    runner = _script()
+    runner = host_tools()
     suites: list[tuple[str, list[str], Mapping[str, str]]] = []
     suites.append(("unit suite", [sys.executable, "-m", "pytest", "tests"], {}))
     for host in runner.find_hosts():
@@ -52,16 +50,6 @@ def _runners() -> Sequence[tuple[str, list[str], Mapping[str, str]]]:
             command = [str(host.python), str(ROOT / "scripts" / "host_pytest.py")]
             suites.append((f"host suite {runner.host_version(host.path)}", command, runner.host_env(host)))
     return suites
-
-
-def _script() -> ModuleType:
-    """scripts/test.py, which knows where ComfyUIs are."""
-    spec = importlib.util.spec_from_file_location("campaign_test_script", ROOT / "scripts" / "test.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _suite(name: str, command: list[str], environment: Mapping[str, str], budget: float, seed: int) -> Row:

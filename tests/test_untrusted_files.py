@@ -109,6 +109,8 @@ REFUSED = {
     "nested": {"model": SOME},
     "a list": [SOME["a"]],
     "unnamed": {1: SOME["a"]},
+    "names of another direction": {"\u202ea": SOME["a"]},
+    "names without end": {"a" * 5000: SOME["a"]},
     "code": {"a": Code()},
 }
 

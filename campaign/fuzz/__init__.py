@@ -116,6 +116,16 @@ PART = Part(
             f"{FILES}::test_what_is_no_plain_tensor_is_refused",
         ),
         Mend(
+            "box objects",
+            "an array in place of a box was shown with its line breaks",
+            "tests/layout/test_layout.py::test_an_array_in_place_of_a_box_is_shown_in_one_line",
+        ),
+        Mend(
+            "adapters",
+            "names of tensors with signs that turn the direction of writing stood in sentences as they were",
+            "tests/lora/test_safetensors_header.py::test_a_name_that_no_line_can_show_is_refused",
+        ),
+        Mend(
             "graphs",
             "a workflow whose canvas was a list or infinite ended in an error of Python",
             "tests/bulk/test_graph.py::test_an_input_of_another_shape_than_its_node_has",

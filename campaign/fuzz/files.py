@@ -111,6 +111,8 @@ def checkpoint_bytes(rng: random.Random, data: bytes) -> bytes:
             parts = [[name, archive.read(name)] for name in archive.namelist()]
     except Exception:  # what earlier changes have left of it is no zip any more
         return change.any_bytes(rng, data)
+    if not parts:
+        return change.any_bytes(rng, data)
     pickled = [part for part in parts if part[0].endswith("data.pkl")]
     part = rng.choice(pickled) if pickled and rng.random() < 0.7 else rng.choice(parts)
     kind = rng.randrange(6)

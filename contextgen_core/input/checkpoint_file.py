@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from ..errors import InputError
 from .checks import shorten
 
 MAX_TENSORS = 20_000
+MAX_NAME = 300
 _SLACK = 65536  # bytes of headers; besides a tenth, for padding
+
+
+def check_names(file: str, names: Iterable[str]) -> None:
+    """Refuses names of tensors that no sentence can show: too long, or with signs that change how a line is read."""
+    for name in names:
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise InputError(f"{file} names a tensor {shorten(name)}, which no model has; download it again.")
 
 
 def read_checkpoint(path: Path, wanted: str) -> dict[str, Tensor]:
@@ -44,6 +53,7 @@ def read_checkpoint(path: Path, wanted: str) -> dict[str, Tensor]:
         raise InputError(f"{name} is no dictionary of tensors; choose {wanted}.")
     if len(value) > MAX_TENSORS:
         raise InputError(f"{name} lists {len(value)} tensors, more than the {MAX_TENSORS} that are read.")
+    check_names(name, value)
     for key, tensor in value.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             raise InputError(f"{name} holds {shorten(key)} as something else than plain numbers; choose {wanted}.")

@@ -32,7 +32,9 @@ def shorten(value: object, limit: int = 40) -> str:
         return "an object"
     if isinstance(value, str):
         value = value[: limit + 1]
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    text = repr(value) if isinstance(value, str) else " ".join(repr(value).split())  # an array's has many lines
+    if not text.isprintable():
+        text = ascii(text)[1:-1]
     return text if len(text) <= limit else text[: limit - 1] + "\u2026"
 
 

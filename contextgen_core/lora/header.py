@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import InputError
-from ..input.checkpoint_file import MAX_TENSORS
+from ..input.checkpoint_file import MAX_TENSORS, check_names
+from ..input.checks import shorten
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
@@ -66,6 +67,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             names = sorted(opened.keys())
             if len(names) > MAX_TENSORS:
                 raise InputError(f"{name} lists {len(names)} tensors, more than the {MAX_TENSORS} that are read.")
+            check_names(name, names)
             parts = [(key, opened.get_slice(key)) for key in names]
             tensors = tuple(TensorInfo(key, part.get_dtype(), tuple(part.get_shape())) for key, part in parts)
             metadata = tuple(sorted((opened.metadata() or {}).items()))
@@ -73,7 +75,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         raise InputError(f"{name} cannot be read ({error.strerror or error}); choose a file that exists.") from None
     except SafetensorError as error:
         reason = " ".join(str(error).removeprefix("Error while deserializing header: ").split())
-        raise InputError(f"{name} is damaged or cut off ({reason[:120]}); download it again.") from None
+        reason = reason[:120] if reason.isprintable() else shorten(reason, 120)
+        raise InputError(f"{name} is damaged or cut off ({reason}); download it again.") from None
     return Header(path, tensors, metadata)
 
 

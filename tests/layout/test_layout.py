@@ -509,3 +509,10 @@ def test_a_turned_box_stays_readable_on_a_canvas_of_another_size() -> None:
     layout = Layout(64, 1000, (Instance("b1", Box(-1900, 0, 1900, 100), rotation=10),))
     small = layout.scaled_to(64, 64)
     assert Layout.from_json(small.to_json()) == small
+
+
+def test_an_array_in_place_of_a_box_is_shown_in_one_line() -> None:
+    for value in (np.arange(40.0).reshape(1, 2, 20), torch.ones(3, 3, 3)):
+        with pytest.raises(InputError) as error:
+            boxes_from_any([{"x": 1, "y": 1, "width": 5, "height": 5}, value, value], 640, 480)
+        one_sentence(error)

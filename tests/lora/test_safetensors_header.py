@@ -152,3 +152,12 @@ def test_any_json_in_place_of_an_entry(tmp_path: Path, value: Any) -> None:
             read_header(file)
         except InputError:
             continue
+
+
+@pytest.mark.parametrize("name", ["\u202eformer.lora_A.weight", "a\nb", "x" * 5000])
+def test_a_name_that_no_line_can_show_is_refused(tmp_path: Path, name: str) -> None:
+    good = {name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    lying = {name: {"dtype": "F32", "shape": [1], "data_offsets": [9, 4]}}
+    for header in (good, lying):
+        message = refused(tmp_path, packed(header, bytes(4)))
+        assert message.isprintable() and len(message) < 300

@@ -17,6 +17,14 @@ describe("what is said on a node", () => {
     expect(isEmpty({ ...NOTHING, graph: ["x"] })).toBe(false);
   });
 
+  it("objects in place of text say nothing", () => {
+    const odd = JSON.parse('{"toString":1,"valueOf":1}');
+    expect(readOutput({ text: [odd, "a"], contextgen_warnings: [[odd], 3] })).toEqual({ text: "a", warnings: ["", "3"] });
+    expect(readError({ exception_message: odd }, ours)).toBeNull();
+    expect(readError({ exception_message: "no.", node_type: "LayoutComposer", node_id: odd }, ours)).toEqual({ id: "", type: "LayoutComposer", message: "no." });
+    expect([...readRefusal({ 7: { errors: [{ message: odd, details: "b" }] } })]).toEqual([["7", "b"]]);
+  });
+
   it("an error belongs to the node that raised it, or to the one that its sentence names", () => {
     const own = { node_id: "5:2", node_type: "LayoutComposer", exception_message: "LayoutComposer, layout: no.\n" };
     expect(readError(own, ours)).toEqual({ id: "5:2", type: "LayoutComposer", message: "LayoutComposer, layout: no." });

@@ -23,6 +23,15 @@ describe("the authors' request files", () => {
     expect(readRequest(text)).toBeNull();
   });
 
+  it("what is no number gives nothing, however it is nested", () => {
+    const deep = `${"[".repeat(50000)}${"]".repeat(50000)}`;
+    for (const value of [deep, '{"toString":1,"valueOf":1}', '"a"', "1e999", "null"]) {
+      expect(readRequest(`{"width":${value},"height":9,"annos":[{"bbox":[0,0,9,9]}]}`)).toBeNull();
+      expect(readRequest(`{"width":99,"height":99,"annos":[{"bbox":[0,0,${value},9]}]}`)).toBeNull();
+      expect(readRequest(`{"width":99,"instances":[{"bbox":[${value},0,9,9]}]}`)).toBeNull();
+    }
+  });
+
   it("never throws", () => {
     fc.assert(fc.property(fc.oneof(fc.string(), fc.json(), fc.anything().map((value) => JSON.stringify({ width: 100, height: 100, annos: [value], instances: value }) ?? "")), (text) => void readRequest(text)));
   });

@@ -16,9 +16,14 @@ export function isEmpty({ text, warnings, error, graph }) {
   return !text && !error && !warnings.length && !graph.length;
 }
 
+/** A value as text; objects, which any node may have put there, say nothing. @param {unknown} value */
+function spoken(value) {
+  return value == null || typeof value === "object" ? "" : String(value);
+}
+
 /** What a node's output carries. @param {any} output @returns {{text: string, warnings: string[]}} */
 export function readOutput(output) {
-  const list = (/** @type {unknown} */ value) => (Array.isArray(value) ? value : []).map(String);
+  const list = (/** @type {unknown} */ value) => (Array.isArray(value) ? value : []).map(spoken);
   return {
     text: list(output?.text).join("\n").trim().slice(0, MAX_TEXT),
     warnings: list(output?.contextgen_warnings).slice(0, MAX_WARNINGS),
@@ -33,10 +38,10 @@ export function readOutput(output) {
  * @returns {{id: string | null, type: string, message: string} | null} id: of one node; null for all of the type
  */
 export function readError(error, ours) {
-  const message = String(error?.exception_message ?? "").trim().slice(0, MAX_TEXT);
+  const message = spoken(error?.exception_message).trim().slice(0, MAX_TEXT);
   if (!message) return null;
-  const type = String(error.node_type ?? "");
-  if (ours(type)) return { id: String(error.node_id ?? ""), type, message };
+  const type = spoken(error.node_type);
+  if (ours(type)) return { id: spoken(error.node_id), type, message };
   const named = /^(\w+)[,:]/.exec(message)?.[1] ?? "";
   return ours(named) ? { id: null, type: named, message } : null;
 }
@@ -48,7 +53,7 @@ export function readError(error, ours) {
  */
 export function readRefusal(errors) {
   const found = Object.entries(errors ?? {}).map(([id, entry]) => {
-    const lines = (Array.isArray(entry?.errors) ? entry.errors : []).map((/** @type {any} */ one) => [one?.message, one?.details].filter(Boolean).join(": "));
+    const lines = (Array.isArray(entry?.errors) ? entry.errors : []).map((/** @type {any} */ one) => [one?.message, one?.details].map(spoken).filter(Boolean).join(": "));
     return /** @type {const} */ ([id, lines.join("\n").slice(0, MAX_TEXT)]);
   });
   return new Map(found.filter(([, text]) => text));

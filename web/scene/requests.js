@@ -22,6 +22,7 @@ export function readRequest(text) {
   }
   const request = Array.isArray(data) ? data[0] : data;
   if (typeof request !== "object" || request === null) return null;
+  if (![request.width, request.height ?? 1].every(Number.isFinite)) return null; // whatever is no number may be nested without end
   const document = annotated(request) ?? bound(request);
   return document && parseLayout(JSON.stringify({ v: VERSION, ...document }), { w: 1024, h: 1024 }).layout;
 }
@@ -43,6 +44,6 @@ function bound({ width, instances }) {
 
 /** @param {any} entry @param {number} index @param {string} label @param {number | null} ref */
 function boxOf(entry, index, label, ref) {
-  const [x1, y1, x2, y2] = Array.isArray(entry?.bbox) && entry.bbox.length === 4 ? entry.bbox : [];
+  const [x1, y1, x2, y2] = Array.isArray(entry?.bbox) && entry.bbox.length === 4 && entry.bbox.every(Number.isFinite) ? entry.bbox : [];
   return { id: `b${index + 1}`, x: x1, y: y1, w: x2 - x1, h: y2 - y1, ref, label: cleanText(label, MAX_LABEL) };
 }
