@@ -81,6 +81,22 @@ def test_a_host_of_the_worker_s_own_ends_with_it(host_path: Path) -> None:
     assert not host.base.exists()
 
 
+def test_a_host_of_the_worker_s_own_where_no_links_can_be_made(
+    host_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(1314, "A required privilege is not held by the client")
+
+    monkeypatch.setattr(os, "symlink", refused)
+    host = OwnComfy(host_path, sys.executable, arguments=("--cpu",))
+    try:
+        assert not any(path.is_symlink() for path in host.base.rglob("*"))
+        assert not host.missing(Graph.read(WORKFLOW))
+        assert str(host_path) in (host.base / "server.log").read_text()  # "Adding extra search path ..."
+    finally:
+        host.close()
+
+
 def test_a_host_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no ComfyUI in"):
         OwnComfy(tmp_path)
