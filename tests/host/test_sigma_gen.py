@@ -299,7 +299,7 @@ def test_shapes_and_depths_of_each_subject_and_their_regions_together(pack_nodes
         ({"shapes": "box, box, box"}, r"layout: there are 3 shapes for 2 boxes"),
         ({"depth_scale": "much"}, r"SigmaGenControlPictures, depth_scale"),
         ({"depth": depths * torch.tensor([1.0, 0.5, 0.0])}, r"SigmaGenControlPictures, depth: it has colours"),
-        ({"depth": depths[:, :, :96]}, r"layout: a depth picture is 96 x 96 pixels, the layout 128 x 96"),
+        ({"depth": depths[:, :, :96]}, r"depth: a depth picture is 96 x 96 pixels, the layout 128 x 96"),
     ):
         with pytest.raises(InputError, match=said):
             made(scene(), **wrong)

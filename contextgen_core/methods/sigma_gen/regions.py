@@ -87,7 +87,7 @@ def regions_and_depth(
     if options.depth is None:
         return regions, rendered, []
     given = options.depth if options.depth.ndim == 3 else options.depth[None]
-    scaled = np.stack([_fitted(one, layout.width, layout.height, "depth picture") for one in given])
+    scaled = np.stack([_fitted(one, layout.width, layout.height, "depth picture", "depth") for one in given])
     if options.scale != SCALES[0] and scaled.any():
         scaled = np.floor(scaled * (255 / scaled.max()) + 0.5).astype(np.uint8)
     if len(scaled) == 1:
@@ -95,7 +95,8 @@ def regions_and_depth(
     if len(scaled) != len(subjects):
         raise InputError(
             f"there are {len(scaled)} depth pictures for {len(subjects)} boxes with a reference; give one for each, or"
-            " one for the whole scene."
+            " one for the whole scene.",
+            input="depth",
         )
     warnings = []
     for number, depth, region in zip(subjects, scaled, regions, strict=True):
@@ -115,19 +116,20 @@ def _with_masks(regions: np.ndarray, masks: np.ndarray, layout: Layout) -> np.nd
     if len(masks) != len(regions):
         raise InputError(f"there are {len(masks)} masks for {len(regions)} boxes with a reference; give one for each.")
     drawn = [
-        _fitted(mask, layout.width, layout.height, "mask") if mask.any() else region
+        _fitted(mask, layout.width, layout.height, "mask", "masks") if mask.any() else region
         for mask, region in zip(masks, regions, strict=True)
     ]
     return np.stack(drawn)
 
 
-def _fitted(picture: np.ndarray, width: int, height: int, what: str) -> np.ndarray:
+def _fitted(picture: np.ndarray, width: int, height: int, what: str, source: str) -> np.ndarray:
     """A plane at the layout's size by its nearest pixels. Raises InputError where that would distort it."""
     rows, columns = picture.shape
     if abs(columns * height / (rows * width) - 1) > STRETCH:
         raise InputError(
             f"a {what} is {columns} x {rows} pixels, the layout {width} x {height}; give one with sides of the same"
-            " ratio."
+            " ratio.",
+            input=source,
         )
     return nearest(picture, width, height)
 
