@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .comfy import SAMPLES, Host, Prompt, hosts, live_server, pixels, prompt, small
-from .frame import Finding, Part, Row
+from .frame import OUTPUT, Finding, Part, Row
 
 GOAL = 2000  # prompts
 BLOCK = 20  # prompts between two looks
@@ -31,7 +31,7 @@ OWN_SIZE = {"tiny_sigma_insert_into_photo", "tiny_sigma_masks_depth", "tiny_sigm
 SKIPPED = 2  # looks at the start in which the host itself still loads and compiles
 # A node in a folder of its own beside the pack, so that it counts in the server's process.
 PROBE = """
-import gc, json, sys, threading
+import ctypes, gc, json, sys, threading
 import torch
 
 class SoakProbe:
@@ -44,6 +44,10 @@ class SoakProbe:
     def look(self, number):
         for _ in range(2):
             gc.collect()
+        try:
+            ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps for later is no leak
+        except (AttributeError, OSError, TypeError):
+            pass
         objects = gc.get_objects()
         tensors = [one for one in objects if type(one) in (torch.Tensor, torch.nn.Parameter)]
         ours = [one for one in objects if "contextgen" in str(type(one).__module__)]
@@ -179,6 +183,7 @@ def look(server: Any, after: int) -> tuple[dict[str, float], list[np.ndarray]]:
     picture = pixels(server, server.run(prompt(FIXED)))
     spent = _processor(server.process.pid) - start
     server.forget()
+    server.post("/history", {"clear": True})  # the host keeps ten thousand prompts with their outputs
     entry = server.run({"1": {"class_type": "CampaignSoakProbe", "inputs": {"number": after}}})
     counted = json.loads(entry["outputs"]["1"]["text"][0])
     return {**_process(server.process.pid), **counted, "processor seconds of the fixed prompt": spent}, picture
@@ -218,6 +223,9 @@ def run_host(host: Host, budget: float, seed: int) -> Row:
                     row.found.append(Finding(f"{name} failed: {outcome}"))
             numbers, last = look(server, row.tried)
             looked.add(row.tried, numbers)
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    series = {"prompts": looked.after, **looked.numbers}
+    (OUTPUT / f"soak-{host.version}.looks.json").write_text(json.dumps(series) + "\n", encoding="utf-8")
     for name, values in looked.numbers.items():
         rise, sentence = grown(name, looked.after, values)
         row.figures[f"{name}, in 100 prompts"] = round(rise, 3)
