@@ -186,6 +186,7 @@ def _line(name: str, version: str, both: list[dict[str, Any]]) -> str:
     reason = next((seen["failed"] for seen in both if seen.get("failed")), "")
     state = "names apart, our picture the same, both orders" if len(both) == 2 else "names apart, our picture the same"
     if reason:
+        reason = re.sub(r"(/[\w.+-]+)+/", "", reason)  # folders of this machine
         state += f"; it does not load here ({reason})"
     counted: dict[str, int] = {}
     for seen in both:
