@@ -111,7 +111,7 @@ class PhraseSet:
     def __len__(self) -> int:
         return sum(len(s) for s in self.subsets)
 
-    def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0) -> Batch:
+    def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0, number: int = 0) -> Batch:
         """A batch of random pictures with equally many boxes."""
         chosen = int(rng.choice(len(self.subsets), p=self.shares))
         subset = self.subsets[chosen]

@@ -106,6 +106,8 @@ class DataConfig:
     are blank and only the caption tells what stands there; named: share of the captions beside a composite that
     name creatures; curriculum: how long each phase of the run lasts, as weights, by the numbers of subjects in its
     pictures: `{"1-4": 3, "3-": 2}` (empty = all numbers all along);
+    window: shards whose samples are mixed at a time, where the folders hold shards (imig, sigma_set; see
+    `contextgen_core.training.stream`);
     size: side of the target picture, reference: area of a reference as the side of a square, in pixels (imig;
     sigma_set: size alone)."""
 
@@ -123,6 +125,7 @@ class DataConfig:
     blank: float = 0.0
     named: float = 0.0
     curriculum: dict[str, float] = field(default_factory=dict)
+    window: int = 8
     tiers: dict[str, int] = field(default_factory=lambda: {"flexible": 3, "basic": 1, "complex": 1})
 
 

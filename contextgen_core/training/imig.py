@@ -13,12 +13,16 @@ picture is
   `reference_masks/`.
 
 Boxes are xyxy in pixels of the stored picture. Pictures may be .jpg, .png or .webp.
+
+In shards (:mod:`stream`) a base item is `<index>.json`, its record, beside `<index>.target.png` and, for subject k,
+`<index>.<k>.reference.png`, `.mask.png`, `.repaint.png` and `.repaint_mask.png`. `<index>.unwanted.png` is a picture
+that DPO turns away from; a folder has it as `unwanted/<index:06d>.png`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,7 @@ from PIL import Image
 from ..errors import InputError
 from ..layout.box import Box
 from .small_world import world
+from .stream import PackedSample, Source
 
 PROMPTS = "filtered_prompts.json"
 MOST_BYTES = 2**30  # of the prompt file
@@ -40,21 +45,23 @@ class Subject:
     """One instance: its reference picture and mask, its box in the target, and the repainted reference if there is
     one."""
 
-    reference: Path
-    mask: Path | None
+    reference: Source
+    mask: Source | None
     box: Box
     phrase: str = ""
-    repaint: Path | None = None
-    repaint_mask: Path | None = None
+    repaint: Source | None = None
+    repaint_mask: Source | None = None
 
 
 @dataclass(frozen=True)
 class Item:
-    """One training picture with its words and subjects, bottom of the composite first."""
+    """One training picture with its words and subjects, bottom of the composite first. unwanted: what DPO turns away
+    from, where the set says it."""
 
-    target: Path
+    target: Source
     prompt: str
     subjects: tuple[Subject, ...]
+    unwanted: Source | None = None
 
 
 def read_subset(folder: Path) -> tuple[Item, ...]:
@@ -103,26 +110,54 @@ def _picture(folder: Path, name: str) -> Path | None:
 
 def _base_item(folder: Path, number: int, record: dict[str, Any]) -> Item | None:
     index = int(record.get("index", number))
-    target = _picture(folder / "data", f"{index:06d}")
+
+    def find(kind: str, k: int | None = None) -> Source | None:
+        subfolder, ending = _PLACES[kind]
+        return _picture(folder / subfolder, f"{index:06d}{'' if k is None else f'_{k}'}{ending}")
+
+    return _base(record, find)
+
+
+_PLACES = {
+    "target": ("data", ""),
+    "unwanted": ("unwanted", ""),
+    "reference": ("instance_data", ""),
+    "mask": ("masked_instance_data", "_mask"),
+    "repaint": ("kontext_data", ""),
+    "repaint_mask": ("masked_kontext_data", "_mask"),
+}
+
+
+def packed_item(sample: PackedSample) -> Item:
+    """A base item that came in a shard. Raises InputError for a record that is none."""
+
+    def find(kind: str, k: int | None = None) -> Source | None:
+        return sample.files.get(f"{kind}.png" if k is None else f"{k}.{kind}.png")
+
+    try:
+        item = _base(sample.record, find)
+    except (KeyError, TypeError, ValueError, InputError):
+        item = None
+    if item is None or not item.subjects:
+        raise InputError(f"{sample.where} is no item of IMIG with its pictures; make the shard again.")
+    return item
+
+
+def _base(record: Mapping[str, Any], find: Callable[..., Source | None]) -> Item | None:
+    """find(kind, k): a picture of the item, or of its subject number k."""
+    target = find("target")
     if target is None:
         return None
     subjects = []
     for place, entry in enumerate(record["reference_images"]):
-        name = f"{index:06d}_{int(entry.get('index', place))}"
-        reference = _picture(folder / "instance_data", name)
+        k = int(entry.get("index", place))
+        reference = find("reference", k)
         if reference is None:
             continue
-        subjects.append(
-            Subject(
-                reference,
-                _picture(folder / "masked_instance_data", f"{name}_mask"),
-                _box(entry["bbox"]),
-                str(entry.get("phrase", "")),
-                _picture(folder / "kontext_data", name),
-                _picture(folder / "masked_kontext_data", f"{name}_mask"),
-            )
-        )
-    return Item(target, str(record["prompt"]), tuple(subjects))
+        box, phrase = _box(entry["bbox"]), str(entry.get("phrase", ""))
+        repaint = find("repaint", k), find("repaint_mask", k)
+        subjects.append(Subject(reference, find("mask", k), box, phrase, *repaint))
+    return Item(target, str(record["prompt"]), tuple(subjects), find("unwanted"))
 
 
 def _composite_item(folder: Path, number: int, record: dict[str, Any]) -> Item | None:
@@ -168,16 +203,19 @@ def write_world(folder: Path, scenes: Iterable[world.Scene]) -> int:
     return len(records)
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """uint8 (H, W, 3)."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+def read_picture(source: Source, mode: str = "RGB") -> np.ndarray:
+    """uint8 (H, W[, 3]) in one of Pillow's modes. Raises InputError where it cannot be read."""
+    try:
+        with source.open("rb") as file, Image.open(file) as image:
+            return np.asarray(image.convert(mode))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"The picture {source} cannot be read; fetch or make the set again.") from error
 
 
-def read_mask(path: Path | None, shape: tuple[int, int]) -> np.ndarray:
+def read_mask(source: Source | None, shape: tuple[int, int]) -> np.ndarray:
     """uint8 (H, W), 255 = subject; all subject where there is no mask."""
-    if path is None:
+    if source is None:
         return np.full(shape, 255, np.uint8)
-    with Image.open(path) as image:
-        grey = image.convert("L")
-        return np.asarray(grey if grey.size == (shape[1], shape[0]) else grey.resize((shape[1], shape[0])))
+    grey = read_picture(source, "L")
+    same = grey.shape == shape
+    return grey if same else np.asarray(Image.fromarray(grey).resize((shape[1], shape[0])))

@@ -152,12 +152,14 @@ class LatentSet:
         config: Config,
         done: float = 0.0,
         reader: Reader | None = None,
+        number: int = 0,
     ) -> Batch:
         """A random batch as `reader` (default `PICTURES`) reads it, when `done` (0..1) of the run is over. Its scenes
         have the same number of what is bound in them; that number is drawn by its share. The base sees nothing that is
         bound, the composite in `data.composite` of its batches, and captions alone in the others. In `data.blank` of
         the batches with a composite some creatures' boxes are left blank, and the caption names just these: where a
-        place is known, words say the most, and the base learns them many times sooner than from captions alone."""
+        place is known, words say the most, and the base learns them many times sooner than from captions alone.
+        `number`, the batch's in the run, decides nothing here: scenes in memory are drawn by chance."""
         reader = (reader or PICTURES).at(config, done)
         flow, data, references = config.flow, config.data, config.stage != "base"
         counts = reader.counts(self)
@@ -339,7 +341,7 @@ class LatentMix:
     shares: tuple[float, ...] = (1.0,)
     reader: Reader = PICTURES  # of the method under training
 
-    def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0) -> Batch:
+    def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0, number: int = 0) -> Batch:
         counts = self.reader.at(config, done).counts
         shares = np.array([s * bool((counts(d) > 0).any()) for s, d in zip(self.shares, self.sets, strict=True)])
         if not shares.any():

@@ -33,7 +33,7 @@ class Task(Protocol):
 
     model: nn.Module  # forward(*inputs) -> (loss, metrics)
 
-    def inputs(self, seed: int, part: int, done: float = 0.0) -> tuple[Any, ...]: ...
+    def inputs(self, seed: int, part: int, done: float = 0.0, number: int = 0) -> tuple[Any, ...]: ...
     def extra(self) -> dict[str, Tensor]: ...
     def restore_extra(self, extra: dict[str, Tensor]) -> None: ...
     def finish(self, output: Path | None) -> None: ...  # None: only take part in making divided weights whole
@@ -234,7 +234,8 @@ class Run:
         total: dict[str, float] = {}
         for part in range(config.accumulate):
             seed = step_seed(config.seed, self.step, part, accelerator.process_index)
-            inputs = self.task.inputs(seed, part, self.step / config.steps)
+            number = (self.step * config.accumulate + part) * accelerator.num_processes + accelerator.process_index
+            inputs = self.task.inputs(seed, part, self.step / config.steps, number)
             last = part == config.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(self.model), accelerator.autocast():
                 loss, metrics = self.model(*inputs)

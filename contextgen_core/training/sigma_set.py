@@ -12,6 +12,9 @@ Paths lie below the folder. The identity picture shows the subject posed or lit 
 or on a plain ground. Boxes are in pixels of the picture. mask (white = subject, at least half) and depth (near bright,
 0 = nothing) have the picture's size; both are optional and depth needs the mask. box3d is a cuboid in the camera of
 `contextgen_core.methods.sigma_gen.cuboids`, focal its focal length in widths of the picture; both are optional.
+
+In shards (:mod:`stream`) an item is `<key>.json`, the same object, and names its pictures by what stands behind the
+key: `<key>.picture.png` is `"picture": "picture.png"`.
 """
 
 from __future__ import annotations
@@ -40,8 +43,10 @@ from .config import Config, RoutingConfig, subjects_at
 from .routing import Regions, box_regions, dilated, draw_kind, jittered, route
 from .small_world import world
 from .small_world.pixels import Encoders, encoders_of
+from .stream import PackedSample, Source, opened
 
 ITEMS = "items.jsonl"
+Folder = Path | Mapping[str, Source]
 MOST_ITEMS = 1_000_000
 MOST_PIXELS = 2**26  # of one picture
 MOST_WORDS = 4000  # characters of a caption
@@ -53,10 +58,10 @@ class SetSubject:
     """One subject of a picture; regions that the folder lacks are None."""
 
     name: str
-    identity: Path
+    identity: Source
     box: Box
-    mask: Path | None
-    depth: Path | None
+    mask: Source | None
+    depth: Source | None
     cuboid: Cuboid | None
 
 
@@ -65,7 +70,7 @@ class SetItem:
     """One picture. where: how errors name it; focal: in widths of the picture."""
 
     where: str
-    picture: Path
+    picture: Source
     background: str
     caption: str
     focal: float
@@ -98,14 +103,19 @@ def read_set(folder: Path) -> tuple[SetItem, ...]:
             if number > MOST_ITEMS:
                 raise InputError(f"{ITEMS} has more than {MOST_ITEMS} lines; divide the folder.")
             if line.strip():
-                items.append(_item(folder, line, f"{ITEMS}, line {number}"))
+                where = f"{ITEMS}, line {number}"
+                items.append(_item(folder, parse(line, where).value, where))
     if not items:
         raise InputError(f"{ITEMS} in {str(folder)!r} has no items; give a folder with at least one.")
     return tuple(items)
 
 
-def _item(folder: Path, line: bytes, where: str) -> SetItem:
-    value = parse(line, where).value
+def packed_item(sample: PackedSample) -> SetItem:
+    """An item that came in a shard. Raises InputError, naming place and field, for one that is not as described."""
+    return _item(sample.files, sample.record, sample.where)
+
+
+def _item(folder: Folder, value: object, where: str) -> SetItem:
     if not isinstance(value, Mapping):
         raise InputError(f"{where} holds {shorten(value)}; give an object.")
     subjects = value.get("subjects")
@@ -124,7 +134,7 @@ def _item(folder: Path, line: bytes, where: str) -> SetItem:
     )
 
 
-def _subject(folder: Path, value: object, where: str) -> SetSubject:
+def _subject(folder: Folder, value: object, where: str) -> SetSubject:
     if not isinstance(value, Mapping):
         raise InputError(f"{where} is {shorten(value)}; give an object.")
     corners = _numbers(value, "box", 4, where)
@@ -169,10 +179,14 @@ def _words(value: Mapping[Any, Any], name: str, where: str) -> str:
     return words.strip()
 
 
-def _file(folder: Path, value: Mapping[Any, Any], name: str, where: str) -> Path:
+def _file(folder: Folder, value: Mapping[Any, Any], name: str, where: str) -> Source:
     given = value.get(name)
     if not isinstance(given, str) or not given or "\0" in given:
         raise InputError(f"{where} has {name} = {shorten(given)}; give the path of a picture below the folder.")
+    if not isinstance(folder, Path):
+        if given not in folder:
+            raise InputError(f"{where} has {name} = {shorten(given)}, which is not in it; make the shard again.")
+        return folder[given]
     path = folder / given
     if folder.resolve() not in path.resolve().parents:
         raise InputError(f"{where} has {name} = {shorten(given)}, which leaves the folder; give a path below it.")
@@ -181,10 +195,10 @@ def _file(folder: Path, value: Mapping[Any, Any], name: str, where: str) -> Path
     return path
 
 
-def read_pixels(path: Path, mode: str, where: str, size: tuple[int, int] | None = None) -> np.ndarray:
+def read_pixels(path: Source, mode: str, where: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """uint8 (H, W[, C]) of a picture in one of Pillow's modes; size (width, height) it must have."""
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, Image.open(file) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise InputError(f"{where}: {path.name} has {image.width} x {image.height} pixels; give a smaller one.")
             if size is not None and image.size != size:
@@ -232,16 +246,19 @@ def item_regions(
 
 
 class RoutedPictures:
-    """The items of the folders in `data.folders` (or of data.path alone), composed and encoded anew for each step."""
+    """The items of the folders or shards in `data.folders` (or of data.path alone), composed and encoded anew for each
+    step."""
 
     def __init__(self, config: Config) -> None:
         root = Path(config.data.path)
-        folders = config.data.folders or {"": 1.0}
-        sets = [read_set(root / name) for name in folders]
-        self.items = tuple(item for items in sets for item in items)
-        share = [s / len(items) for s, items in zip(folders.values(), sets, strict=True) for _ in items]
-        self.shares = np.array(share) / sum(share)
-        self.counts = np.array([len(item.subjects) for item in self.items])
+        folders = {root / name: share for name, share in (config.data.folders or {"": 1.0}).items()}
+        self.stream = opened(folders, "sigma_set", config.seed, config.batch, config.data.window, alike=True)
+        if self.stream is None:
+            sets = [read_set(folder) for folder in folders]
+            self.items = tuple(item for items in sets for item in items)
+            share = [s / len(items) for s, items in zip(folders.values(), sets, strict=True) for _ in items]
+            self.shares = np.array(share) / sum(share)
+            self.counts = np.array([len(item.subjects) for item in self.items])
         if config.data.size % world.TOKEN or config.routing.cell % world.TOKEN:
             raise InputError(
                 f"data.size is {config.data.size} and routing.cell {config.routing.cell}; give multiples of"
@@ -250,20 +267,27 @@ class RoutedPictures:
         self.encoders: Encoders = encoders_of(config)
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.items if self.stream is None else self.stream)
 
-    def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0) -> Batch:
-        """A batch of random items with equally many subjects, as many as the curriculum allows when `done` (0..1) of
-        the run is over."""
+    def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0, number: int = 0) -> Batch:
+        """A batch of items with equally many subjects, as many as the curriculum allows when `done` (0..1) of the run
+        is over: random ones, or those that the stream gives to batch `number` of the run."""
         least, most = subjects_at(config.data.curriculum, done)
+        if self.stream is not None:
+            items = [packed_item(sample) for sample in self.stream.batch(number, least, most)]
+        else:
+            items = self._chosen(rng, config.batch, least, most)
+        samples = [self._sample(item, rng, config) for item in items]
+        target, conditions, text, pooled = (torch.stack(part) for part in zip(*(s[1:] for s in samples), strict=True))
+        return Batch(tuple(s[0] for s in samples), target, conditions, text, pooled)
+
+    def _chosen(self, rng: np.random.Generator, count: int, least: float, most: float) -> list[SetItem]:
         share = np.where((self.counts >= least) & (self.counts <= most), self.shares, 0)
         if not share.any():
             raise InputError(f"No picture has {least} to {most:g} subjects; correct data.curriculum.")
         same = np.flatnonzero(self.counts == self.counts[rng.choice(len(self.items), p=share / share.sum())])
         share = self.shares[same] / self.shares[same].sum()
-        samples = [self._sample(self.items[k], rng, config) for k in rng.choice(same, config.batch, p=share)]
-        target, conditions, text, pooled = (torch.stack(part) for part in zip(*(s[1:] for s in samples), strict=True))
-        return Batch(tuple(s[0] for s in samples), target, conditions, text, pooled)
+        return [self.items[k] for k in rng.choice(same, count, p=share)]
 
     def _sample(self, item: SetItem, rng: np.random.Generator, config: Config) -> tuple[Any, ...]:
         side, routing = config.data.size, config.routing

@@ -213,11 +213,11 @@ class TransformerTask:
                 f"model.weights is a {family}, but {what} trains on {' and '.join(families)}; choose another model."
             )
 
-    def inputs(self, seed: int, part: int, done: float = 0.0) -> tuple[Batch, Tensor, Tensor]:
-        """Batch, times and noise of one part of a step; a function of the seed and of the share of the run that is
-        done."""
+    def inputs(self, seed: int, part: int, done: float = 0.0, number: int = 0) -> tuple[Batch, Tensor, Tensor]:
+        """Batch, times and noise of one part of a step; a function of the seed, of the share of the run that is done,
+        and of the batch's number in the run, over all processes."""
         generator = torch.Generator().manual_seed(seed)
-        batch = self.data.draw(np.random.default_rng(seed), self.config, done)
+        batch = self.data.draw(np.random.default_rng(seed), self.config, done, number=number)
         times = flow.sample_times(len(batch.target), generator, self.config.flow.mean, self.config.flow.deviation)
         noise = torch.randn(batch.target.shape, generator=generator)
         device = next(self.network.transformer.parameters()).device

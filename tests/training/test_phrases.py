@@ -74,7 +74,7 @@ class Read:
     def __init__(self, data: LatentSet, method: str) -> None:
         self.data, self.reader = data, RECIPES[method].reader(from_dict({"stage": "sft", "output": "x"}))
 
-    def draw(self, rng: np.random.Generator, config: Any, done: float) -> Any:
+    def draw(self, rng: np.random.Generator, config: Any, done: float, number: int) -> Any:
         return self.data.draw(rng, config, reader=self.reader)
 
 

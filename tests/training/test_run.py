@@ -45,7 +45,7 @@ class LineTask:
         self.seeds: list[int] = []
         self.at = at
 
-    def inputs(self, seed: int, part: int, done: float = 0.0) -> tuple[Tensor, Tensor]:
+    def inputs(self, seed: int, part: int, done: float = 0.0, number: int = 0) -> tuple[Tensor, Tensor]:
         if self.at:
             self.at(len(self.seeds))
         self.seeds.append(seed)

@@ -124,7 +124,7 @@ class AutoencoderTask:
         self.model: nn.Module = _Objective(self.net)
         self.pictures, self.references = material(config.data.seed, config.data.count)
 
-    def inputs(self, seed: int, part: int, done: float = 0.0) -> tuple[Any, ...]:
+    def inputs(self, seed: int, part: int, done: float = 0.0, number: int = 0) -> tuple[Any, ...]:
         batch = self.config.batch
         pictures = crops(self.pictures, self.references, batch, np.random.default_rng(seed))
         generator = torch.Generator().manual_seed(seed)

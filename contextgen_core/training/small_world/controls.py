@@ -66,6 +66,7 @@ class RoutedSet(LatentSet):
         config: Config,
         done: float = 0.0,
         reader: Reader | None = None,
+        number: int = 0,
     ) -> Batch:
         """A random batch, with a random one of each scene's control pictures."""
         reader = reader or ROUTED

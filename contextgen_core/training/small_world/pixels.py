@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from .. import imig
 from ..batch import Batch
 from ..config import Config
 from ..latents import encode
+from ..stream import Source, opened
 
 
 class Encoders(Protocol):
@@ -141,7 +143,7 @@ def encoders_of(config: Config) -> Encoders:
 
 
 class PixelSet:
-    """The subsets named in `data.folders`, drawn by their shares."""
+    """The subsets named in `data.folders`, folders or shards, drawn by their shares."""
 
     def __init__(self, config: Config) -> None:
         if not config.data.folders:
@@ -151,18 +153,21 @@ class PixelSet:
         if config.data.size % TOKEN:
             raise InputError(f"data.size is {config.data.size}; give a multiple of {TOKEN}.")
         self.root = Path(config.data.path)
-        self.subsets = [imig.read_subset(self.root / name) for name in config.data.folders]
-        shares = np.array(list(config.data.folders.values()), float)
+        folders = {self.root / name: share for name, share in config.data.folders.items()}
+        self.stream = opened(folders, "imig", config.seed, config.batch, config.data.window, alike=False)
+        self.subsets = [] if self.stream else [imig.read_subset(folder) for folder in folders]
+        shares = np.array(list(folders.values()), float)
         self.shares = shares / shares.sum()
         self.encoders = encoders_of(config)
 
     def __len__(self) -> int:
-        return sum(len(s) for s in self.subsets)
+        return len(self.stream) if self.stream else sum(len(s) for s in self.subsets)
 
-    def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0) -> Batch:
-        """A batch of random items, each with its own references."""
+    def draw(self, rng: np.random.Generator, config: Config, done: float = 0.0, number: int = 0) -> Batch:
+        """A batch of items, each with its own references: random ones, or those that the stream gives to batch `number`
+        of the run."""
         references = config.stage != "base"
-        made = [self._sample(rng, config, references) for _ in range(config.batch)]
+        made = [self._sample(item, rng, config, references) for item in self._items(rng, config.batch, number)]
         weights = None
         return Batch(
             plans=tuple(m[0] for m in made),
@@ -174,9 +179,17 @@ class PixelSet:
             lose=torch.stack([m[5] for m in made]) if config.stage == "dpo" else None,
         )
 
-    def _sample(self, rng: np.random.Generator, config: Config, with_references: bool) -> tuple[Any, ...]:
-        subset = self.subsets[int(rng.choice(len(self.subsets), p=self.shares))]
-        item = subset[int(rng.integers(len(subset)))]
+    def _items(self, rng: np.random.Generator, count: int, number: int) -> Iterator[imig.Item]:
+        if self.stream:
+            yield from map(imig.packed_item, self.stream.batch(number))
+            return
+        for _ in range(count):
+            subset = self.subsets[int(rng.choice(len(self.subsets), p=self.shares))]
+            yield subset[int(rng.integers(len(subset)))]
+
+    def _sample(
+        self, item: imig.Item, rng: np.random.Generator, config: Config, with_references: bool
+    ) -> tuple[Any, ...]:
         scene, target = arrange(item, config, rng)
         if not with_references:
             scene = Scene(
@@ -199,7 +212,8 @@ class PixelSet:
         clean = self.encoders.pictures(target[None])[0]
         lose = layout
         if config.stage == "dpo" and config.dpo.lose == "pasted":
-            lose = self.encoders.pictures(pasted(scene, target)[None])[0]
+            unwanted = pasted(scene, target) if item.unwanted is None else squared(item.unwanted, size)[1]
+            lose = self.encoders.pictures(unwanted[None])[0]
         return plan_from_scene(scene, prepared), clean, torch.cat([layout, *own]), text, pooled, lose
 
 
@@ -207,9 +221,7 @@ def arrange(item: imig.Item, config: Config, rng: np.random.Generator) -> tuple[
     """The composed scene and the target picture, uint8 (size, size, 3). Boxes follow the picture when it becomes
     square."""
     size = config.data.size
-    with Image.open(item.target) as image:
-        width, height = image.size
-        target = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
+    (width, height), target = squared(item.target, size)
     instances, references = [], []
     for k, subject in enumerate(item.subjects):
         repaint = subject.repaint is not None and rng.random() < config.data.repaint
@@ -224,6 +236,12 @@ def arrange(item: imig.Item, config: Config, rng: np.random.Generator) -> tuple[
         instances.append(Instance(f"b{k + 1}", box, k + 1, subject.phrase[:200]))
     fit = "instance" if config.model.kind == "tiny" else "image"
     return compose(Layout(size, size, tuple(instances)), references, fit), target
+
+
+def squared(source: Source, size: int) -> tuple[tuple[int, int], np.ndarray]:
+    """A picture's width and height, and its pixels as a square, uint8 (size, size, 3)."""
+    image = Image.fromarray(imig.read_picture(source))
+    return image.size, np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
 
 
 def pasted(scene: Scene, target: np.ndarray) -> np.ndarray:
