@@ -20,6 +20,7 @@ from .hosts import SMALL, ComfyBackend, DiffusersBackend
 from .output import write_shards, write_sheet
 from .score import SCORERS, scorer
 from .stages import cannot_write
+from .synthesis import command as synthesis
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--allow", type=Path, nargs="+", default=[], metavar="DIR", help="further folders of rows' files")
     one.add_argument("--shards", type=int, metavar="ROWS", help="also write WebDataset shards of so many rows")
     _benchmark_options(commands.add_parser("benchmark", help="a published benchmark, from its download to its table"))
+    synthesis.add(commands)
     return top
 
 
@@ -125,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     bar = _Bar()
     try:
+        if options.command == "synthesize":
+            sys.stdout.write(synthesis.main(options, bar) + "\n")
+            return 0
         report, said = (_benchmark if options.command == "benchmark" else _generate)(options, bar)
         write_sheet(options.out)
     except (InputError, OSError) as error:

@@ -50,13 +50,13 @@ class Item:
 Batch = dict[str, np.ndarray]
 
 
-def pack(items: Sequence[Item]) -> Batch:
+def pack(items: Sequence[Any]) -> Batch:
     column = np.empty(len(items), object)
     column[:] = items
     return {"item": column}
 
 
-def unpack(batch: Batch) -> list[Item]:
+def unpack(batch: Batch) -> list[Any]:
     return list(batch["item"])
 
 

@@ -15,6 +15,7 @@ shard with nothing remembered, and processes that count their batches together n
 from __future__ import annotations
 
 import io
+import json
 import math
 import tarfile
 from collections import OrderedDict
@@ -280,3 +281,26 @@ def opened(folders: Mapping[Path, float], form: str, seed: int, batch: int, wind
             f"{str(other)!r} has no {INDEX}, other folders of data.folders do; give shards in all of them."
         )
     return Stream(folders, form, seed, batch, window, alike)
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
+
+def entries(key: str, files: Mapping[str, bytes]) -> bytes:
+    """A sample as it lies in a shard: the entries of its files, `<key>.<name>`. A shard is samples behind each other
+    and `END`. The same files give the same bytes: no times, no owners."""
+    out = io.BytesIO()
+    for name, content in files.items():
+        entry = tarfile.TarInfo(f"{key}.{name}")
+        entry.size = len(content)
+        out.write(entry.tobuf(tarfile.USTAR_FORMAT))
+        out.write(content + bytes(-len(content) % tarfile.BLOCKSIZE))
+    return out.getvalue()
+
+
+END = bytes(2 * tarfile.BLOCKSIZE)
+
+
+def index_of(form: str, shards: Sequence[Mapping[str, Any]], **more: Any) -> bytes:
+    """The index of a folder. shards: name, bytes, and the subjects of each sample; more than that is left alone."""
+    return json.dumps({"form": form, **more, "shards": list(shards)}, sort_keys=True).encode() + b"\n"

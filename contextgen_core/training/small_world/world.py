@@ -41,7 +41,7 @@ REFERENCE_SIZE = 64  # reference picture, pixels: 4x4 tokens
 GREY = 128
 TOKEN = 16
 MOST = 9  # members of a scene
-_FILL = 0.39  # half size of a creature over the side of its reference: a square tilted by 20 degrees still fits
+FILL = 0.39  # half size of a creature over the side of its reference: a square tilted by 20 degrees still fits
 
 SHAPES = ("disc", "square", "triangle", "cross", "heart")
 PATTERNS = ("halved", "banded", "spotted", "rimmed")
@@ -51,7 +51,7 @@ LIGHTS = ("noon", "sunset", "night", "mist")
 TIERS = ("basic", "complex", "flexible", "dense", "words", "solid")
 SPLITS = ("train", "test")
 
-_RGB = np.array(
+RGB = np.array(
     [
         (0.86, 0.13, 0.13),
         (0.98, 0.85, 0.15),
@@ -66,8 +66,8 @@ _RGB = np.array(
 _SKY = np.array([(0.62, 0.80, 0.95), (0.85, 0.84, 0.78), (0.70, 0.88, 0.92), (0.78, 0.84, 0.90)], np.float32)
 _GROUND = np.array([(0.50, 0.68, 0.36), (0.86, 0.72, 0.48), (0.30, 0.55, 0.68), (0.90, 0.92, 0.95)], np.float32)
 _HORIZON = (0.55, 0.62, 0.45, 0.50)
-_LAMP = np.array([(1.0, 1.0, 1.0), (1.05, 0.80, 0.62), (0.50, 0.56, 0.82), (0.62, 0.62, 0.62)], np.float32)
-_HAZE = np.array([(0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.30, 0.31, 0.33)], np.float32)
+LAMP = np.array([(1.0, 1.0, 1.0), (1.05, 0.80, 0.62), (0.50, 0.56, 0.82), (0.62, 0.62, 0.62)], np.float32)
+HAZE = np.array([(0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.30, 0.31, 0.33)], np.float32)
 
 
 class Creature(NamedTuple):
@@ -214,7 +214,7 @@ def draw(
     pixel = 1 / min(half_w, half_h)
     distance = _distance(creature.shape, x, y)
     second = _soft(_second_colour(creature.pattern, x, y, distance), pixel)[..., None]
-    albedo = _RGB[creature.first] * (1 - second) + _RGB[creature.second] * second
+    albedo = RGB[creature.first] * (1 - second) + RGB[creature.second] * second
     albedo = albedo * (1 - 0.12 * np.clip(y, -1, 1))[..., None]  # a little darker below: shows the pose
     eye = np.sqrt((np.abs(x) - 0.24) ** 2 + (y + 0.05) ** 2)
     for radius, shade in ((0.20, 0.06), (0.16, 1.0), (0.08, 0.06)):
@@ -235,7 +235,7 @@ def _backgrounds(size: int) -> np.ndarray:
         land = _GROUND[place] * (1.1 - 0.25 * y[..., None])
         scene = sky * (1 - ground) + land * ground
         for light in range(len(LIGHTS)):
-            out[place, light] = np.clip(scene * _LAMP[light] + _HAZE[light], 0, 1)
+            out[place, light] = np.clip(scene * LAMP[light] + HAZE[light], 0, 1)
     return out
 
 
@@ -275,7 +275,7 @@ def cover(member: Member) -> np.ndarray:
 
 def lit(albedo: np.ndarray, light: int) -> np.ndarray:
     """Colours (..., 3) in 0..1 as they look under a light."""
-    return np.clip(albedo * _LAMP[light] + _HAZE[light], 0, 1)
+    return np.clip(albedo * LAMP[light] + HAZE[light], 0, 1)
 
 
 def paint(canvas: np.ndarray, member: Member, light: int, creature: Creature | None = None) -> None:
@@ -337,14 +337,14 @@ def cuboids(scene: Scene) -> tuple[Cuboid, ...]:
 
 def _reference_mask(member: Member) -> np.ndarray:
     """Where the subject of the reference is, bool (64, 64)."""
-    side, half = REFERENCE_SIZE, REFERENCE_SIZE * _FILL
+    side, half = REFERENCE_SIZE, REFERENCE_SIZE * FILL
     x, y = _local(side, side, half, half, member.tilt)
     return _distance(member.creature.shape, x, y) <= 0
 
 
 def render_reference(member: Member) -> tuple[np.ndarray, np.ndarray]:
     """The reference: pixels uint8 (64, 64, 3) on mid grey, mask uint8 (64, 64)."""
-    side, half = REFERENCE_SIZE, REFERENCE_SIZE * _FILL
+    side, half = REFERENCE_SIZE, REFERENCE_SIZE * FILL
     albedo, _ = draw(member.creature, side, side, half, half, member.tilt)
     subject = _reference_mask(member)
     pixels = np.where(subject[..., None], np.clip(albedo * np.array(member.lamp, np.float32), 0, 1) * 255, GREY)
