@@ -21,7 +21,7 @@ from ..score.grounding import PRESENCE, Picture
 BOX_THRESHOLD, TEXT_THRESHOLD = 0.35, 0.25  # of the published benchmark, with Grounding DINO Swin-T OGC
 
 
-def _loaded(kind: str, model: str, **options: Any) -> Any:
+def loaded(kind: str, model: str, **options: Any) -> Any:
     import transformers
 
     try:
@@ -52,8 +52,8 @@ class GroundingDino:
     ) -> None:
         self.box, self.text, self.overlap = box, text, overlap
         self.device = device or _place()
-        self.processor = _loaded("AutoProcessor", model)
-        self.model = _loaded("AutoModelForZeroShotObjectDetection", model, use_safetensors=True).to(self.device).eval()
+        self.processor = loaded("AutoProcessor", model)
+        self.model = loaded("AutoModelForZeroShotObjectDetection", model, use_safetensors=True).to(self.device).eval()
 
     @torch.inference_mode()
     def __call__(self, picture: Picture, category: str, prompt: str) -> Sequence[Box]:
@@ -89,9 +89,9 @@ class VisionJudge:
 
     def __init__(self, model: str, device: str | None = None) -> None:
         self.device = device or _place()
-        self.processor = _loaded("AutoProcessor", model)
+        self.processor = loaded("AutoProcessor", model)
         self.model = (
-            _loaded("AutoModelForImageTextToText", model, torch_dtype="auto", use_safetensors=True)
+            loaded("AutoModelForImageTextToText", model, torch_dtype="auto", use_safetensors=True)
             .to(self.device)
             .eval()
         )
@@ -129,8 +129,8 @@ class BoxSegmenter:
 
     def __init__(self, model: str, device: str | None = None) -> None:
         self.device = device or _place()
-        self.processor = _loaded("AutoProcessor", model)
-        self.model = _loaded("AutoModelForMaskGeneration", model, use_safetensors=True).to(self.device).eval()
+        self.processor = loaded("AutoProcessor", model)
+        self.model = loaded("AutoModelForMaskGeneration", model, use_safetensors=True).to(self.device).eval()
 
     @torch.inference_mode()
     def __call__(self, picture: Picture, box: Box) -> np.ndarray:
@@ -152,8 +152,8 @@ class PatchFeatures:
 
     def __init__(self, model: str, device: str | None = None) -> None:
         self.device = device or _place()
-        self.processor = _loaded("AutoImageProcessor", model)
-        self.model = _loaded("AutoModel", model, use_safetensors=True).to(self.device).eval()
+        self.processor = loaded("AutoImageProcessor", model)
+        self.model = loaded("AutoModel", model, use_safetensors=True).to(self.device).eval()
 
     @torch.inference_mode()
     def __call__(self, picture: Picture, mask: np.ndarray) -> np.ndarray:
@@ -175,8 +175,8 @@ class TextLikeness:
 
     def __init__(self, model: str, bgr: bool = False, device: str | None = None) -> None:
         self.bgr, self.device = bgr, device or _place()
-        self.processor = _loaded("AutoProcessor", model)
-        self.model = _loaded("AutoModel", model, use_safetensors=True).to(self.device).eval()
+        self.processor = loaded("AutoProcessor", model)
+        self.model = loaded("AutoModel", model, use_safetensors=True).to(self.device).eval()
 
     @torch.inference_mode()
     def __call__(self, picture: Picture, texts: Sequence[str]) -> Sequence[float]:
@@ -192,8 +192,8 @@ class Aesthetic:
 
     def __init__(self, clip: str, head: str, device: str | None = None) -> None:
         self.device = device or _place()
-        self.processor = _loaded("AutoImageProcessor", clip)
-        self.model = _loaded("CLIPVisionModelWithProjection", clip, use_safetensors=True).to(self.device).eval()
+        self.processor = loaded("AutoImageProcessor", clip)
+        self.model = loaded("CLIPVisionModelWithProjection", clip, use_safetensors=True).to(self.device).eval()
         self.layers = _linear_layers(Path(head))
 
     @torch.inference_mode()

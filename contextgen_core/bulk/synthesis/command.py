@@ -73,13 +73,10 @@ def main(options: argparse.Namespace, told: Callable[[Progress], object]) -> str
     done = synthesize(list(kinds), options.count, options.out, models, settings, how, options.shard, told)
     lines = []
     for one in done:
-        why = ", ".join(f"{name} {n}" for name, n in (one.dropped | _prefixed(one.subjects_dropped)).items())
+        counts = [f"samples by {name} {n}" for name, n in one.dropped.items()]
+        counts += [f"single subjects by {name} {n}" for name, n in one.subjects_dropped.items()]
         lines.append(
             f"{one.kind}: {one.kept} of {one.planned} samples with {one.subjects} subjects, {one.failed} failed;"
-            f" dropped: {why or 'none'}"
+            f" dropped: {', '.join(counts) or 'none'}"
         )
     return "\n".join(lines)
-
-
-def _prefixed(counts: Any) -> dict[str, int]:
-    return {f"single subjects by {name}": n for name, n in counts.items()}

@@ -4,8 +4,8 @@ A role is given as `small_world` (the drawn world, the default), or as one of it
 
     writer     stories=FILE (JSON lines: place, subjects, prompt), language=FOLDER (a causal language model)
     painter    comfy=API.json, diffusers=FOLDER
-    segmenter  grounded=FOLDER,FOLDER (Grounding DINO, SAM)
-    editor     comfy=API.json, kontext=FOLDER
+    segmenter  grounded=FOLDER,FILE (Grounding DINO; a SAM checkpoint)
+    editor     comfy=API.json[,API.json], kontext=FOLDER[,ADAPTER] (the second for several subjects, kind flexible)
     depth      depth=FOLDER (a depth estimator)
     identity   efficientnet, faces, vision=FOLDER
 
@@ -14,6 +14,7 @@ Folders are local ones of diffusers or transformers; nothing is downloaded.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -92,7 +93,10 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "depth": ("depth",),
     "identity": ("efficientnet", "faces", "vision"),
 }
-_BARE = ("efficientnet", "faces")
+_PATHS = {  # least and most of what stands behind the name, where it is not one
+    ("segmenter", "grounded"): (2, 2), ("editor", "comfy"): (1, 2), ("editor", "kontext"): (1, 2),
+    ("identity", "efficientnet"): (0, 0), ("identity", "faces"): (0, 0),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,12 +137,20 @@ class Model:
     @property
     def digest(self) -> str:
         """Differs where what it makes may differ: of a file its content, of a folder its path."""
-        content = [path.read_bytes().hex() if path.is_file() else str(path) for path in self.folders]
+        content = [_digest(path) if path.is_file() else str(path) for path in self.folders]
         return describe([self.role, self.kind, content, self.hosting.device, self.hosting.steps, self.hosting.threads])
 
     def open(self) -> Any:
         """The role's model at work in this process."""
         return _opener(self)()
+
+
+def _digest(path: Path) -> str:
+    known = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            known.update(part)
+    return known.hexdigest()
 
 
 def named(role: str, text: str, hosting: Hosting) -> Model:
@@ -148,10 +160,10 @@ def named(role: str, text: str, hosting: Hosting) -> Model:
     if kind not in choices:
         raise InputError(f"there is no {role} {shorten(kind)}; use {', '.join(choices)}.")
     folders = tuple(Path(part) for part in rest.split(",")) if rest else ()
-    wanted = 0 if kind == SMALL or kind in _BARE else 2 if kind == "grounded" else 1
-    if len(folders) != wanted:
-        example = kind + ("", "=PATH", "=PATH,PATH")[wanted]
-        raise InputError(f"the {role} {shorten(text, 60)} is written {example}.")
+    least, most = _PATHS.get((role, kind), (1, 1)) if kind != SMALL else (0, 0)
+    if not least <= len(folders) <= most:
+        example = "=" * bool(most) + ",".join(["PATH"] * least) + "[,PATH]" * (most - least)
+        raise InputError(f"the {role} {shorten(text, 60)} is written {kind}{example}.")
     for path in folders:
         if not path.exists():
             raise InputError(f"the {role}'s {shorten(str(path), 80)} is not there; put it there or correct the path.")

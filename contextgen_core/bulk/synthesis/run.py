@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
+from ...input.checks import shorten
 from ...training import stream
 from ..backend import HostError
 from ..records import BROKEN, DONE, Journal, Lock, Outcome
-from ..run import Options, Progress, connected
-from ..stages import MAX_OPENINGS, PAUSES, Batch, describe, pack, put, sentence, unpack, cannot_write
+from ..run import Options, Progress, connected, engine
+from ..run import _check as check_options
+from ..stages import MAX_OPENINGS, PAUSES, Batch, cannot_write, describe, pack, put, sentence, unpack
 from .draft import DROPPED, FOLDERS, KINDS, MOST_SUBJECTS, SIGMA, Draft, Drop, Settings
 from .models import ROLES, Model
 from .steps import STEPS
@@ -71,6 +73,8 @@ def synthesize(
     Shards, index and reports are the same bytes for any number of workers and however often the run was cut off.
     Raises InputError where nothing can be made, or the run cannot go on; what was finished is kept.
     """
+    ray = engine()
+    check_options(options)
     _check(kinds, count, settings, shard)
     key = describe([asdict(settings), [models[role].digest for role in ROLES], shard])
     try:
@@ -86,7 +90,7 @@ def synthesize(
                 place = out / _WORK / "pending.npy"
                 place.parent.mkdir(exist_ok=True)
                 np.save(place, np.array(pending, np.int64))
-                with connected(options) as ray:
+                with connected(ray, options):
                     progress.start = time.monotonic()
                     begin = Begin(place.resolve(), settings, key)
                     for outcome in _outcomes(ray, len(pending), begin, models, options, out.resolve()):
@@ -96,6 +100,9 @@ def synthesize(
                         progress.failed += outcome.status == BROKEN
                         sets[outcome.row.partition("/")[0]].add(outcome)
                         progress.told(progress)
+        except ray.exceptions.RayError as error:
+            reason = shorten(" ".join(str(error).split()), 200)
+            raise InputError(f"Ray gave up ({reason}). The same command goes on.") from None
         except OSError as error:
             raise InputError(f"{cannot_write(out, error)} Mend it, and the same command goes on.") from None
         finally:
@@ -263,7 +270,7 @@ class _Set:
         self.missing = [self._stop(k) - k * size for k in range(-(-count // size))]  # samples that have not ended
 
     def __enter__(self) -> _Set:
-        self.folder.mkdir(exist_ok=True)
+        (self.folder / _WORK).mkdir(parents=True, exist_ok=True)
         for number, entry in self._written().items():
             path = self.folder / entry["name"]
             whole = entry["stop"] == self._stop(number) and path.is_file() and path.stat().st_size == entry["bytes"]
@@ -336,7 +343,7 @@ class _Set:
         subjects = [(entry.extra or {})["subjects"] for entry in kept]
         self.shards[number] = {"name": name, "bytes": size, "subjects": subjects, "start": start, "stop": stop}
         shards = [self.shards[k] for k in sorted(self.shards)]
-        put(self.folder / stream.INDEX, stream.index_of(self.form, shards, key=self.key))
+        put(self.folder / stream.INDEX, stream.index_of(self.form, shards, key=self.key), self.folder / _WORK)
         for entry in kept:
             sample_path(self.folder, entry.number).unlink(missing_ok=True)
 
@@ -369,7 +376,7 @@ class _Set:
         summary = Summary(
             self.kind, self.count, kept, failed, subjects, dict(sorted(dropped.items())), dict(sorted(single.items()))
         )
-        put(self.folder / REPORT, json.dumps(asdict(summary), indent=1).encode() + b"\n")
+        put(self.folder / REPORT, json.dumps(asdict(summary), indent=1).encode() + b"\n", self.folder / _WORK)
         if not any(self.missing):
             shutil.rmtree(self.folder / _WORK, ignore_errors=True)
         return summary

@@ -26,7 +26,7 @@ from .draft import Cutting, Found, Story
 _NAMED = 0.4  # of the prompts name the creatures
 _SHIFTS = range(-8, 9, 4)  # pixels from where a creature was meant to be
 _LIKE = 0.12  # of 0..1: a pixel that differs by less is the creature's
-_SEEN = 0.15  # of its pixels that must be in sight
+_SEEN = 0.3  # of its pixels that must be in sight
 _TILTS = range(-20, 21, 4)
 _GAINS = (0.75, 1.2)  # of a reference's lamp
 _CHOICES = 2  # shapes whose patterns are looked at
@@ -154,7 +154,8 @@ class SmallEditor:
 
 
 class SmallDepth:
-    """The smaller its box, the nearer a creature is, as the drawn world has it; it bulges towards the camera by a tenth of its height."""
+    """The smaller its box, the nearer a creature is, as the drawn world has it;
+    it bulges towards the camera by a tenth of its height."""
 
     def measure(self, picture: np.ndarray, found: Sequence[Found]) -> np.ndarray:
         size = picture.shape[0]

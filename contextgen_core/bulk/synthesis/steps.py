@@ -34,6 +34,7 @@ from .models import Depth, Editor, Identity, Painter, Segmenter, Writer
 from .plan import plan_boxes
 
 FOCAL = 1.0  # of the camera that 3D boxes are seen by, in widths of the picture
+_SAME = 0.9  # IoU of two boxes that are the same thing
 _EDGE = 0.02  # share of a subject's nearest and farthest pixels that do not bound its 3D box
 
 
@@ -130,6 +131,10 @@ def _find(draft: Draft, segmenter: Segmenter, follows: bool) -> Draft:
     for part in draft.parts:
         found = segmenter.find(picture, part.phrase, story.place, part.planned if follows else None)
         drop = _lacks(part, found, picture.shape[:2], limits, follows)
+        if drop is None and found is not None:
+            twin = next((p for p in parts if p.found is not None and _iou(p.found.box, found.box) > _SAME), None)
+            if twin is not None:
+                drop = Drop("twin", f"what was taken for it is subject {twin.number}.", part.number)
         if drop is None:
             parts.append(replace(part, found=found))
         else:
