@@ -65,6 +65,7 @@ class PicturedSet(LatentSet):
         config: Config,
         done: float = 0.0,
         reader: Reader | None = None,
+        number: int = 0,
     ) -> Batch:
         """A random batch; what fills each box is drawn, too."""
         if reader is None:
