@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -30,7 +30,9 @@ from ..hosts import ComfyBackend
 from ..score import scorer
 from ..table import Row, read
 from .draft import Cutting, Found, Story
-from .models import Hosting
+
+if TYPE_CHECKING:
+    from .models import Hosting
 
 MOST_WORDS = 4000
 GROUND = "on a plain light grey background, the whole subject in sight, nothing else in the picture"
