@@ -53,3 +53,8 @@ def test_what_is_no_plan_is_refused(name: str) -> None:
     for value in (None, 3, (), (PLANS[name],), {"a": 1}, "x", b"x"):
         with pytest.raises(InputError):
             method(name).plan_from(value)
+
+
+def test_a_box_with_neither_phrase_nor_picture_is_refused() -> None:
+    with pytest.raises(InputError):
+        method("instance_assemble").plan_from(replaced(PLANS["instance_assemble"], (3, 1, 9), None))

@@ -102,6 +102,8 @@ class PhrasePlan:
                 check_inside_grid(box.cells, columns, rows)
                 if box.chosen:
                     check_bits(box.chosen, (box.cells.x2 - box.cells.x1) * (box.cells.y2 - box.cells.y1))
+                if not box.phrase and box.picture is None:
+                    raise ValueError("a box with nothing in it")
                 if box.picture is not None:
                     check_whole(box.picture.rows, box.picture.columns)
             check_windows(plan.boxes)
