@@ -66,7 +66,7 @@ class Command:
 
     def __init__(self, table: Path, out: Path, workers: int, comfy: Path | None) -> None:
         with table.open("rb") as file:
-            steps = max(2, 240 // sum(1 for _ in file))  # a short run lasts long enough to be hit, too
+            steps = max(2, 960 // sum(1 for _ in file))  # a short run lasts long enough to be hit, too
         line = [sys.executable, "-m", "contextgen_core.bulk", "generate", str(table), "--out", str(out)]
         line += ["--workers", str(workers), "--allow", str(SAMPLES)]
         if comfy is None:
@@ -100,11 +100,13 @@ class Command:
         return self.journal.read_bytes().count(b"\n") if self.journal.exists() else 0
 
     def wait_for(self, what: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + PATIENCE
+        deadline, looked = time.monotonic() + PATIENCE, 0.0
         while time.monotonic() < deadline and self.process.poll() is None:
             if found := what():
                 return found
-            self.family()
+            if time.monotonic() > looked + 2:  # on a busy machine a look at the processes takes a while
+                self.family()
+                looked = time.monotonic()
             time.sleep(0.05)
         raise SystemExit(f"the run ended or hung too early: {self.process.poll()} {self.end()}")
 

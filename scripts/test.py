@@ -2,7 +2,7 @@
 
 Suites: lint (formatting, rules, types), unit, web (the box editor), host (in each ComfyUI found, in its own
 Python) and browser (the editor in a real server). A suite that cannot run counts as one skipped and says why.
-Exit status 0 when nothing failed. As many suites run at a time as there are cores, at most three (``--jobs``), since
+Exit status 0 when nothing failed. One suite more than there are cores runs at a time, at most three (``--jobs``), since
 those of the hosts and browsers wait much; what a suite prints comes when it has ended.
 
     COMFYUI_PATH     ComfyUI folders, separated as in PATH; otherwise ~/comfy/ComfyUI and ~/comfy/ComfyUI-*
@@ -160,7 +160,7 @@ def run_pytest(name: str, command: Sequence[str | Path], env: Mapping[str, str] 
     report = REPORTS / (re.sub(r"\W+", "-", name) + ".xml")
     report.unlink(missing_ok=True)
     start = time.monotonic()
-    command = [*command, "-q", "-ra", f"--junitxml={report}"]
+    command = [*command, "-q", "-ra", "--durations=10", f"--junitxml={report}"]
     status, output = run(command, env)
     tell(command, output)
     return finish(name, pytest_counts(report), status, start)
@@ -344,7 +344,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run lint and every test this machine can run.")
     parser.add_argument("--only", choices=SUITES, action="append", help="one suite; may be repeated")
     parser.add_argument("--complete", action="store_true", help="fail where a suite cannot run")
-    parser.add_argument("--jobs", type=int, default=min(3, os.cpu_count() or 1), help="how many at a time")
+    parser.add_argument("--jobs", type=int, default=min(3, (os.cpu_count() or 1) + 1), help="how many at a time")
     arguments = parser.parse_args()
     chosen = arguments.only or SUITES
     suites = {"lint": lint, "unit": unit, "web": web, "host": host_suite, "browser": browser}

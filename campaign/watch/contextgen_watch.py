@@ -33,13 +33,14 @@ _PACK = tuple(str(ROOT / name) + os.sep for name in ("contextgen_core", "nodes")
 _state = threading.local()
 
 
-def _folders() -> tuple[str, ...]:
-    kept = [tempfile.gettempdir(), os.path.join(os.sep, "tmp"), "/dev", "/proc/self", "/proc/thread-self"]
-    kept += [str(ROOT / name) for name in ("output", ".hypothesis", ".pytest_cache", ".ruff_cache", ".venv/reports")]
-    return tuple({os.path.realpath(folder) for folder in kept if folder})
+def _folders(*kept: str | Path) -> tuple[str, ...]:
+    return tuple({os.path.join(os.path.realpath(folder), "") for folder in kept})
 
 
-FOLDERS = _folders()
+# In the repository these alone, wherever it lies.
+OUR_FOLDERS = _folders(*(ROOT / n for n in ("output", ".hypothesis", ".pytest_cache", ".ruff_cache", ".venv/reports")))
+FOLDERS = _folders(tempfile.gettempdir(), os.path.join(os.sep, "tmp"), "/dev", "/proc/self", "/proc/thread-self")
+OURS = os.path.join(os.path.realpath(ROOT), "")
 
 
 def _asker() -> str:
@@ -69,7 +70,8 @@ def _outside(path: object, folder: object = -1) -> str:
     # A link's own place counts, not what it points at: folders of links to read-only files are usual.
     whole = os.path.normpath(os.path.join(base, os.fsdecode(path)))
     place = os.path.join(os.path.realpath(os.path.dirname(whole)), os.path.basename(whole))
-    if place.startswith(FOLDERS) or "__pycache__" in place or place.endswith((".pyc", ".lock")):
+    kept = os.path.join(place, "").startswith(OUR_FOLDERS if place.startswith(OURS) else FOLDERS)
+    if kept or "__pycache__" in place or place.endswith((".pyc", ".lock")):
         return ""
     return place
 

@@ -150,5 +150,5 @@ class Model(torch.nn.Conv2d):
 
 def test_a_judge_in_bfloat16_gets_its_picture_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = SimpleNamespace(AutoProcessor=Processor(), AutoModelForImageTextToText=Model(3, 1, 1).to(torch.bfloat16))
-    monkeypatch.setattr(eyes, "_loaded", lambda kind, *_, **__: getattr(parts, kind))
+    monkeypatch.setattr(eyes, "loaded", lambda kind, *_, **__: getattr(parts, kind))
     assert eyes.VisionJudge("folder", "cpu")(np.zeros((4, 4, 3), np.uint8), "cat", "a red cat", "colour") == "7"

@@ -41,11 +41,12 @@ def box_region(box: Box, width: int, height: int, rotation: float = 0.0) -> np.n
 
 
 def ellipse_region(box: Box, width: int, height: int, rotation: float = 0.0) -> np.ndarray:
-    """The pixels whose middle lies in the ellipse that fills a box, bool (height, width); as :func:`box_region`."""
+    """The pixels of :func:`box_region` whose middle lies in the ellipse that fills the box, bool (height, width)."""
     if box.area == 0:
         return np.zeros((height, width), bool)
     x, y = _turned(box, width, height, rotation)
-    return (x / (box.width / 2)) ** 2 + (y / (box.height / 2)) ** 2 <= 1
+    inside = (x / (box.width / 2)) ** 2 + (y / (box.height / 2)) ** 2 <= 1
+    return inside & box_region(box, width, height, rotation)
 
 
 def _turned(box: Box, width: int, height: int, rotation: float) -> tuple[np.ndarray, np.ndarray]:
