@@ -2,7 +2,7 @@
 
     python bench/bulk_faults.py --rows 200                           Linux; the full disk needs the right to mount
     python bench/bulk_faults.py --faults worker driver --rows 12     without that
-    python bench/bulk_faults.py --faults host --comfy-path ~/comfy/ComfyUI --rows 6
+    python bench/bulk_faults.py --faults host --comfy-path ~/comfy/ComfyUI --rows 10
 
 worker  one of two workers is killed, then the command itself, in one run     (both SIGKILL)
 driver  the same as "worker"; they are one run
@@ -52,7 +52,10 @@ def write_table(path: Path, rows: int, comfy: bool) -> Path:
             "references": {"disc": str(SAMPLES / "contextgen_creature_2.png")},
             "layout": {"v": 1, "canvas": {"w": SIDE, "h": SIDE}, "boxes": [box]},
         }  # fmt: skip
-        lines.append(row | ({"KSampler.steps": 25} if comfy else {}))
+        if comfy:  # the workflow has two references
+            row["references"]["heart"] = str(SAMPLES / "contextgen_creature_4.png")
+            row["KSampler.steps"] = 80
+        lines.append(row)
     if rows >= 6:
         lines[1]["layout"] = "{"
         lines[rows // 2]["references"] = {"disc": "not there.png"}
@@ -76,7 +79,7 @@ class Command:
                 "--workflow",
                 str(WORKFLOW),
                 "--timeout",
-                "600",
+                "60",
                 "--comfy-path",
                 str(comfy),
                 "--comfy-args",

@@ -205,8 +205,11 @@ def prepare_node() -> str:
 
 
 def unit() -> list[Job]:
-    # one core: the rest belongs to what runs beside
-    return [Job("unit", run_pytest, [VENV / "bin" / "python", "-m", "pytest", "tests"], {"OMP_NUM_THREADS": "1"})]
+    pytest, one_core = [VENV / "bin" / "python", "-m", "pytest"], {"OMP_NUM_THREADS": "1"}
+    return [
+        Job("unit", run_pytest, [*pytest, "tests", "--ignore=tests/bulk"], one_core),
+        Job("unit: bulk", run_pytest, [*pytest, "tests/bulk"], one_core),  # Ray's start and end: mostly waiting
+    ]
 
 
 def web() -> list[Job]:
