@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import importlib.util
 import io
 import json
-import os
-import re
-import sys
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,9 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from contextgen_core.hosts.comfy_process import comfy_python
-
-from .frame import ROOT, NotHere
+from .frame import ROOT, NotHere, host_tools, load
 
 API = ROOT / "workflows" / "api"
 SAMPLES = ROOT / "assets" / "samples"
@@ -37,30 +34,26 @@ class Host:
 
 
 def hosts() -> list[Host]:
-    """The ComfyUIs of COMFYUI_PATH, else ~/comfy/ComfyUI and ~/comfy/ComfyUI-*. Raises NotHere where there is none."""
-    named = [Path(entry).expanduser() for entry in os.environ.get("COMFYUI_PATH", "").split(os.pathsep) if entry]
-    base = Path.home() / "comfy"
-    paths = [path for path in named or [base / "ComfyUI", *sorted(base.glob("ComfyUI-*"))] if (path / "comfy").is_dir()]
-    if not paths:
+    """The ComfyUIs that the tests run in. Raises NotHere where there is none."""
+    tools = host_tools()
+    found = [one for one in tools.find_hosts() if one.python and (one.path / "comfy").is_dir()]
+    if not found:
         raise NotHere("no ComfyUI; make host installs two, or name one in COMFYUI_PATH")
-    return [Host(path, comfy_python(path), _version(path)) for path in paths]
+    return [Host(one.path, one.python, tools.host_version(one.path)) for one in found]
 
 
-def _version(path: Path) -> str:
-    said = re.search(r'"(.+)"', (path / "comfyui_version.py").read_text("utf-8"))
-    return said[1] if said else "unknown"
-
-
-@cache
 def live_server() -> ModuleType:
     """tests/host/live_server.py."""
-    spec = importlib.util.spec_from_file_location("live_server", ROOT / "tests" / "host" / "live_server.py")
-    if spec is None or spec.loader is None:
-        raise ImportError("no module loader for tests/host/live_server.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["live_server"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("tests/host/live_server.py")
+
+
+@contextlib.contextmanager
+def served(host: Host, **how: Any) -> Iterator[Any]:
+    """A started server with the sample pictures among its inputs; ``how`` as live_server.running takes it."""
+    with live_server().running(host.path, str(host.python), **how) as server:
+        for picture in SAMPLES.glob("*.png"):
+            shutil.copy(picture, server.base / "input")
+        yield server
 
 
 @cache

@@ -7,93 +7,71 @@ interrupts at any moment of a prompt, two prompts at once, a full disk, a proces
 
 from __future__ import annotations
 
-import copy
-import json
 import os
 import random
 import re
-import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .frame import ROOT, Finding, Mend, NotHere, Part, Row
+import numpy as np
 
+from .comfy import Host, Prompt, hosts, live_server, pixels, prompt, served
+from .frame import ROOT, Finding, Mend, Part, Row
+
+Pictures = list[np.ndarray]
 HOST_TESTS = ROOT / "tests" / "host"
 SAMPLER, SAVED = "40", "42"  # nodes of the workflow
 DROPPED = ("7", "8", "50", "51", "52")  # its second picture
 
 
 def run(budget: float, seed: int) -> Sequence[Row]:
-    from .differential.runs import comfys, version
-
-    hosts = comfys()
-    if not hosts:
-        raise NotHere("no ComfyUI was found; COMFYUI_PATH names one")
+    here = hosts()
     inside = Row("in process", "interrupts, no memory, models unloaded or offloaded, others' errors in small runs")
-    served = Row("server", "interrupts at any moment of a prompt, two prompts at once, a full disk, a killed process")
+    asked = Row("server", "interrupts at any moment of a prompt, two prompts at once, a full disk, a killed process")
     deadline = time.monotonic() + budget
-    for host in hosts:
+    for host in here:
         started = time.monotonic()
-        _in_process(host, version(host), inside)
+        _in_process(host, inside)
         inside.seconds += time.monotonic() - started
-    for number, host in enumerate(hosts):
+    for number, host in enumerate(here):
         started = time.monotonic()
-        left = max(0.0, deadline - started) / (len(hosts) - number)
-        _server(host, version(host), served, left, seed)
-        served.seconds += time.monotonic() - started
-    return [inside, served]
+        left = max(0.0, deadline - started) / (len(here) - number)
+        _server(host, asked, left, seed)
+        asked.seconds += time.monotonic() - started
+    return [inside, asked]
 
 
-def _in_process(host: Path, name: str, row: Row) -> None:
+def _in_process(host: Host, row: Row) -> None:
     """tests/host/test_faults.py in a ComfyUI."""
-    from contextgen_core.hosts.comfy_process import comfy_python
-
     tests = [str(ROOT / "scripts" / "host_pytest.py"), str(HOST_TESTS / "test_faults.py"), "-q", "-rf"]
-    environment = {**os.environ, "COMFYUI_PATH": str(host)}
-    done = subprocess.run([str(comfy_python(host)), *tests], capture_output=True, text=True, env=environment)
+    environment = {**os.environ, "COMFYUI_PATH": str(host.path)}
+    done = subprocess.run([str(host.python), *tests], capture_output=True, text=True, env=environment)
     counted = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
     row.tried += sum(counted.values())
     failed = re.findall(r"^FAILED \S+::(\S+)", done.stdout, re.MULTILINE)
-    row.found += [Finding(f"{test} fails in {name}") for test in failed]
+    row.found += [Finding(f"{test} fails in {host.version}") for test in failed]
     if done.returncode and not failed:
-        row.found.append(Finding(f"{name}: {(done.stdout + done.stderr).strip().splitlines()[-1][:300]}"))
-    row.notes.append(f"{counted.get('passed', 0)} tests in ComfyUI {name}")
+        row.found.append(Finding(f"{host.version}: {(done.stdout + done.stderr).strip().splitlines()[-1][:300]}"))
+    row.notes.append(f"{counted.get('passed', 0)} tests in ComfyUI {host.version}")
 
 
 # --- a server -------------------------------------------------------------------------------------------------------
 
 
-def _live_server() -> ModuleType:
-    """The tests' way to start a ComfyUI with the pack in it; it needs the standard library alone."""
-    if str(HOST_TESTS) not in sys.path:
-        sys.path.append(str(HOST_TESTS))
-    import live_server  # pyright: ignore[reportMissingImports]
-
-    return live_server
-
-
-def _prompt(seed: int, steps: int = 4) -> dict[str, Any]:
+def _prompt(seed: int, steps: int = 4) -> Prompt:
     """Four creatures by the small model."""
-    made = json.loads((ROOT / "workflows" / "api" / "tiny_demo.json").read_text("utf-8"))
-    made = {number: copy.deepcopy(node) for number, node in made.items() if number not in DROPPED}
+    made = {number: node for number, node in prompt("tiny_demo").items() if number not in DROPPED}
     made[SAMPLER]["inputs"].update(seed=seed, steps=steps)
     return made
 
 
-def _server(host: Path, name: str, row: Row, budget: float, seed: int) -> None:
-    from contextgen_core.hosts.comfy_process import comfy_python
-
-    live = _live_server()
-    started = time.monotonic()
-    python = str(comfy_python(host))
-    with live.running(host, python) as server:
-        _stock(server)
+def _server(host: Host, row: Row, budget: float, seed: int) -> None:
+    live, started = live_server(), time.monotonic()
+    with served(host) as server:
         begun = time.monotonic()
         wanted = {number: _picture(server, _prompt(number)) for number in (1, 2)}
         one = (time.monotonic() - begun) / 2
@@ -105,47 +83,31 @@ def _server(host: Path, name: str, row: Row, budget: float, seed: int) -> None:
         time.sleep(one / 2)
         server.process.kill()
         server.process.wait()
-    with live.running(host, python) as server:
-        _stock(server)
+    with served(host) as server:
         row.tried += 1
         _same(row, "after the server was killed and started again", _picture(server, _prompt(1)), wanted[1])
 
 
-def _stock(server: Any) -> None:
-    for picture in (ROOT / "assets" / "samples").glob("*.png"):
-        shutil.copy(picture, server.base / "input")
-
-
-def _picture(server: Any, prompt: dict[str, Any]) -> bytes:
+def _picture(server: Any, made: Prompt) -> Pictures:
     server.forget()
-    return _saved(server, server.run(prompt))
+    return pixels(server, server.run(made), SAVED)
 
 
-def _saved(server: Any, entry: dict[str, Any]) -> bytes:
-    """The pixels of the saved picture."""
-    import io
-
-    from PIL import Image
-
-    [data] = server.images({"outputs": {SAVED: entry["outputs"][SAVED]}})
-    return Image.open(io.BytesIO(data)).convert("RGB").tobytes()
-
-
-def _same(row: Row, when: str, picture: bytes, wanted: bytes) -> None:
-    if picture != wanted:
+def _same(row: Row, when: str, picture: Pictures, wanted: Pictures) -> None:
+    if len(picture) != len(wanted) or not all(map(np.array_equal, picture, wanted)):
         row.found.append(Finding(f"the picture {when} is another one"))
 
 
-def _two_at_once(live: ModuleType, server: Any, row: Row, wanted: dict[int, bytes]) -> None:
+def _two_at_once(live: ModuleType, server: Any, row: Row, wanted: dict[int, Pictures]) -> None:
     server.forget()
     waiting = {number: server.submit(_prompt(number)) for number in wanted}
-    for number, prompt in waiting.items():
+    for number, queued in waiting.items():
         row.tried += 1
-        _same(row, "of a prompt queued beside another", _saved(server, server.wait(prompt)), wanted[number])
+        _same(row, "of a prompt queued beside another", pixels(server, server.wait(queued), SAVED), wanted[number])
 
 
 def _interrupts(
-    live: ModuleType, server: Any, row: Row, wanted: bytes, one: float, deadline: float, rng: random.Random
+    live: ModuleType, server: Any, row: Row, wanted: Pictures, one: float, deadline: float, rng: random.Random
 ) -> None:
     """At moments spread over a prompt, the caches being empty; at least three."""
     where: Counter[str] = Counter()
@@ -153,11 +115,11 @@ def _interrupts(
     while tries < 3 or time.monotonic() < deadline:
         tries += 1
         server.forget()
-        prompt = server.submit(_prompt(1, steps=8))
+        queued = server.submit(_prompt(1, steps=8))
         time.sleep(rng.uniform(0, 1.3 * one))
         server.interrupt()
         try:
-            server.wait(prompt)
+            server.wait(queued)
             where["too late"] += 1
         except live.PromptError as stopped:
             told = {kind: words for kind, words in stopped.details}
@@ -172,7 +134,7 @@ def _interrupts(
     row.notes.append("interrupts came in " + ", ".join(f"{node} ({count})" for node, count in where.most_common()))
 
 
-def _full_disk(live: ModuleType, server: Any, row: Row, wanted: bytes) -> None:
+def _full_disk(live: ModuleType, server: Any, row: Row, wanted: Pictures) -> None:
     """The output folder lies on a file system that holds 16 KiB, all of them taken."""
     folder = server.base / "output"
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)], capture_output=True)

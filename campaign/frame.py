@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -100,14 +101,21 @@ def keep_case(part: str, data: bytes, suffix: str, sentence: str) -> Finding:
     return Finding(sentence, name)
 
 
-def host_tools() -> ModuleType:
-    """scripts/test.py, which knows where ComfyUIs and browsers are."""
-    spec = importlib.util.spec_from_file_location("campaign_test_script", ROOT / "scripts" / "test.py")
+@cache
+def load(path: str) -> ModuleType:
+    """A Python file of the repository that lies in no package, by its path below the root."""
+    name = Path(path).stem
+    spec = importlib.util.spec_from_file_location("campaign_test_script" if name == "test" else name, ROOT / path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def host_tools() -> ModuleType:
+    """scripts/test.py, which knows where ComfyUIs and browsers are."""
+    return load("scripts/test.py")
 
 
 def machine() -> dict[str, Any]:

@@ -6,24 +6,21 @@ override that where the system can withhold the right. The host's own folder is 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .comfy import API, SAMPLES, Host, hosts, live_server, prompt, small
-from .frame import ROOT, Finding, Mend, Part, Row
+from .comfy import API, Host, hosts, live_server, prompt, served, small
+from .frame import ROOT, Finding, Mend, Part, Row, load
 
 PREFIX = "contextgen näyte 利用者 "  # of the base folder: as a user's name may be
 SECONDS, MEGABYTES = 0.3, 30.0  # of processor time and resident memory at the host's start
@@ -33,29 +30,14 @@ WEIGHTS = {"value_not_in_list"}  # the only complaint about a workflow whose fil
 REPEATS = 2
 
 
-@cache
-def _module(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"no module loader for {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _release() -> ModuleType:
-    return _module("release", ROOT / "scripts" / "release.py")
-
-
 def _stored() -> ModuleType:
     live_server()
-    return _module("stored_pictures", ROOT / "tests" / "host" / "stored_pictures.py")
+    return load("tests/host/stored_pictures.py")
 
 
 def unpack(target: Path) -> None:
     """Writes what the registry hands out to a folder, as unpacking its archive would."""
-    for path in _release().archive():
+    for path in load("scripts/release.py").archive():
         file = target / path
         file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, file)
@@ -110,11 +92,10 @@ def trial(row: Row, host: Host, names: list[str], deadline: float, put: Any, shi
         if shield:
             protect(packs / live_server().PACK_FOLDER)
 
-    running = live_server().running
     starter = held_back() if shield else ()
     if shield and not starter and os.name == "posix" and not os.geteuid():
         row.notes.append("the server could override the write protection here; what was written was compared only")
-    with running(host.path, str(host.python), fill=fill, prefix=PREFIX, before=starter) as server:
+    with served(host, fill=fill, prefix=PREFIX, before=starter) as server:
         folder = server.base / "custom_nodes" / live_server().PACK_FOLDER
         try:
             before = tree(folder)
@@ -123,8 +104,6 @@ def trial(row: Row, host: Host, names: list[str], deadline: float, put: Any, shi
             if "IMPORT FAILED" in log or live_server().PACK_FOLDER not in log:
                 row.found.append(Finding(f"{host.version}: the pack does not load:\n{log[-2000:]}"))
                 return
-            for picture in SAMPLES.glob("*.png"):
-                shutil.copy(picture, server.base / "input")
             for name in names:
                 if time.monotonic() > deadline and row.tried > 1:
                     break

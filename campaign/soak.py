@@ -7,20 +7,17 @@ asked to free what it holds, a probe in the server counts what is left, and one 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
-import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .comfy import SAMPLES, Host, Prompt, hosts, live_server, pixels, prompt, small
+from .comfy import Host, Prompt, hosts, live_server, pixels, prompt, served, small
 from .frame import OUTPUT, Finding, Part, Row
 
 GOAL = 2000  # prompts
@@ -196,19 +193,11 @@ def _fill(packs: Path) -> None:
     (probe / "__init__.py").write_text(PROBE, encoding="utf-8")
 
 
-@contextlib.contextmanager
-def _server(host: Host) -> Iterator[Any]:
-    with live_server().running(host.path, str(host.python), fill=_fill) as server:
-        for picture in SAMPLES.glob("*.png"):
-            shutil.copy(picture, server.base / "input")
-        yield server
-
-
 def run_host(host: Host, budget: float, seed: int) -> Row:
     row = Row(host.version, f"mixed prompts through one server of ComfyUI {host.version}, of {GOAL:,} at length")
     started, chance, looked, came = time.monotonic(), random.Random(seed), Looked(), Counter[str]()  # noqa: S311
     names = small()
-    with _server(host) as server:
+    with served(host, fill=_fill) as server:
         numbers, first = look(server, 0)
         looked.add(0, numbers)
         last = first

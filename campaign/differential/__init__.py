@@ -8,6 +8,7 @@ other kernels, each picture of a batch alone, and every ComfyUI that is here, wh
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -203,8 +204,6 @@ def _compare_instances(built: Any, forwards: Sequence[Any]) -> tuple[str, float]
 
 def _one_at_a_time(built: Any, cover: Any, heads: int, q: Any, k: Any, v: Any) -> tuple[Any, Any, Any]:
     """Mean over the boxes for each covered token, each layout token's, and the pictures', in float64."""
-    import math
-
     import torch
 
     from contextgen_core.methods.instance_assemble.cover import box_tokens
@@ -258,8 +257,6 @@ class Position:
         return step > 0 and self.sigma > self.sigmas[step]
 
     def _at(self, share: float) -> float:
-        import math
-
         if share <= 0 or share >= 1:
             return 1.0 if share <= 0 else 0.0
         left = 1 - share

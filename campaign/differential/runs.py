@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
-import os
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from safetensors.torch import load, save
 
 from contextgen_core.backbones.flux import pack, unpack
 from contextgen_core.commands.parity import transformer
-from contextgen_core.hosts.comfy_process import comfy_python
 from contextgen_core.hosts.diffusers import FluxHost, load_transformer, noise_ids
 from contextgen_core.hosts.diffusers_qwen import QwenHost, load_qwen
 from contextgen_core.hosts.diffusers_sd3 import SD3Host, load_sd3
@@ -26,7 +24,9 @@ from contextgen_core.lora.switched import SwitchedAdapter
 from contextgen_core.methods.instance_assemble.encoder import AssembleWeights
 from contextgen_core.methods.instance_assemble.files import AssembleFile, read_files, write_file
 
-from ..frame import ROOT
+from ..child import Child
+from ..comfy import hosts
+from ..frame import ROOT, NotHere
 from . import Position
 from .cases import POOLED, TEXT, Built, Case, normal
 
@@ -66,7 +66,7 @@ class Runs:
         self.folder = tempfile.TemporaryDirectory(prefix="contextgen-differential-")
         self.models: dict[str, tuple[Any, Any]] = {}
         self.modules: dict[tuple[str, str], Any] = {}
-        self.hosts: dict[str, _Comfy] = {}
+        self.hosts: dict[str, Child] = {}
 
     def __enter__(self) -> Runs:
         pictured = Path(self.folder.name) / "pictured.safetensors"
@@ -79,10 +79,12 @@ class Runs:
             "assemble": {"assemble": [str(pictured)], "sd3": self._files("sd3")},
             "adapter": golden("sigma", "sigma_lora.safetensors"),
         }
-        for path in comfys():
-            self.hosts[f"ComfyUI {version(path)}"] = _Comfy(path, json.dumps(self.files))
-        for host in self.hosts.values():  # which start beside each other
-            host.wait()
+        with contextlib.suppress(NotHere):
+            for host in hosts():
+                program = Path(__file__).with_name("in_comfy.py")
+                self.hosts[f"ComfyUI {host.version}"] = Child(program, [str(host.path), json.dumps(self.files)], host)
+        for child in self.hosts.values():  # which start beside each other
+            child.line()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -231,64 +233,3 @@ def _with_pictures(file: AssembleFile) -> AssembleFile:
         if name not in file.tensors
     }
     return AssembleFile("pictured", file.family, file.width, file.pooled, file.blocks, {**file.tensors, **more})
-
-
-# --- the process of a ComfyUI ---------------------------------------------------------------------------------------
-
-
-def comfys() -> list[Path]:
-    """The ComfyUIs of this machine, as the tests look for them."""
-    named = [Path(entry).expanduser() for entry in os.environ.get("COMFYUI_PATH", "").split(os.pathsep) if entry]
-    home = Path.home() / "comfy"
-    found = named or [home / "ComfyUI", *sorted(home.glob("ComfyUI-*"))]
-    return [path.resolve() for path in found if (path / "comfy").is_dir()]
-
-
-def version(path: Path) -> str:
-    line = (path / "comfyui_version.py").read_text("utf-8").split("__version__ = ")[1]
-    return line.splitlines()[0].strip("\"' ")
-
-
-class _Comfy:
-    def __init__(self, path: Path, files: str) -> None:
-        command = [str(comfy_python(path)), str(Path(__file__).with_name("in_comfy.py")), str(path), files]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.log = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            cwd=path,
-            env=environment,
-            text=True,
-        )
-
-    def wait(self) -> None:
-        """Until it is up."""
-        self._line()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.log.seek(0)
-            raise RuntimeError("ComfyUI ended: " + self.log.read().decode(errors="replace")[-2000:])
-        return line
-
-    def ask(self, words: dict[str, Any]) -> dict[str, str]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(words) + "\n")
-        self.process.stdin.flush()
-        answer: dict[str, str] = json.loads(self._line())
-        return answer
-
-    def end(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()

@@ -9,19 +9,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from ..child import Child
+from ..comfy import Host, hosts
 from ..frame import ROOT, Finding, NotHere, Part, Row, keep_case
 
 NAME = "mutation"
-EXPLAINED = Path(__file__).with_name("survivors.json")
+HERE = Path(__file__).parent
+EXPLAINED = HERE / "survivors.json"
 SLACK = 3.0  # a mutant's tests may take so many times the CPU time of the tests as they are
 FEW = 0.1  # share of hypothesis' examples that are tried first
 CORE, METHODS = "contextgen_core", "contextgen_core/methods"
@@ -66,20 +65,21 @@ def run(budget: float, seed: int) -> Sequence[Row]:
         raise NotHere("cosmic-ray is not installed; run .venv/bin/python -m pip install -e '.[campaign]'")
     if not hasattr(os, "fork"):
         raise NotHere("mutants run in forked processes, which this system has not")
-    from ..differential.runs import comfys
-
-    hosts = comfys()
+    try:
+        host, missing = hosts()[0], ""
+    except NotHere as reason:
+        host, missing = None, str(reason)
     started = time.monotonic()
     rows, turns = [], []
-    workers: dict[Path | None, _Worker] = {}  # by the ComfyUI in which they run, None: in none
+    workers: dict[Host | None, Child] = {}  # by the ComfyUI in which they run, None: in none
     try:
         for group in GROUPS:
             row = Row(group.folder, f"mutants of {group.folder} against its quick tests")
             rows.append(row)
-            if group.host and not hosts:
-                row.notes.append("not run: no ComfyUI was found; COMFYUI_PATH names one")
+            if group.host and missing:
+                row.notes.append(f"not run: {missing}")
                 continue
-            turns.append(_turns(group, row, seed, workers, hosts[0] if group.host else None))
+            turns.append(_turns(group, row, seed, workers, host if group.host else None))
         while turns and time.monotonic() - started < budget:
             for turn in tuple(turns):
                 if time.monotonic() - started >= budget:
@@ -92,12 +92,12 @@ def run(budget: float, seed: int) -> Sequence[Row]:
     return rows
 
 
-def _turns(group: Group, row: Row, seed: int, workers: dict[Path | None, _Worker], host: Path | None) -> Iterator[bool]:
+def _turns(group: Group, row: Row, seed: int, workers: dict[Host | None, Child], host: Host | None) -> Iterator[bool]:
     """Tries one mutant at each step. The tests pass as they are, or the group has failed."""
     from .mutants import sampled
 
     begun = time.monotonic()
-    worker = workers[host] = workers.get(host) or _Worker(host)
+    worker = workers[host] = workers.get(host) or _worker(host)
     plain = worker.ask({"file": "", "source": None, "tests": _paths(group), "seconds": 600, "examples": FEW})
     if plain["code"]:
         row.found.append(Finding(f"the tests of {group.folder} fail as they are"))
@@ -132,53 +132,14 @@ def _paths(group: Group) -> list[str]:
     return [str(ROOT / test) for test in group.tests]
 
 
-class _Worker:
+def _worker(host: Host | None) -> Child:
     """worker.py in the interpreter that the tests need."""
-
-    def __init__(self, host: Path | None) -> None:
-        from contextgen_core.hosts.comfy_process import comfy_python
-
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        python = sys.executable
-        if host is not None:
-            python, environment["COMFYUI_PATH"] = str(comfy_python(host)), str(host)
-        command = [python, str(Path(__file__).with_name("worker.py")), str(ROOT), "host" if host else "core"]
-        self.log = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            cwd=ROOT,
-            env=environment,
-            text=True,
-        )
-        self._line()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.log.seek(0)
-            raise RuntimeError("the worker ended: " + self.log.read().decode(errors="replace")[-2000:])
-        return line
-
-    def ask(self, words: dict[str, Any]) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(words) + "\n")
-        self.process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._line())
-        return answer
-
-    def end(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
+    environment = {"PYTHONDONTWRITEBYTECODE": "1"}
+    if host is not None:
+        environment |= {"COMFYUI_PATH": str(host.path), "COMFYUI_PYTHON": str(host.python)}
+    child = Child(HERE / "worker.py", [str(ROOT), "host" if host else "core"], host, environment)
+    child.line()
+    return child
 
 
 PART = Part(NAME, "small faults put into the engine, the methods and the host: does a test see them", 2, run)
