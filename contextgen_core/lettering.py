@@ -38,9 +38,9 @@ def lettering(text: str, height: int) -> tuple[str, Font]:
     return _lettering(text, height)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _lettering(text: str, height: int) -> tuple[str, Font]:
-    best = ImageFont.load_default(height)
+    best = _built_in(height)
     lacking = _lacking(best, text)
     for path in _files() if lacking else ():
         font = _opened(path, height)
@@ -50,6 +50,12 @@ def _lettering(text: str, height: int) -> tuple[str, Font]:
         if not lacking:
             break
     return "".join(f"<{ord(c):04X}>" if c in lacking else c for c in text), best
+
+
+@lru_cache(maxsize=32)
+def _built_in(height: int) -> Font:
+    """Pillow's, once for all names of a height: each opening takes 50 KB."""
+    return ImageFont.load_default(height)
 
 
 def _lacking(font: Font, text: str) -> frozenset[str]:
@@ -65,7 +71,7 @@ def _picture(font: ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, i
     return mask.size, bytes(mask)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _opened(path: Path, height: int) -> ImageFont.FreeTypeFont | None:
     try:
         return ImageFont.truetype(str(path), height)

@@ -58,6 +58,10 @@ def test_a_system_font_is_taken_that_has_the_letters(monkeypatch: pytest.MonkeyP
     assert lettering("cat", 14)[1] is not font
 
 
+def test_names_of_one_height_share_the_font() -> None:
+    assert lettering("cat", 17)[1] is lettering("dog", 17)[1]
+
+
 def test_marks_of_direction_are_left_out() -> None:
     assert lettering("a\u202eb", 14)[0] == "ab"
 

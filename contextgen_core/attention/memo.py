@@ -1,4 +1,4 @@
-"""A memory of compiled things that is bounded by the bytes of the tensors it holds.
+"""A memory of compiled things that is bounded by the bytes of the tensors it holds, and by their count.
 
 A host plans the device's memory and does not see tensors that lie in a cache; so what lies there is little, and goes
 when the host says so.
@@ -17,6 +17,7 @@ from torch import Tensor
 from .program import Program
 
 LIMIT = 64 * 2**20
+MOST = 256  # values: one without tensors has a size, too, in its key and its objects
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 class Memo(Generic[T]):
     """Values by key, the least recently used given up first. Nothing with a dense mask is ever kept.
 
-    limit  bytes that the tensors of all values may hold together
+    limit  bytes that the tensors of all values may hold together; there are MOST values at most
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -45,7 +46,7 @@ class Memo(Generic[T]):
         if size is not None and size <= self.limit:
             self._values[key] = (value, size)
             self.held += size
-            while self.held > self.limit:
+            while self.held > self.limit or len(self._values) > MOST:
                 self.held -= self._values.popitem(last=False)[1][1]
         return value
 

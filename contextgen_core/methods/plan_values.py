@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import cache
+from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -64,7 +64,7 @@ def check_inside_grid(box: TokenBox, width: int, height: int) -> None:
         raise ValueError("a box beyond the grid")
 
 
-@cache
+@lru_cache(maxsize=64)
 def _hints(kind: type[Any]) -> tuple[Any, ...]:
     return tuple(get_type_hints(kind).values())
 

@@ -85,7 +85,7 @@ def _vector(word: str) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(WIDTH).astype(np.float32)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=1024)
 def _word(word: str) -> np.ndarray:
     return _vector(word)
 

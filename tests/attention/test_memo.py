@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from contextgen_core.attention import Group, KeyPart, Memo, Program, Span, compile_blocks
-from contextgen_core.attention.memo import held_bytes
+from contextgen_core.attention.memo import MOST, held_bytes
 from contextgen_core.methods.boundary import Block, BlockWork
 
 CPU = torch.device("cpu")
@@ -39,6 +39,14 @@ def test_what_is_too_large_is_built_and_not_kept() -> None:
     memo.get("small", lambda: tensor(1))
     assert memo.get("large", lambda: tensor(2)).numel() == 2 * KIB
     assert len(memo) == 1 and memo.held == KIB
+
+
+def test_values_without_tensors_are_bounded_by_their_count() -> None:
+    memo: Memo[object] = Memo()
+    for number in range(MOST + 5):
+        memo.get(number, lambda number=number: (number,))
+    assert len(memo) == MOST and memo.held == 0
+    assert memo.get(MOST + 4, lambda: None) == (MOST + 4,) and memo.get(0, lambda: None) is None
 
 
 def test_clear_forgets_all() -> None:
