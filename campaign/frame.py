@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -68,14 +68,14 @@ class Part:
     """One part of the campaign.
 
     share: its part of the time, relative to the other parts. run(budget, seed): tries until about ``budget`` seconds
-    are over and returns its rows; the cases, not their number, follow from ``seed`` alone. Raises NotHere where nothing
-    of it can run. mended: what it has shown so far and is no more.
+    are over and gives its rows, at once or one by one; the cases, not their number, follow from ``seed`` alone. Raises
+    NotHere where nothing of it can run. mended: what it has shown so far and is no more.
     """
 
     name: str
     what: str
     share: float
-    run: Callable[[float, int], Sequence[Row]]
+    run: Callable[[float, int], Iterable[Row]]
     mended: tuple[Mend, ...] = ()
 
 
@@ -132,11 +132,13 @@ def machine() -> dict[str, Any]:
 def run_part(part: Part, budget: float, seed: int, output: Path = OUTPUT) -> dict[str, Any]:
     """Runs a part and writes its record to <output>/<part>.json; the record.
 
-    A part that raises has failed, which its record says: the next parts still run.
+    A part that raises has failed, which its record says, with the rows that it gave before: the next parts still run.
     """
-    started, rows, failed, missing = time.monotonic(), [], "", ""
+    started, failed, missing = time.monotonic(), "", ""
+    rows: list[Row] = []
     try:
-        rows = list(part.run(budget, seed))
+        for row in part.run(budget, seed):
+            rows.append(row)  # what came before an error stays
     except NotHere as reason:
         missing = str(reason)
     except Exception as error:

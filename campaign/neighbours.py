@@ -14,13 +14,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from .comfy import Host, hosts
 from .frame import OUTPUT, ROOT, Finding, NotHere, Part, Row
+from .table import put
 
 STAGE = Path(__file__).with_name("neighbour_stage.py")
 PACKS = "CAMPAIGN_PACKS"  # the environment variable that --packs sets
@@ -204,14 +204,7 @@ def _line(name: str, version: str, both: list[dict[str, Any]]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def main() -> None:
-    text = PAGE.read_text("utf-8")
-    head, _, rest = text.partition(MARKS[0])
-    tail = rest.partition(MARKS[1])[2]
-    PAGE.write_text(f"{head}{MARKS[0]}\n\n{page()}\n\n{MARKS[1]}{tail}", encoding="utf-8")
-
-
 PART = Part("neighbours", "beside other packs: names, pictures, and their patches on one model with ours", 2.0, run)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    put(page(), PAGE, MARKS)

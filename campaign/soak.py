@@ -16,7 +16,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -318,9 +318,10 @@ def _row(host: Host, streams: tuple[Stream, Stream], which: int, seconds: float)
     return row
 
 
-def run(budget: float, seed: int) -> list[Row]:
+def run(budget: float, seed: int) -> Iterator[Row]:
     here = hosts()
-    return [row for host in here for row in run_host(host, budget / len(here), seed)]
+    for host in here:
+        yield from run_host(host, budget / len(here), seed)
 
 
 PART = Part("soak", "many mixed prompts through one server: nothing grows, slows or changes", 4.0, run)

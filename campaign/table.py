@@ -80,11 +80,15 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def write(parts: Mapping[str, Part], page: Path = PAGE, records: Path = RECORDS) -> None:
-    """Puts the table between the page's marks; the rest of the page is written by hand."""
-    text = page.read_text("utf-8")
-    head, _, rest = text.partition(MARKS[0])
-    _, end, tail = rest.partition(MARKS[1])
+def put(text: str, page: Path, marks: tuple[str, str]) -> None:
+    """Puts a text between a page's marks; the rest of the page is written by hand."""
+    head, _, rest = page.read_text("utf-8").partition(marks[0])
+    _, end, tail = rest.partition(marks[1])
     if not end:
-        raise ValueError(f"{page} lacks the marks {MARKS[0]} and {MARKS[1]}; put them where the table belongs.")
-    page.write_text(f"{head}{MARKS[0]}\n\n{table(load(records), parts)}\n\n{MARKS[1]}{tail}", encoding="utf-8")
+        raise ValueError(f"{page} lacks the marks {marks[0]} and {marks[1]}; put them where the table belongs.")
+    page.write_text(f"{head}{marks[0]}\n\n{text}\n\n{marks[1]}{tail}", encoding="utf-8")
+
+
+def write(parts: Mapping[str, Part], page: Path = PAGE, records: Path = RECORDS) -> None:
+    """Writes the table of all records into its page."""
+    put(table(load(records), parts), page, MARKS)

@@ -7,6 +7,7 @@ seen. Rows that nobody reads any more may be left out of the groups, never other
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,6 @@ def _lamic(bound: Bound, _forward: Forward, call: ForwardCall, _block: int) -> T
 
 
 def _eligen(bound: Bound, forward: Forward, call: ForwardCall, block: int) -> Table:
-    from dataclasses import replace
-
     first, stop = bound.settings.blocks or (0, call.blocks.all)
     sequence = forward.private if first <= block < stop else replace(forward.private, read=())
     weights = np.zeros((sequence.length,) * 2)

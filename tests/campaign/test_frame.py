@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +41,16 @@ def test_a_part_that_cannot_run_or_fails_still_leaves_a_record(tmp_path: Path) -
     assert run_part(of(cannot), 1, 1, tmp_path)["missing"].startswith("no ComfyUI")
     record = run_part(of(fails), 1, 1, tmp_path)
     assert record["failed"] == "KeyError: 'x'" and broken(record) == 1
+
+
+def test_rows_before_an_error_stay_in_the_record(tmp_path: Path) -> None:
+    def fails_later(budget: float, seed: int) -> Iterator[Row]:
+        yield from rows(budget, seed)
+        raise KeyError("x")
+
+    record = run_part(of(fails_later), 12, 3, tmp_path)
+    assert record["failed"] == "KeyError: 'x'" and [row["name"] for row in record["rows"]] == ["boxes"]
+    assert broken(record) == 2
 
 
 def test_a_case_is_kept_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
