@@ -21,6 +21,7 @@ from .frame import ROOT, NotHere, host_tools, load
 
 API = ROOT / "workflows" / "api"
 SAMPLES = ROOT / "assets" / "samples"
+PATIENCE = 900  # seconds for a server's start: a campaign runs beside other work
 Prompt = dict[str, Any]
 
 
@@ -50,7 +51,7 @@ def live_server() -> ModuleType:
 @contextlib.contextmanager
 def served(host: Host, **how: Any) -> Iterator[Any]:
     """A started server with the sample pictures among its inputs; ``how`` as live_server.running takes it."""
-    with live_server().running(host.path, str(host.python), **how) as server:
+    with live_server().running(host.path, str(host.python), timeout=PATIENCE, **how) as server:
         for picture in SAMPLES.glob("*.png"):
             shutil.copy(picture, server.base / "input")
         yield server
