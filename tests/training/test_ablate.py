@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import randomise
 
 from contextgen_core.errors import InputError
 from contextgen_core.pictures import GAP
@@ -31,12 +32,8 @@ def data() -> LatentSet:
 def velocity(name: str, data: LatentSet) -> torch.Tensor:
     variant = next(v for v in ablate.VARIANTS if v.name == name)
     task = TransformerTask(ablate.config_of(variant, 0, 1, 2, "unused", Path("unused")), data)
-    generator = torch.Generator().manual_seed(1)
+    randomise(task.network.transformer)
     with torch.no_grad():
-        for key, parameter in sorted(task.network.transformer.named_parameters()):
-            parameter.copy_(
-                torch.randn(parameter.shape, generator=generator) * 0.08 + (1.0 if ".norm_" in key else 0.0)
-            )
         batch, times, noise = task.inputs(1, 0)
         return task.network(batch, noise, times)
 

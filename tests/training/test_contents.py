@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import gradients, randomise
 
 from contextgen_core.composite.compose import compose
 from contextgen_core.errors import InputError
@@ -67,11 +68,7 @@ def config_of(**more: Any) -> Config:
 
 def task(data: PicturedSet, config: Config) -> TransformerTask:
     made = TransformerTask(config, LatentMix((data,), reader=RECIPES["instance_assemble"].reader(config)))
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # away from the calm start: every path must carry weight
-        for name, parameter in sorted(made.network.named_parameters()):
-            offset = 1.0 if ".norm_" in name else 0.0
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.08 + offset)
+    randomise(made.network)
     return made
 
 
@@ -110,12 +107,6 @@ def test_a_batch_fills_boxes_at_random_and_those_that_are_judged_as_asked(data: 
             for k, box in enumerate(plan.boxes):
                 shown = data.picture(int(index), k) is not None
                 assert (box.phrase, box.picture is not None) == (wanted if shown else (True, False))
-
-
-def gradients(made: TransformerTask, seed: int) -> tuple[float, dict[str, torch.Tensor]]:
-    loss, _ = made.model(*made.inputs(seed, 0))
-    loss.backward()
-    return loss.item(), {n: p.grad for n, p in made.network.named_parameters() if p.grad is not None}
 
 
 def test_the_quick_kernel_is_the_products_own_method(data: PicturedSet) -> None:

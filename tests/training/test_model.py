@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import randomise
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -59,11 +60,7 @@ def task(
         }
     )
     made = TransformerTask(config, data)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # away from the calm start: every path must carry weight
-        for name, parameter in sorted(made.network.transformer.named_parameters()):
-            offset = 1.0 if ".norm_" in name else 0.0
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.08 + offset)
+    randomise(made.network.transformer)
     return made
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import gradients, randomise
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from contextgen_core.tiny.autoencoder import NARROW, Taesd
 from contextgen_core.tiny.text import encode_words
 from contextgen_core.training import checkpoint
 from contextgen_core.training.config import from_dict
-from contextgen_core.training.latents import LatentSet, encode_scenes
+from contextgen_core.training.latents import LatentMix, LatentSet, encode_scenes
 from contextgen_core.training.recipes import RECIPES
 from contextgen_core.training.run import Run
 from contextgen_core.training.small_world import world
@@ -59,29 +60,10 @@ def task(
         "method": {"name": name, "kernel": kernel},
         **more,
     }
-    made = TransformerTask(from_dict(tree), Read(data, name))
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # away from the calm start: every path must carry weight
-        for name, parameter in sorted(made.network.named_parameters()):
-            offset = 1.0 if ".norm_" in name else 0.0
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.08 + offset)
+    config = from_dict(tree)
+    made = TransformerTask(config, LatentMix((data,), reader=RECIPES[name].reader(config)))
+    randomise(made.network)
     return made
-
-
-class Read:
-    """A set as a method reads it."""
-
-    def __init__(self, data: LatentSet, method: str) -> None:
-        self.data, self.reader = data, RECIPES[method].reader(from_dict({"stage": "sft", "output": "x"}))
-
-    def draw(self, rng: np.random.Generator, config: Any, done: float, number: int) -> Any:
-        return self.data.draw(rng, config, reader=self.reader)
-
-
-def gradients(made: TransformerTask, seed: int) -> tuple[float, dict[str, Tensor]]:
-    loss, _ = made.model(*made.inputs(seed, 0))
-    loss.backward()
-    return loss.item(), {n: p.grad for n, p in made.network.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("method", METHODS)

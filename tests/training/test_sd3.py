@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from annotated_pictures import write_annotations
+from networks import randomise
 from tiny_sd3_pipeline import POOLED, save_tiny_sd3
 
 from contextgen_core.backbones import backbone
@@ -52,11 +53,7 @@ def config_of(folder: Path, *overrides: str) -> Config:
 def scattered(config: Config, data: Any = None) -> TransformerTask:
     """A task whose extra weights are away from their calm start, so that each of them matters."""
     made = TransformerTask(config, data)
-    generator = torch.Generator().manual_seed(1)
-    weights: Any = made.network.weights
-    with torch.no_grad():
-        for _, parameter in sorted(weights.named_parameters()):
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.08)
+    randomise(made.network.weights)
     return made
 
 

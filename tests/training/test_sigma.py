@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import randomise
 from PIL import Image
 
 from contextgen_core.composite.compose import compose
@@ -24,10 +25,10 @@ from contextgen_core.methods.sigma_gen.method import SIGMA_GEN, ControlOptions, 
 from contextgen_core.tiny.autoencoder import NARROW, Taesd
 from contextgen_core.training import sigma_figures, sigma_set
 from contextgen_core.training.config import Config, RoutingConfig, from_dict, load, subjects_at
-from contextgen_core.training.latents import LatentSet, encode, encode_scenes
+from contextgen_core.training.latents import LatentMix, LatentSet, encode, encode_scenes
 from contextgen_core.training.routing import KINDS, route
-from contextgen_core.training.small_world import controls, evaluate, world
-from contextgen_core.training.small_world.controls import RoutedSet, encode_routed, regions, routed_batch
+from contextgen_core.training.small_world import evaluate, world
+from contextgen_core.training.small_world.controls import ROUTED, RoutedSet, encode_routed, regions, routed_batch
 from contextgen_core.training.stages import open_data, train
 from contextgen_core.training.tasks import TransformerTask, build_transformer
 
@@ -65,13 +66,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, vae: Taesd) -> Path:
     return path
 
 
+def routed(folder: Path) -> LatentMix:
+    return LatentMix((RoutedSet.load(folder),), reader=ROUTED)
+
+
 def shaken(task: TransformerTask) -> TransformerTask:
     """Weights at random: every path carries something."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in sorted(task.network.named_parameters()):
-            offset = 1.0 if ".norm_" in name else 0.0
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.08 + offset)
+    randomise(task.network)
     return task
 
 
@@ -94,7 +95,7 @@ def test_the_file_gives_the_trained_velocity_through_the_products_own_method(
     settings = config(
         routing=routing, method={"name": "sigma_gen", "kernel": kernel}, lora={"rank": 4, "folded": folded}
     )
-    task = shaken(TransformerTask(settings, RoutedSet.load(folder)))
+    task = shaken(TransformerTask(settings, routed(folder)))
     batch, times, noise = task.inputs(3, 0)
     with torch.no_grad():
         expected = task.network(batch, noise, times)
@@ -128,7 +129,7 @@ def test_the_file_gives_the_trained_velocity_through_the_products_own_method(
 def test_all_of_the_adapter_trains_and_its_file_is_taken_up(
     folder: Path, tmp_path: Path, routing: dict[str, Any]
 ) -> None:
-    task = shaken(TransformerTask(config(routing=routing), RoutedSet.load(folder)))
+    task = shaken(TransformerTask(config(routing=routing), routed(folder)))
     loss, _ = task.model(*task.inputs(1, 0))
     loss.backward()
     idle = [n for n, p in task.network.named_parameters() if p.requires_grad and not _moves(p)]
@@ -163,7 +164,7 @@ def test_boxes_and_cells_are_those_that_the_product_draws(tier: str, vae: Taesd)
     own = encode_routed(vae, [scene], EXACT, ["box"])
     stack = encode(vae, wanted.pictures[0][None])[0].half().numpy()
     assert np.array_equal(own["cells"][0, : len(references)].reshape(stack.shape), stack)
-    data = RoutedSet(**controls._fields(encode_scenes(vae, [scene], [world.render(scene)])), **own)
+    data = RoutedSet.of(encode_scenes(vae, [scene], [world.render(scene)]), own)
     assert routed_batch(data, np.array([0])).plans[0] == wanted.plan
 
 
@@ -209,7 +210,7 @@ def test_encoded_controls_are_drawn_again_alike_and_read_as_written(folder: Path
     for i in range(6):
         order = np.asarray(data.orders[i])
         assert all(sorted(row[: data.count[i]]) == list(range(data.count[i])) for row in order)
-    batches = [data.draw(np.random.default_rng(s), config()) for s in (7, 7, 8)]
+    batches = [data.draw(np.random.default_rng(s), config(), reader=ROUTED) for s in (7, 7, 8)]
     assert torch.equal(torch.as_tensor(batches[0].conditions), torch.as_tensor(batches[1].conditions))
     assert not torch.equal(batches[0].target, batches[2].target)
     stack, noise = batches[0].plans[0].stack_tokens, batches[0].plans[0].noise_tokens
@@ -277,7 +278,7 @@ def test_mix_ups_and_leans_are_told() -> None:
 
 
 def test_insertion_leaves_the_latents_outside_as_they_are(folder: Path, vae: Taesd) -> None:
-    network = shaken(TransformerTask(config(), RoutedSet.load(folder))).network
+    network = shaken(TransformerTask(config(), routed(folder))).network
     each = [sigma_figures.insertion(vae, world.scene(0, "test", i, "complex")) for i in range(2)]
     tokens = sigma_figures.insert_all(network, vae, each)
     for made, one in zip(tokens, each, strict=True):

@@ -5,30 +5,64 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from ...errors import InputError
+from ..batch import Batch
 from ..config import Config
-from ..latents import LatentSet
+from ..latents import LatentSet, Reader
 from ..parts import autoencoder
 
 logger = logging.getLogger("contextgen")
 Arrays = dict[str, np.ndarray]
 _PORTION = 250  # scenes that a worker draws at a time
+_AnySet = TypeVar("_AnySet", bound="SetBeside")
 
 
-def read_beside(folder: Path, fields: Mapping[str, Any], stage: str) -> Arrays:
-    """The fields that a stage kept in a folder, memory-mapped. Raises InputError where they are not there."""
-    if not all((folder / f"{name}.npy").is_file() for name in fields):
-        raise InputError(f"{str(folder)!r} is not there or not whole; run the stage {stage!r} first.")
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in fields}
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SetBeside(LatentSet):
+    """Encoded scenes with further fields, which a method's reader makes its batches of."""
+
+    @classmethod
+    def of(cls: type[_AnySet], scenes: LatentSet, kept: Arrays) -> _AnySet:
+        """Scenes with the further fields, by their names."""
+        return cls(**{field.name: getattr(scenes, field.name) for field in fields(LatentSet)}, **kept)
+
+    @classmethod
+    def read(cls: type[_AnySet], folder: Path, name: str, kept: Iterable[str], stage: str) -> _AnySet:
+        """A set with the fields that ``stage`` kept in the folder ``name`` of it, memory-mapped.
+
+        Raises InputError where they are not there, or are those of other scenes."""
+        scenes, beside = LatentSet.load(folder), folder / name
+        files = {field: beside / f"{field}.npy" for field in kept}
+        if not all(file.is_file() for file in files.values()):
+            raise InputError(f"{str(beside)!r} is not there or not whole; run the stage {stage!r} first.")
+        arrays = {field: np.load(file, mmap_mode="r") for field, file in files.items()}
+        if any(len(array) != len(scenes) for array in arrays.values()):
+            raise InputError(f"{str(beside)!r} belongs to other scenes; run the stage {stage!r} again.")
+        return cls.of(scenes, arrays)
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        config: Config,
+        done: float = 0.0,
+        reader: Reader | None = None,
+        number: int = 0,
+    ) -> Batch:
+        """A random batch; what the reader takes of the further fields is drawn, too."""
+        if reader is None:
+            raise TypeError("scenes with further fields are drawn by the reader of their method")
+        return super().draw(rng, config, done, reader._replace(collate=partial(reader.collate, rng=rng)))
 
 
 def make_beside(

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ...composite.compose import compose
-from ...errors import InputError
 from ...methods.instance_assemble.content import Place
 from ...methods.instance_assemble.plan import PhraseOptions, bind
 from ...tiny.autoencoder import Taesd
-from ..batch import Batch
 from ..config import Config
-from ..latents import CHANNELS, REFERENCE_GRID, LatentSet, Reader, encode, encode_scenes
+from ..latents import CHANNELS, REFERENCE_GRID, encode, encode_scenes
 from ..parts import autoencoder
 from . import world
-from .beside import make_beside, read_beside
+from .beside import SetBeside, make_beside
 
 FOLDER = "instance_assemble"  # within a set's
 _FIELDS = {"content": (1, 0), "places": (1, 0)}
@@ -34,7 +30,7 @@ _TOKENS = REFERENCE_GRID**2  # the most of a picture: the budget of its referenc
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PicturedSet(LatentSet):
+class PicturedSet(SetBeside):
     """Encoded scenes with the picture of each box that has a reference.
 
     content float16 (N, K, T, 64): its latents, packed, zeros behind its own; places float32 (N, K, 6): rows and columns
@@ -46,10 +42,7 @@ class PicturedSet(LatentSet):
     @classmethod
     def load(cls, folder: Path) -> PicturedSet:
         """Reads a set and what the stage `contents` wrote into it."""
-        plain, more = LatentSet.load(folder), read_beside(folder / FOLDER, _FIELDS, "contents")
-        if len(more["content"]) != len(plain):
-            raise InputError(f"{str(folder / FOLDER)!r} belongs to other scenes; run the stage 'contents' again.")
-        return cls(**_fields(plain), **more)
+        return cls.read(folder, FOLDER, _FIELDS, "contents")
 
     def picture(self, index: int, k: int) -> tuple[Place, torch.Tensor] | None:
         """Where the picture of a scene's k-th member lies, and its tokens (n, 64); None without one."""
@@ -58,23 +51,6 @@ class PicturedSet(LatentSet):
         rows, columns, *sides = self.places[index, k].tolist()
         place = Place(int(rows), int(columns), *sides)
         return place, torch.from_numpy(self.content[index, k, : place.size].astype(np.float32))
-
-    def draw(
-        self,
-        rng: np.random.Generator,
-        config: Config,
-        done: float = 0.0,
-        reader: Reader | None = None,
-        number: int = 0,
-    ) -> Batch:
-        """A random batch; what fills each box is drawn, too."""
-        if reader is None:
-            raise InputError("A set with pictures is read by a method that binds them.")
-        return super().draw(rng, config, done, reader._replace(collate=partial(reader.collate, rng=rng)))
-
-
-def _fields(data: LatentSet) -> dict[str, Any]:
-    return {field.name: getattr(data, field.name) for field in fields(LatentSet)}
 
 
 def encode_contents(vae: Taesd, scenes: Sequence[world.Scene]) -> dict[str, np.ndarray]:
@@ -109,7 +85,7 @@ def encode_scenes_pictured(
 ) -> PicturedSet:
     """Scenes to be judged: as `encode_scenes`, with the pictures of their boxes."""
     plain = encode_scenes(vae, scenes, pictures, keys=keys)
-    return PicturedSet(**_fields(plain), **encode_contents(vae, scenes))
+    return PicturedSet.of(plain, encode_contents(vae, scenes))
 
 
 def make_contents(config: Config) -> int:

@@ -9,8 +9,7 @@ thousand scenes a short training hardly meets one twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,11 @@ from ...methods.sigma_gen.method import Plan
 from ...tiny.autoencoder import Taesd
 from ..batch import Batch
 from ..config import Config, RoutingConfig
-from ..latents import CHANNELS, LatentSet, Reader, encode, encode_scenes
+from ..latents import CHANNELS, Reader, encode, encode_scenes
 from ..parts import autoencoder
 from ..routing import Regions, box_regions, dilated, draw_kind, jittered, route
 from . import world
-from .beside import make_beside, read_beside
+from .beside import SetBeside, make_beside
 
 FOLDER = "sigma_gen"  # within a set's
 _FIELDS: dict[str, tuple[int, int] | None] = {"cells": (1, 0), "control": None, "orders": (2, -1)}
@@ -41,7 +40,7 @@ def folder_of(planes: str) -> str:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class RoutedSet(LatentSet):
+class RoutedSet(SetBeside):
     """Encoded scenes with SIGMA-GEN's pictures, V control pictures a scene.
 
     cells float16 (N, K, C, 64): the identity cell of each reference, C tokens, in the layout's order; control float16
@@ -54,27 +53,7 @@ class RoutedSet(LatentSet):
     @classmethod
     def load(cls, folder: Path, planes: str = "both") -> RoutedSet:
         """Reads a set and what the stage `controls` wrote into it."""
-        plain, folder = LatentSet.load(folder), folder / folder_of(planes)
-        more = read_beside(folder, _FIELDS, "controls")
-        if len(more["control"]) != len(plain):
-            raise InputError(f"{str(folder)!r} belongs to other scenes; run the stage 'controls' again.")
-        return cls(**_fields(plain), **more)
-
-    def draw(
-        self,
-        rng: np.random.Generator,
-        config: Config,
-        done: float = 0.0,
-        reader: Reader | None = None,
-        number: int = 0,
-    ) -> Batch:
-        """A random batch, with a random one of each scene's control pictures."""
-        reader = reader or ROUTED
-        return super().draw(rng, config, done, reader._replace(collate=partial(reader.collate, rng=rng)))
-
-
-def _fields(data: LatentSet) -> dict[str, Any]:
-    return {field.name: getattr(data, field.name) for field in fields(LatentSet)}
+        return cls.read(folder, folder_of(planes), _FIELDS, "controls")
 
 
 def routed_batch(
@@ -173,7 +152,7 @@ def encode_scenes_routed(
 ) -> RoutedSet:
     """Scenes to be judged: as `encode_scenes`, with the exact control picture of one kind of region."""
     plain = encode_scenes(vae, scenes, pictures, keys=keys)
-    return RoutedSet(**_fields(plain), **encode_routed(vae, scenes, settings, [kind]))
+    return RoutedSet.of(plain, encode_routed(vae, scenes, settings, [kind]))
 
 
 ROUTED = Reader(routed_batch, lambda data: np.asarray(data.count), RoutedSet.load)
