@@ -20,6 +20,7 @@ from contextgen_core.errors import InputError
 from contextgen_core.input import checkpoint_file
 from contextgen_core.input.checkpoint_file import read_checkpoint
 from contextgen_core.input.picture_file import MAX_PIXELS, open_picture
+from contextgen_core.training import coco, imig, sigma_set
 
 CLEAR = np.dstack([np.full((40, 32, 3), 90, np.uint8), np.where(np.indices((40, 32))[1] > 9, 255, 0).astype(np.uint8)])
 
@@ -58,6 +59,23 @@ def test_a_picture_is_refused_by_its_size_before_it_is_decoded(
     assert "bomb.png" in said(open_picture, tmp_path / "bomb.png")
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        imig.read_picture,
+        lambda path: sigma_set.read_pixels(path, "RGB", "line 1"),
+        lambda path: coco.read_square(coco.Item(path, 9000, 8000, "", ()), 64),
+    ],
+    ids=["imig", "sigma_set", "coco"],
+)
+def test_a_training_set_is_bounded_as_well(tmp_path: Path, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("it was decoded"))
+    (tmp_path / "bomb.png").write_bytes(png(9000, 8000))
+    assert "is 9000 x 8000 pixels" in said(read, tmp_path / "bomb.png")
+    Image.new("RGB", (32, 32)).save(tmp_path / "picture.png", "EPS")
+    assert "no picture of a known format" in said(read, tmp_path / "picture.png")
+
+
 def test_a_form_that_starts_another_program_is_not_opened(tmp_path: Path) -> None:
     """Pillow reads EPS with Ghostscript."""
     Image.new("RGB", (32, 32)).save(tmp_path / "picture.png", "EPS")
@@ -83,6 +101,7 @@ def test_a_picture_comes_upright_with_its_transparency(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.fromarray(CLEAR).save(tmp_path / "turned.png", exif=exif)
     assert open_picture(tmp_path / "turned.png").size == (40, 32)
+    assert open_picture(tmp_path / "turned.png", upright=False).size == (32, 40)
     Image.fromarray(CLEAR).quantize(8).save(tmp_path / "palette.png")
     mask = subject_from_image(open_picture(tmp_path / "palette.png"))[1]
     assert not mask[:, :9].any() and mask[:, 10:].all()

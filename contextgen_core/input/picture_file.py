@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
 
 from PIL import Image, ImageOps
 
@@ -14,22 +14,34 @@ FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
 MAX_PIXELS = 1 << 26  # 8192 x 8192; as RGBA 256 MiB
 
 
-def open_picture(file: Path) -> Image.Image:
-    """The first frame of a picture file, decoded and upright, in the file's mode, with its colour key in `info`.
+class OpensFile(Protocol):
+    """A path, or what opens like one."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self, mode: Literal["rb"], /) -> BinaryIO: ...
+
+
+def open_picture(file: OpensFile, *, upright: bool = True) -> Image.Image:
+    """The first frame of a picture file, decoded, in the file's mode, with its colour key in `info`.
+
+    upright  turned as the file says; without, as it is stored, which is what data sets count their boxes in
 
     Raises InputError for a file that is missing, damaged, of another format or larger than MAX_PIXELS.
     """
     name = shorten(file.name, 80)
     Image.init()
     try:
-        with Image.open(file, formats=[form for form in FORMATS if form in Image.OPEN]) as picture:
+        forms = [form for form in FORMATS if form in Image.OPEN]
+        with file.open("rb") as stream, Image.open(stream, formats=forms) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise InputError(
                     f"the picture {name} is {picture.width} x {picture.height} pixels; give one of at most {MAX_PIXELS}"
                     " pixels in all."
                 )
             picture.load()
-            return ImageOps.exif_transpose(picture)
+            return ImageOps.exif_transpose(picture) if upright else picture
     except InputError:
         raise
     except OSError as error:  # also what is no picture of these formats

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from ..errors import InputError
+from ..input.picture_file import open_picture
 from ..layout.box import Box
 from ..layout.tokens import TOKEN
 from ..tiny.text import Words
@@ -125,7 +126,7 @@ class PhraseSet:
         for item, own in zip(items, words, strict=True):
             boxes = [box.scaled(side / item.width, side / item.height) for _, box in item.phrases]
             plans.append(self.phrases.plan(boxes, side, own[0]))
-        target = torch.stack([self.encoders.pictures(_pixels(item, side)[None])[0] for item in items])
+        target = torch.stack([self.encoders.pictures(read_square(item, side)[None])[0] for item in items])
         return Batch(
             plans=tuple(plans),
             target=target,
@@ -147,7 +148,7 @@ def _by_count(subset: tuple[Item, ...]) -> dict[int, list[int]]:
     return dict(found)
 
 
-def _pixels(item: Item, side: int) -> np.ndarray:
-    """uint8 (side, side, 3)."""
-    with Image.open(item.picture) as image:
-        return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS))
+def read_square(item: Item, side: int) -> np.ndarray:
+    """Its picture as a square, uint8 (side, side, 3). Raises InputError where it cannot be read, or is too large."""
+    image = open_picture(item.picture, upright=False).convert("RGB")
+    return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS))

@@ -31,6 +31,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..input.picture_file import open_picture
 from ..layout.box import Box
 from .small_world import world
 from .stream import PackedSample, Source
@@ -204,12 +205,11 @@ def write_world(folder: Path, scenes: Iterable[world.Scene]) -> int:
 
 
 def read_picture(source: Source, mode: str = "RGB") -> np.ndarray:
-    """uint8 (H, W[, 3]) in one of Pillow's modes. Raises InputError where it cannot be read."""
+    """uint8 (H, W[, 3]) in one of Pillow's modes. Raises InputError where it cannot be read, or is too large."""
     try:
-        with source.open("rb") as file, Image.open(file) as image:
-            return np.asarray(image.convert(mode))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"The picture {source} cannot be read; fetch or make the set again.") from error
+        return np.asarray(open_picture(source, upright=False).convert(mode))
+    except InputError as error:
+        raise InputError(f"In the training set, at {source}: {error.message}") from None
 
 
 def read_mask(source: Source | None, shape: tuple[int, int]) -> np.ndarray:

@@ -33,6 +33,7 @@ from ..composite.references import Reference
 from ..errors import InputError
 from ..input.bounded_json import parse
 from ..input.checks import MAX_LABEL, finite_number, shorten
+from ..input.picture_file import open_picture
 from ..layout.box import Box
 from ..masks import flood_subject
 from ..methods.sigma_gen.control import MOST, Cell, identity_stack, nearest
@@ -48,7 +49,6 @@ from .stream import PackedSample, Source, opened
 ITEMS = "items.jsonl"
 Folder = Path | Mapping[str, Source]
 MOST_ITEMS = 1_000_000
-MOST_PIXELS = 2**26  # of one picture
 MOST_WORDS = 4000  # characters of a caption
 GROUND = 0.06  # of the value range: how plain the ground of an identity picture without alpha is
 
@@ -198,19 +198,15 @@ def _file(folder: Folder, value: Mapping[Any, Any], name: str, where: str) -> So
 def read_pixels(path: Source, mode: str, where: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """uint8 (H, W[, C]) of a picture in one of Pillow's modes; size (width, height) it must have."""
     try:
-        with path.open("rb") as file, Image.open(file) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise InputError(f"{where}: {path.name} has {image.width} x {image.height} pixels; give a smaller one.")
-            if size is not None and image.size != size:
-                raise InputError(
-                    f"{where}: {path.name} is {image.width} x {image.height}, the picture {size[0]} x {size[1]};"
-                    " give one of the same size."
-                )
-            return np.asarray(image.convert(mode))
-    except InputError:
-        raise
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{where}: {path.name} cannot be read as a picture; fetch it again.") from error
+        image = open_picture(path, upright=False)
+    except InputError as error:
+        raise InputError(f"{where}: {error.message}") from None
+    if size is not None and image.size != size:
+        raise InputError(
+            f"{where}: {path.name} is {image.width} x {image.height}, the picture {size[0]} x {size[1]}; give one of"
+            " the same size."
+        )
+    return np.asarray(image.convert(mode))
 
 
 # ---- drawing -------------------------------------------------------------------------------------

@@ -386,7 +386,7 @@ def test_wrong_pictures_and_folders_are_named(miniature: Path, tmp_path: Path) -
     with pytest.raises(InputError, match="line 1 has a mask that selects nothing"):
         sigma_set.item_regions(item, "mask", (128, 128), rng, EXACT)
     subject.mask.write_bytes(b"no picture")
-    with pytest.raises(InputError, match="cannot be read as a picture"):
+    with pytest.raises(InputError, match=r"line 1: the picture .* cannot be read \(no picture of a known format\)"):
         sigma_set.item_regions(item, "silhouette", (128, 128), rng, EXACT)
     with pytest.raises(InputError, match="There is no items.jsonl"):
         sigma_set.read_set(tmp_path)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
+from ...input.picture_file import open_picture
 from ..backend import Task
 from ..output import rows as manifest_rows
 from ..records import DONE
@@ -57,8 +58,6 @@ class Examine:
         return {"item": seen}
 
     def one(self, shown: Shown) -> Seen:
-        from PIL import Image
-
         if self.scorer is None:
             from .registry import benchmark
 
@@ -69,8 +68,7 @@ class Examine:
             except Exception as error:  # noqa: BLE001  no picture fares better
                 return Seen(shown.row, shown.key, stop=sentence(error))
         try:
-            with Image.open(shown.picture) as opened:
-                picture = np.asarray(opened.convert("RGB"))
+            picture = np.asarray(open_picture(shown.picture).convert("RGB"))
             (sums,) = self.scorer([picture], Task(Row(0, shown.row, shown.values), None, 0))
         except Exception as error:  # noqa: BLE001  a picture must not end the run
             return Seen(shown.row, shown.key, error=sentence(error))
