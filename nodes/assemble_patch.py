@@ -7,6 +7,7 @@ from typing import Any
 import comfy.ops
 from comfy_api.latest import io
 
+from ..contextgen_core.errors import InputError
 from ..contextgen_core.methods.instance_assemble.files import AssembleFile, check_fits
 from ..contextgen_core.methods.instance_assemble.method import INSTANCE_ASSEMBLE, MAX_SCALE
 from ..contextgen_core.methods.instance_assemble.step import AssembleSettings
@@ -77,13 +78,15 @@ class InstanceAssemblePatchModel(io.ComfyNode):
     def execute(
         cls,
         model: Any,
-        weights: AssembleFile,
+        weights: AssembleFile | None,
         scale: float = 1.0,
         grounding_ratio: float = 0.3,
         mlp_strength: float = 1.0,
         overlap: str = OVERLAPS[0],
         round_positions: bool = False,
     ) -> io.NodeOutput:
+        if weights is None:
+            raise InputError("there are no weights; connect those of InstanceAssembleLoader.", NODE, "weights")
         settings = AssembleSettings(
             scale=bounded(NODE, "scale", scale, 0.0, MAX_SCALE),
             ratio=bounded(NODE, "grounding_ratio", grounding_ratio, 0.0, 1.0),

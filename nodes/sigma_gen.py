@@ -155,6 +155,13 @@ class SigmaGenConditioning(io.ComfyNode):
         pictures = (_rgb(identities, node, "identities"), _rgb(control, node, "control"))
         with naming(node, "control"):
             plan = plan_of(*pictures)
+        if not plan.seen:
+            raise InputError(
+                f"its routing planes (red and green) are black, so no subject stands anywhere; connect what {CONTROL}"
+                " puts out.",
+                node,
+                "control",
+            )
         latents = encode_pictures(node, vae, pictures)
         empty = torch.zeros(
             (batch_size, CHANNELS, 2 * plan.height, 2 * plan.width),
