@@ -1,7 +1,7 @@
 """The engine: groups of queries with their keys, compiled and executed exactly. Knows no method."""
 
 from .groups import Group, Groups, Index, KeyPart, Span
-from .memo import Memo
+from .memo import Memo, SameTensors
 from .program import Program, compile_block, compile_blocks
 from .run import KERNELS, Attend, choose_kernel, run, sdpa
 
@@ -13,6 +13,7 @@ __all__ = [
     "Index",
     "KeyPart",
     "Memo",
+    "SameTensors",
     "Program",
     "Span",
     "choose_kernel",

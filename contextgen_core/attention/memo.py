@@ -22,6 +22,28 @@ MOST = 256  # values: one without tensors has a size, too, in its key and its ob
 T = TypeVar("T")
 
 
+class SameTensors:
+    """Tensors as a key: equal to others that are the same memory, not written to since. What they are is never read,
+    which would wait for the device; and it holds them, so that their memory becomes nobody else's."""
+
+    def __init__(self, *tensors: Tensor | None) -> None:
+        self._tensors = tensors
+        self._marks = tuple(map(_mark, tensors))
+
+    def __hash__(self) -> int:
+        return hash(self._marks)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SameTensors) and self._marks == other._marks
+
+
+def _mark(tensor: Tensor | None) -> tuple[object, ...]:
+    if tensor is None:
+        return ()
+    version = 0 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride(), version
+
+
 class Memo(Generic[T]):
     """Values by key, the least recently used given up first. Nothing with a dense mask is ever kept.
 

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..attention import Attend, Memo, Span, run, sdpa
+from ..attention import Attend, Memo, SameTensors, Span, run, sdpa
 from ..backbones import Backbone, backbone, rebuild_double, rebuild_single, rotate, view
 from ..backbones.flux import shift
 from ..errors import InputError
 from ..lora.adapter import Adapter, to_diffusers
 from ..methods.boundary import BlockCounts, BlockWork, Bound, RunPosition
 from .passes import Pass, PassRequest, active, adapted_spans, plan_pass, run_rows, stretches
-from .remembered import Recalled, Recorder, Remembered, SameTensors
+from .remembered import Recalled, Recorder, Remembered
 
 if TYPE_CHECKING:
     from ..backbones import DoubleBlock, SingleBlock

@@ -107,7 +107,7 @@ def _planned(request: PassRequest) -> Pass:
         for moment in request.moments
     ]
     forwards = [b.method.forward(b.plan, b.settings, call) for b, call in zip(request.bounds, calls, strict=True)]
-    deciding = [number for number, forward in enumerate(forwards) if forward.sequence or forward.segments]
+    deciding = [number for number, bound in enumerate(request.bounds) if bound.method.arranges]
     owners = tuple(request.bounds[number] for number in deciding)
     rebuilds = _rebuilding(request.bounds, forwards)
     if any(len(forward.blocks) != request.blocks.all for forward in forwards):
@@ -118,7 +118,7 @@ def _planned(request: PassRequest) -> Pass:
         forward = join_forwards([o.method for o in owners], parts, request.text, request.noise)
     else:
         beside = sum(rows * columns for rows, columns in request.references)
-        forward = Forward(tuple(Block() for _ in range(request.blocks.all)), sequence=False, conditions=beside)
+        forward = Forward(tuple(Block() for _ in range(request.blocks.all)), conditions=beside)
     fixed, segments = forward.fixed, forward.segments
     if request.recalled and fixed is not None:
         forward = _without_fixed(forward, fixed, forward.phrases + request.text)

@@ -19,28 +19,6 @@ from ..attention import Span
 log = logging.getLogger("contextgen")
 
 
-class SameTensors:
-    """Tensors as a key: equal to others that are the same memory, not written to since. What they are is never read,
-    which would wait for the device; and it holds them, so that their memory becomes nobody else's."""
-
-    def __init__(self, *tensors: Tensor | None) -> None:
-        self._tensors = tensors
-        self._marks = tuple(map(_mark, tensors))
-
-    def __hash__(self) -> int:
-        return hash(self._marks)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SameTensors) and self._marks == other._marks
-
-
-def _mark(tensor: Tensor | None) -> tuple[object, ...]:
-    if tensor is None:
-        return ()
-    version = 0 if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride(), version
-
-
 class KeysValues(NamedTuple):
     """Of one block, after rope: (chunks, H, fixed tokens, D) each, one chunk for rows of the batch that are alike."""
 

@@ -195,9 +195,6 @@ class Forward:
     """One forward pass as a method wants it.
 
     blocks      one :class:`Block` for each of the model's
-    sequence    whether the method decides about tokens at all (phrases, ids, kept, groups). Where several do, hosts
-                join them: text and noise read of each other what every method lets them read, and a method's further
-                tokens (phrases, condition pictures) follow that method alone
     phrases     text tokens that the method joins before the conditioning's, as many as its vectors have
     conditions  image tokens of the condition pictures, in the order of the reference latents; the noise not counted
     ids         position ids of the image tokens that are kept, float32 (n, 3), noise first; None: the family's own
@@ -210,7 +207,6 @@ class Forward:
     """
 
     blocks: tuple[Block, ...]
-    sequence: bool = True
     phrases: int = 0
     conditions: int = 0
     ids: Tensor | None = None
@@ -245,6 +241,9 @@ class Method(ABC):
     label  its name in sentences, like "ContextGen"
     node   id of the node that puts it on a model
     source id of the node that puts its plan into a conditioning
+    arranges    whether it decides about tokens at all (phrases, ids, kept, groups, segments). Where several do, hosts
+                join them: text and noise read of each other what every method lets them read, and a method's further
+                tokens (phrases, condition pictures) follow that method alone; then no tokens are fixed
     joins_text  whether its phrases are tokens of the text stream (vectors ``phrases``, as wide as the text's)
     needs_text  whether a plan depends on how the text encoder cuts its phrases, so that a scene alone gives none
     """
@@ -253,6 +252,7 @@ class Method(ABC):
     label: str
     node: str
     source: str
+    arranges: bool = True
     joins_text: bool = False
     needs_text: bool = False
 

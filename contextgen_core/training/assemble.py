@@ -211,9 +211,7 @@ class _Tall(InstanceAssemble):
     def forward(self, plan: TallPlan, settings: AssembleSettings, call: ForwardCall) -> Forward:  # type: ignore[override]
         numbers = layout_blocks(call.blocks)
         with_step = Block(after=TallStep(plan, settings, call, numbers[-1]).after)
-        return Forward(
-            tuple(with_step if number in numbers else Block() for number in range(call.blocks.all)), sequence=False
-        )
+        return Forward(tuple(with_step if number in numbers else Block() for number in range(call.blocks.all)))
 
 
 _TALL = _Tall()

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
 Options = dict[str, Any]
 Acting = tuple[tuple[Bound, Hashable], ...]
+Vectors = Mapping[str, Mapping[str, torch.Tensor]]  # by the method's name and their own
 
 MEMO: Memo[Pass] = Memo()  # what one sampling run has planned; emptied after it
 STEADY_KEY = "contextgen_steady"  # in transformer_options: whether the weights stay the same over the run
 REMEMBERED = Remembered()  # keys and values that are the same in all of its steps; emptied with it
+VECTORS: dict[Hashable, Vectors] = {}  # what its conditionings carry beside their plans, likewise
 
 _uncompiled: Any = torch.compiler.disable  # whose annotations fit its use as a decorator with arguments alone
 _plan: Callable[[PassRequest], Pass] = _uncompiled(lambda request: plan_pass(request, MEMO))
@@ -43,7 +45,7 @@ def _torch_backend() -> bool:
 def begin(
     transformer: Any,
     acting: Acting,
-    vectors: Mapping[str, Mapping[str, torch.Tensor]],
+    vectors: Vectors,
     modules: Mapping[str, Any],
     given: Options,
     dtype: torch.dtype,
@@ -69,11 +71,16 @@ def begin(
         device=x.device,
         dtype=dtype,
     )
+    batch = (id(transformer), tuple(options.get("uuids") or ()), len(x))  # of which conditionings, in which model
+    if batch[1]:
+        # The host copies them for each step. The copies of the first one stand for all, so that who made something of
+        # them sees that they are the same.
+        vectors = VECTORS.setdefault(batch, vectors)
     call = Call(transformer, family, request, vectors, modules, _rows(options, len(x)), given)
     # A patch of others may change the fixed tokens from step to step.
     alone = not theirs and not any(options.get("patches", {}).values())
-    if alone and options.get(STEADY_KEY) and options.get("uuids"):
-        call.remember((id(transformer), tuple(options["uuids"]), len(x)), len(options["uuids"]))
+    if alone and options.get(STEADY_KEY) and batch[1]:
+        call.remember(batch, len(batch[1]))
     return call
 
 
@@ -98,7 +105,7 @@ class Call:
         transformer: Any,
         family: Family,
         request: PassRequest,
-        vectors: Mapping[str, Mapping[str, torch.Tensor]],
+        vectors: Vectors,
         modules: Mapping[str, Any],
         positive: tuple[bool, ...],
         given: Options,

@@ -14,7 +14,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from ...contextgen_core.errors import InputError
 from ...contextgen_core.methods.boundary import Bound, Forward, Method
 from ...contextgen_core.methods.registry import method as method_named
-from .call import MEMO, REMEMBERED, STEADY_KEY, Call, Options, begin
+from .call import MEMO, REMEMBERED, STEADY_KEY, VECTORS, Call, Options, begin
 from .conditioning import PLAN, VECTOR, plans_of, scaled_content, take
 from .families import Family, family_of, family_of_transformer
 from .memory import prepare_sampling
@@ -75,6 +75,7 @@ def _forget(_patcher: Any) -> None:
     """Drops what a run has planned and remembered: tensors on the device that the host's own planning does not know."""
     MEMO.clear()
     REMEMBERED.clear()
+    VECTORS.clear()
 
 
 def installed_on(model: Any) -> Installed:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ...contextgen_core.methods.boundary import Method
+from ...contextgen_core.methods.boundary import Bound, Method
 from .conditioning import plans_of
 from .families import family_of
 
@@ -25,15 +25,23 @@ PER_TOKEN = 4  # a token is 2 x 2 in a latent
 def area(installed: Any, cond: Options, batch: int, model: Any) -> int | None:
     """Latent area of what a batch computes with beside its noise, None where no layout says; over the whole run, so
     windows count as open."""
-    counted = [
-        (method, plan, installed.settings(method.name))
+    acting = [
+        Bound(method, plan, installed.settings(method.name))
         for method, plan in plans_of(cond)
-        if method.sizes(plan)[1] and method.name in dict(installed.entries)
+        if method.name in dict(installed.entries)
     ]
+    counted = [bound for bound in acting if bound.method.sizes(bound.plan)[1]]
     if not counted:
         return None
     computed = PER_TOKEN * sum(method.computed_tokens(plan, settings) for method, plan, settings in counted)
-    return batch * computed + sum(_remembered(model, *one) for one in counted)
+    alone = [one for one in counted if not any(_always(other) for other in acting if other is not one)]
+    return batch * computed + sum(_remembered(model, *one) for one in alone)
+
+
+def _always(bound: Bound) -> bool:
+    """Whether a method has its say about the tokens in every step: what another one could remember is then dropped."""
+    method, plan, settings = bound
+    return method.arranges and not method.timed(plan, settings) and method.moment(plan, settings, None) is not None
 
 
 def _remembered(model: Any, method: Method, plan: Any, settings: Any) -> int:

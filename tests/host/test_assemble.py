@@ -157,6 +157,20 @@ def test_a_run_is_its_grounded_steps_and_then_the_stock_model(family: str, flux:
         assert (last - whole).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("family", ["flux", "sd3"])
+def test_phrases_are_encoded_once_a_run(family: str, flux: Any, sd3: Any) -> None:
+    model, words, pooled = (flux, tiny_flux.text, FLUX) if family == "flux" else (sd3, sd3_text, SD3)
+    patched, encoded = installed(model), []
+    (patcher,) = patched.get_additional_models_with_key("contextgen_instance_assemble")
+    encoder = patcher.model.get_submodule("layout_net")
+    encoder.register_forward_hook(lambda *_: encoded.append(1))
+    first, other = (tiny_assemble.attach(words(seed=seed), tiny_assemble.plan(), pooled, seed) for seed in (0, 4))
+    once = tiny_flux.sample(patched, first)
+    assert len(encoded) == 1
+    assert not torch.equal(tiny_flux.sample(patched, other), once) and len(encoded) == 2
+    assert torch.equal(tiny_flux.sample(patched, first), once) and len(encoded) == 3
+
+
 def test_pictures_of_a_batch_get_their_boxes_each(flux: Any, sd3: Any) -> None:
     for model, tagged in ((flux, positive()), (sd3, tiny_assemble.attach(sd3_text(), tiny_assemble.plan(), SD3))):
         patched, start = installed(model), tiny_flux.noise(batch=2)
@@ -450,6 +464,7 @@ def vae_format() -> Any:
         ("InstanceAssembleConditioning", {"content": "video"}, "it is 'video'; choose one of phrases"),
         ("InstanceAssemblePatchModel", {"scale": 7.0}, "it is 7; give a number from 0 to 3"),
         ("InstanceAssemblePatchModel", {"scale": float("nan")}, "NaN"),
+        ("InstanceAssemblePatchModel", {"weights": None}, "weights: there are no weights; connect"),
         ("InstanceAssembleLoader", {"layout_weights": "nowhere.pth"}, "there is no file 'nowhere.pth'"),
     ],
 )

@@ -25,6 +25,8 @@ from contextgen_pack.contextgen_core.layout.box import Box
 from contextgen_pack.contextgen_core.layout.layout import Instance, Layout
 from contextgen_pack.contextgen_core.lora.adapter import load_adapter
 from contextgen_pack.contextgen_core.lora.switched import SwitchedAdapter
+from contextgen_pack.contextgen_core.methods.eligen.method import ELIGEN, EliGenSettings
+from contextgen_pack.contextgen_core.methods.eligen.plan import EliGenPlan, phrase_tokens
 from contextgen_pack.contextgen_core.methods.sigma_gen.method import SIGMA_GEN, Plan, Settings, plan_of, position_ids
 from contextgen_pack.nodes import host, parity
 from contextgen_pack.nodes.adapter import apply_adapter
@@ -194,10 +196,20 @@ def test_the_host_plans_for_what_is_remembered(model: Any, monkeypatch: pytest.M
     monkeypatch.setattr(
         model.model, "memory_usage_factor", 1e-4
     )  # so that the small model's bytes are not rounded away
-    for memory in (0.0, 8.0):
-        sampled(model, replace(APART, scope="all", memory=memory))
+    phrases = EliGenPlan(8, 6, (phrase_tokens(5, np.ones((6, 8), bool)),))
+    vectors = {"phrases": torch.randn((1, 5, tiny_flux.TEXT))}
+    for end in (None, 1.0, 0.4):  # alone; joined with a method that drops it in all steps; in the first ones
+        for memory in (0.0, 8.0):
+            patched = host.install(model, SIGMA_GEN, replace(APART, scope="all", memory=memory))
+            given = host.attach(tiny_flux.text(), SIGMA_GEN, PLAN, latents())
+            if end is not None:
+                patched = host.install(patched, ELIGEN, EliGenSettings(end=end))
+                given = host.attach(given, ELIGEN, phrases, [], vectors)
+            tiny_flux.sample(patched, given)
+    alone, always, first = (after - before for before, after in zip(asked[::2], asked[1::2], strict=True))
     held = 9 * 2 * 66 * 32 * 4
-    assert asked[1] - asked[0] == pytest.approx(2 * held, rel=0.01)  # of both conditionings
+    assert alone == first == pytest.approx(2 * held, rel=0.01)  # of both conditionings
+    assert always == 0
 
 
 def test_the_defaults_equal_the_stock_forward_with_these_ids_to_the_bit(model: Any) -> None:
@@ -266,6 +278,12 @@ def test_a_control_picture_from_a_lossy_file_is_refused(pack_nodes: Nodes) -> No
     control[0, 0, :3, 0] = 11 / 255
     with pytest.raises(InputError, match=r"SigmaGenConditioning, control: 3 pixels"):
         pack_nodes["SigmaGenConditioning"].execute(tiny_flux.text(), object(), stack, control)
+
+
+def test_a_black_control_picture_is_refused(pack_nodes: Nodes) -> None:
+    stack, control, _, _ = pack_nodes["SigmaGenControlPictures"].execute(scene(), cell_width=64, cell_height=64).args
+    with pytest.raises(InputError, match=r"SigmaGenConditioning, control: .* black, so no subject stands anywhere"):
+        pack_nodes["SigmaGenConditioning"].execute(tiny_flux.text(), object(), stack, torch.zeros_like(control))
 
 
 def test_masks_and_depth_reach_the_control_picture(pack_nodes: Nodes) -> None:

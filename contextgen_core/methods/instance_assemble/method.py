@@ -36,6 +36,7 @@ class InstanceAssemble(Method):
     label = "InstanceAssemble"
     node = "InstanceAssemblePatchModel"
     source = "InstanceAssembleConditioning"
+    arranges = False
 
     def prepare(self, scene: Scene, options: PhraseOptions | None = None) -> Prepared:
         bound = bind(scene, options)
@@ -102,9 +103,7 @@ class InstanceAssemble(Method):
         active = cast(tuple[int, ...], call.moment)
         step = LayoutStep(plan, settings, active, call.blocks.double, numbers[-1], call.device, call.dtype)
         with_step = Block(after=step.after)
-        return Forward(
-            tuple(with_step if number in numbers else Block() for number in range(call.blocks.all)), sequence=False
-        )
+        return Forward(tuple(with_step if number in numbers else Block() for number in range(call.blocks.all)))
 
 
 INSTANCE_ASSEMBLE = InstanceAssemble()

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...attention import SameTensors
 from ...backbones.block import Additions, DoubleBlock, Modulation, SingleBlock, Stream, rotate
 from ..boundary import CONTENT, BlockWork
 from .cover import Cover, make_cover
@@ -84,7 +85,7 @@ class LayoutStep:
     ) -> None:
         self.settings, self.doubles, self.last = settings, doubles, last
         self.cover = make_cover(plan, active, front=settings.front, device=device, dtype=dtype)
-        self._encoded: tuple[Any, int, tuple[Tensor, ...], Encoded] | None = None
+        self._encoded: tuple[Any, int, SameTensors, Encoded] | None = None
 
     def after(self, work: BlockWork) -> None:
         """The step after one block, as :class:`contextgen_core.methods.boundary.Block` wants it."""
@@ -225,15 +226,14 @@ class LayoutStep:
     # --- once a run -------------------------------------------------------------------------------------------------
 
     def _tokens(self, work: BlockWork, cover: Cover) -> Encoded:
-        """The encoders' tokens, remembered as long as what they read and their weights stay the same."""
+        """The encoders' tokens, remembered as long as what they read is the same memory and their weights the same."""
         weights: AssembleWeights = work.modules
         given = [work.vectors.get(PHRASES), work.vectors.get(CONTENT)] if cover.pictures else [work.vectors[PHRASES]]
-        read = tuple(vector for vector in given if vector is not None)
         remember = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-        version = _version(weights) if remember else 0
+        version, read = (_version(weights), SameTensors(*given)) if remember else (0, SameTensors())
         if remember and self._encoded is not None:
             whose, before, known, encoded = self._encoded
-            if whose() is weights and before == version and all(map(_same, known, read)) and len(known) == len(read):
+            if whose() is weights and before == version and known == read:
                 return encoded
         encoded = self._encode(weights, cover, given[0], *given[1:])
         encoded = encoded.map(lambda x: x.to(work.image.dtype))
@@ -307,11 +307,6 @@ def _on(stream: Stream, x: Tensor, attended: Tensor, modulations: Sequence[Modul
     x = x + _gate(modulations[0]) * stream.out(attended, additions)
     normed = stream.modulate(stream.norm2(x), modulations[1])
     return stream.clamp(x + _gate(modulations[1]) * stream.mlp(normed, additions))
-
-
-def _same(known: Tensor, given: Tensor) -> bool:
-    """Whether they hold the same. Comparing waits for the device, which the same tensor does not need."""
-    return known is given or (known.shape == given.shape and torch.equal(known, given))
 
 
 def _rows(positive: Any, device: torch.device) -> slice | Tensor | None:

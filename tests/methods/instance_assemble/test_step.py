@@ -334,10 +334,13 @@ def test_encoded_phrases_are_remembered_only_as_long_as_they_are_the_same() -> N
 
     first = run()
     content = {CONTENT: setting.content}
-    assert torch.equal(run(vectors={PHRASES: setting.phrases.clone(), **content}), first) and len(encoded) == 1
+    assert torch.equal(run(vectors={PHRASES: setting.phrases[:], **content}), first) and len(encoded) == 1
     assert not torch.equal(run(vectors={PHRASES: setting.phrases + 1, **content}), first) and len(encoded) == 2
     assert not torch.equal(run(vectors={PHRASES: setting.phrases, CONTENT: setting.content + 1}), first)
-    first, encoded[:] = run(), [1, 1]
+    first, encoded[:] = run(), [1]
+    setting.phrases.add_(1)  # the same memory, written to
+    assert not torch.equal(run(), first) and len(encoded) == 2
+    first = run()
     with torch.no_grad():
         encoder.linears.linear_2.weight.mul_(2)
     assert not torch.equal(run(), first) and len(encoded) == 3
