@@ -53,7 +53,8 @@ def config_of(folder: Path, *overrides: str) -> Config:
 def scattered(config: Config, data: Any = None) -> TransformerTask:
     """A task whose extra weights are away from their calm start, so that each of them matters."""
     made = TransformerTask(config, data)
-    randomise(made.network.weights)
+    weights: Any = made.network.weights
+    randomise(weights)
     return made
 
 

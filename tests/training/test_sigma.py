@@ -377,7 +377,7 @@ def test_a_wrong_line_is_named(miniature: Path, fields: dict[str, Any], sentence
 def test_wrong_pictures_and_folders_are_named(miniature: Path, tmp_path: Path) -> None:
     item = sigma_set.read_set(miniature)[0]
     subject = item.subjects[0]
-    assert subject.mask is not None
+    assert isinstance(subject.mask, Path)
     rng = np.random.default_rng(0)
     Image.fromarray(np.zeros((64, 128), np.uint8)).save(subject.mask)
     with pytest.raises(InputError, match="is 128 x 64, the picture 128 x 128; give one of the same size"):
