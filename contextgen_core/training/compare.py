@@ -38,8 +38,10 @@ from ..pictures import captioned
 from ..tiny.autoencoder import Taesd
 from .ablate import insert
 from .config import Config, from_dict
+from .eligen import EliGenNetwork
 from .latents import PICTURES, LatentSet, Reader
 from .parts import autoencoder
+from .passes import PassNetwork
 from .recipes import RECIPES, Network, Recipe, Variant, base_network
 from .run import Run
 from .sampling import sample_set
@@ -58,6 +60,8 @@ _TRIAL = 6  # steps that tell how fast a method trains, when the budget is time
 CONTROLS = {
     "base": "base alone, with the composite",
     "words": "base alone, every creature named in the prompt, no composite",
+    "passes": "base alone, a pass for each phrase (*Conditioning Set Mask*)",
+    "phrases": "base alone, phrases read in their boxes (EliGen without an adapter)",
     "pasted": "composite over the true background (copying)",
     "ceiling": "truth through the autoencoder (ceiling)",
 }
@@ -253,6 +257,11 @@ def control(name: str, config: Config, counts: Counts) -> Outcome:
         return Outcome.load(kept)
     vae = autoencoder(config)
     network = base_network(build_transformer(config), config)
+    bound: Network | None = None  # reads the scenes as a method does
+    if name == "passes":
+        bound = PassNetwork(network)
+    elif name == "phrases":
+        bound = EliGenNetwork(network.transformer, config.method.kernel, config.flow.guidance)
     made = {}
     for kind, scenes in counts.sets().items():
         test = encode_test(vae, scenes)
@@ -264,10 +273,14 @@ def control(name: str, config: Config, counts: Counts) -> Outcome:
         else:
             alone = name == "words"
             with precise(config):
-                latents = sample_set(network, test.data, STEPS, SEED, False, composite=not alone, named=alone)
+                if bound:
+                    latents = sample_set(bound, test.data, STEPS, SEED)
+                else:
+                    latents = sample_set(network, test.data, STEPS, SEED, False, composite=not alone, named=alone)
             painted = pictures.to_pixels(vae, latents)
         made[kind] = test, painted
-    outcome = _outcome(made, 0, float("nan"), float("nan"))
+    costs = cost(bound, made["plain"][0].data) if bound else (0, float("nan"), float("nan"))
+    outcome = _outcome(made, *costs)
     kept.parent.mkdir(parents=True, exist_ok=True)
     outcome.save(kept)
     return outcome
@@ -569,7 +582,8 @@ def _run_all(options: argparse.Namespace) -> str:
         controls = each(control, CONTROLS, [configs[jobs[0]]] * len(CONTROLS), [counts] * len(CONTROLS))
         done |= {name: [outcome] for name, outcome in zip(CONTROLS, controls, strict=True)}
     options.picture.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet({name: configs[name, 0] for name in chosen}, counts)).save(options.picture)
+    picture = Image.fromarray(sheet({name: configs[name, 0] for name in chosen}, counts))
+    picture.quantize(256, dither=Image.Dither.NONE).save(options.picture, optimize=True)
     length = f"{options.minutes:g} minutes" if options.minutes else f"{options.steps} steps of {options.batch} scenes"
     budget = f"Each method: {length} from the same base, {options.seeds} seeds, {options.precision}"
     intro = (

@@ -29,7 +29,7 @@ def phrase_reader(method: Phrases) -> Reader:
         named: np.ndarray | None = None,
     ) -> Batch:
         batch = data.batch(indices, False, box, hidden, composite=False, named=named)
-        phrases = [[_words(world.Creature(*map(int, c))) for c in _members(data, int(i))] for i in indices]
+        phrases = [phrases_of(data, int(i)) for i in indices]
         plans = []
         for i, words in zip(indices, phrases, strict=True):
             boxes = [Box(*map(int, corners)) for corners in data.pixels[i, : len(words)]]
@@ -39,8 +39,9 @@ def phrase_reader(method: Phrases) -> Reader:
     return Reader(collate, lambda data: (np.asarray(data.creatures)[:, :, 0] >= 0).sum(1), phrases=method)
 
 
-def _members(data: LatentSet, index: int) -> np.ndarray:
-    return data.creatures[index, : data.members(index)]
+def phrases_of(data: LatentSet, index: int) -> list[Words]:
+    """What the members of a scene are called."""
+    return [_words(world.Creature(*map(int, c))) for c in data.creatures[index, : data.members(index)]]
 
 
 @lru_cache(maxsize=4096)
