@@ -25,6 +25,7 @@ from ..contextgen_core.lora.adapter import (
     to_diffusers,
 )
 from ..contextgen_core.lora.keys import BLOCKS, QWEN
+from ..contextgen_core.methods.eligen.method import ELIGEN
 from ..contextgen_core.tiny.model import ADAPTERS, FOLDER, METHOD_ADAPTERS, adapter_path
 from . import host
 from .sockets import naming, schema
@@ -39,7 +40,7 @@ SHIPPED = "ContextGen small model: "  # the adapters of the small model, which l
 class ContextGenDPOLoRALoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = adapter_files(ADAPTERS)
+        files = adapter_files([*ADAPTERS, ELIGEN.name])
         return schema(
             node_id=NODE,
             search_aliases=["lora", "adapter", "contextgen", "dpo", "sft", "kontext lora"],

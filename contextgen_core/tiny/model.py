@@ -46,6 +46,7 @@ FOLDER = Path(__file__).parent / "weights"
 TRANSFORMER, AUTOENCODER = "tiny_transformer.safetensors", "tiny_autoencoder.safetensors"
 ADAPTERS = {"sft": "tiny_contextgen_sft.safetensors", "dpo": "tiny_contextgen_dpo.safetensors"}  # ContextGen's
 METHOD_ADAPTERS = {  # of other methods, by their names
+    "eligen": "tiny_eligen.safetensors",
     "instance_assemble": "tiny_instance_assemble.safetensors",
     "sigma_gen": "tiny_sigma_gen.safetensors",
 }

@@ -224,7 +224,7 @@ RECIPES: dict[str, Recipe] = {
         read_adapter,
         _low_rank_sizes,
         lambda _: eligen.READER,
-        shipped=tiny.FOLDER / "tiny_eligen.safetensors",
+        shipped=tiny.FOLDER / tiny.METHOD_ADAPTERS["eligen"],
     ),
 }
 
