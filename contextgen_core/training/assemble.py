@@ -94,11 +94,11 @@ def _pictured(
     return replace(batch, plans=tuple(plans), vectors=vectors)
 
 
-def _end_to_end(batch: Batch) -> dict[str, Tensor]:
-    """A batch's vectors as those of one tall picture: what each picture has of its own, one after the other."""
+def _end_to_end(batch: Batch, plans: Sequence[PhrasePlan]) -> dict[str, Tensor]:
+    """A batch's vectors as those of one tall picture: what the plan of each picture reads, one after the other."""
     counts = {
-        PHRASES: [sum(box.phrase for box in plan.boxes) for plan in batch.plans],
-        CONTENT: [sum(box.picture.size for box in plan.boxes if box.picture) for plan in batch.plans],
+        PHRASES: [sum(box.phrase for box in plan.boxes) for plan in plans],
+        CONTENT: [sum(box.picture.size for box in plan.boxes if box.picture) for plan in plans],
     }
     return {
         name: torch.cat([vector[:count] for vector, count in zip(vectors, counts[name], strict=True)])[None]
@@ -111,7 +111,8 @@ def _end_to_end(batch: Batch) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class TallPlan:
-    """The plans of a batch's pictures, all of one grid. corners, isolated: see `config.MethodConfig`."""
+    """The plans of a batch's pictures, all of one grid; one without boxes is that of a negative, which has the second
+    MLP alone. corners, isolated: see `config.MethodConfig`."""
 
     plans: tuple[PhrasePlan, ...]
     corners: bool = False
@@ -206,7 +207,9 @@ class _Tall(InstanceAssemble):
         return INSTANCE_ASSEMBLE.sizes(plan.plans[0])
 
     def moment(self, plan: TallPlan, settings: AssembleSettings, run: RunPosition | None) -> Hashable:  # type: ignore[override]
-        return () if INSTANCE_ASSEMBLE.moment(plan.plans[0], settings, run) else None
+        # By the run alone: boxes have no strength and no window here, and negatives have no boxes.
+        acts = settings.scale and settings.ratio and (run is None or run.before_step(settings.ratio))
+        return () if acts else None
 
     def forward(self, plan: TallPlan, settings: AssembleSettings, call: ForwardCall) -> Forward:  # type: ignore[override]
         numbers = layout_blocks(call.blocks)
@@ -257,8 +260,11 @@ class AssembleNetwork(nn.Module):
 
     def forward(self, batch: Batch, noisy: Tensor, times: Tensor, position: RunPosition | None = None) -> Tensor:
         """noisy (B, M, 64), times (B,) in 0..1 -> velocity (B, M, 64)."""
-        tall = self.method.kernel == "batched"
-        joined = TallPlan(batch.plans, self.method.points == "corners", self.method.isolated)
+        tall, host = self.method.kernel == "batched", self._host[0]
+        # FLUX.1 has its guidance built in and no negative: there a picture without caption keeps its boxes.
+        positive = (batch.positive if isinstance(host, SD3Host) else ()) or (True,) * len(batch.plans)
+        shown = tuple(plan if has else replace(plan, boxes=()) for plan, has in zip(batch.plans, positive, strict=True))
+        joined = TallPlan(shown, self.method.points == "corners", self.method.isolated)
         bounds = (
             Bound(_TALL, joined, self.settings)
             if tall
@@ -267,11 +273,11 @@ class AssembleNetwork(nn.Module):
         given: dict[str, Any] = {
             "text": batch.text,
             "pooled": batch.pooled,
-            "vectors": _end_to_end(batch) if tall else batch.vectors,
+            "vectors": _end_to_end(batch, shown) if tall else batch.vectors,
             "modules": {INSTANCE_ASSEMBLE.name: self.weights},
             "position": position,
+            "positive": None if tall else positive,
         }
-        host = self._host[0]
         if isinstance(host, SD3Host):
             latents = unpack(noisy, batch.plans[0].columns, batch.plans[0].rows)
             return pack(host.velocity(bounds, latents, timestep=1000 * times, **given))

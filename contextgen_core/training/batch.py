@@ -21,7 +21,8 @@ class Batch:
     latents, packed; conditions (B, C, 64), or one (C_i, 64) per picture: the latents of condition pictures, C = 0 where
     the method reads none; text (B, T, E), pooled (B, P): the words; weight (B, M): how much each token's error counts,
     or None; lose (B, M, 64): the picture that DPO turns away from, or None; vectors: what the plans' phrases were
-    encoded to, by the name that the method gives them, each (B, n, ..): one row a further token."""
+    encoded to, by the name that the method gives them, each (B, n, ..): one row a further token; positive: which
+    pictures are of the positive conditioning, the others stand for what guidance leads away from; empty: all are."""
 
     plans: tuple[Any, ...]
     target: Tensor
@@ -31,6 +32,7 @@ class Batch:
     weight: Tensor | None = None
     lose: Tensor | None = None
     vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    positive: tuple[bool, ...] = ()
 
     @property
     def tokens(self) -> int:

@@ -120,7 +120,8 @@ class PhraseSet:
         alike = self._alike[chosen][len(first.phrases)]
         items = [first, *(subset[alike[int(rng.integers(len(alike)))]] for _ in range(config.batch - 1))]
         side = config.data.size
-        prompts = [self._words("" if rng.random() < config.data.caption_drop else item.caption) for item in items]
+        told = tuple(bool(rng.random() >= config.data.caption_drop) for _ in items)
+        prompts = [self._words(item.caption if tells else "") for item, tells in zip(items, told, strict=True)]
         words = [[self._words(phrase) for phrase, _ in item.phrases] for item in items]
         plans = []
         for item, own in zip(items, words, strict=True):
@@ -134,6 +135,7 @@ class PhraseSet:
             text=torch.stack([p.tokens for p in prompts]),
             pooled=torch.stack([p.pooled for p in prompts]),
             vectors=self.phrases.join(words),
+            positive=told,
         )
 
     def _words(self, text: str) -> Words:

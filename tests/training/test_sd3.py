@@ -3,6 +3,7 @@ the product loads and carries out alike."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,9 @@ def test_the_published_config_trains_and_the_loss_falls(folder: Path) -> None:
 def test_a_phrase_is_read_by_both_clips_and_bound_to_its_box(folder: Path) -> None:
     config = config_of(folder, "data.caption_drop=0")
     batch = TransformerTask(config, open_data(config)).inputs(3, 0)[0]
+    assert batch.positive == (True, True)
+    dropped = config_of(folder, "data.caption_drop=1")
+    assert TransformerTask(dropped, open_data(dropped)).inputs(3, 0)[0].positive == (False, False)
     (vectors,) = batch.vectors.values()
     assert vectors.shape == (2, len(batch.plans[0].boxes), sum(POOLED)) and batch.pooled.shape == (2, sum(POOLED))
     assert batch.text.shape[1] == 77 + 256 and not torch.equal(vectors[0, 0], batch.pooled[0])
@@ -87,6 +91,7 @@ def test_training_computes_what_the_inference_host_computes_from_the_saved_file(
     made.recipe.write(path, made.recipe.state(made.network), config)
     made.recipe.load(made.network, made.recipe.read(path, config))  # as the file's half precision has it
     batch, times, noise = made.inputs(7, 0)
+    batch = replace(batch, positive=(True, False))  # the second without boxes, as what guidance leads away from
     file, transformer = read_files(path), build_transformer(config)
     check_fits(file, backbone(transformer))
     rows = []
@@ -102,8 +107,14 @@ def test_training_computes_what_the_inference_host_computes_from_the_saved_file(
                 timestep=1000 * times[one],
                 vectors={name: vector[one] for name, vector in batch.vectors.items()},
                 modules={INSTANCE_ASSEMBLE.name: file.build(dtype=torch.float32)},
+                positive=[batch.positive[row]],
             )
             rows.append(pack(latent))
+        boxed = made.network(replace(batch, positive=()), noise, times)
+        nobody = made.network(replace(batch, positive=(False, False)), noise, times)
+    for one, same, other in ((boxed, 0, 1), (nobody, 1, 0)):
+        far = [(one[row] - trained[row]).abs().max() for row in (same, other)]
+        assert far[0] < 1e-5 and far[1] > 1e-2
     assert (trained - torch.cat(rows)).abs().max() < 1e-5 * trained.abs().max()
 
 
