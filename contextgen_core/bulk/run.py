@@ -96,9 +96,8 @@ def generate(
     what was finished is kept.
     """
     ray = engine()
-    ours = not ray.is_initialized()
     start = time.monotonic()
-    _check(options)
+    check_options(options)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -117,23 +116,19 @@ def generate(
                 progress.kept = rows.count - len(pending)
                 if len(pending):
                     put(work / "pending.npy", _npy(pending), work)
-                    if ours:
-                        _connect(ray, options)
-                    _quiet(ray)
-                    progress.start = time.monotonic()
-                    prepare = Prepare(rows, work / "pending.npy", backend, table.resolve().parent, run_key)
-                    for outcome in _outcomes(ray, len(pending), prepare, backend, options, out):
-                        if outcome.stop is not None:
-                            stop = outcome.stop
-                            break
-                        journal.add(outcome)
-                        progress.count(outcome)
-                        progress.told(progress)
+                    with connected(ray, options):
+                        progress.start = time.monotonic()
+                        prepare = Prepare(rows, work / "pending.npy", backend, table.resolve().parent, run_key)
+                        for outcome in _outcomes(ray, len(pending), prepare, backend, options, out):
+                            if outcome.stop is not None:
+                                stop = outcome.stop
+                                break
+                            journal.add(outcome)
+                            progress.count(outcome)
+                            progress.told(progress)
             except ray.exceptions.RayError as error:
                 stop = f"Ray gave up ({shorten(' '.join(str(error).split()), 200)})."
             finally:
-                if ours:
-                    ray.shutdown()
                 try:
                     done, failed = write_manifest(out, journal, rows, run_key, _host(backend))
                 finally:
@@ -195,7 +190,8 @@ def _npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _check(options: Options) -> None:
+def check_options(options: Options) -> None:
+    """Raises InputError, naming the option, for a number out of range."""
     for name, value, low, high in (
         ("workers", options.workers, 1, 4096),
         ("best-of", options.best_of, 1, MAX_CANDIDATES),
@@ -231,15 +227,15 @@ def engine() -> Any:
 @contextmanager
 def connected(ray: Any, options: Options) -> Iterator[None]:
     """One Ray for all that happens inside; one that runs already stays."""
-    if ray.is_initialized():
-        yield
-        return
-    _connect(ray, options)
-    _quiet(ray)
+    ours = not ray.is_initialized()
     try:
+        if ours:
+            _connect(ray, options)
+        _quiet(ray)
         yield
     finally:
-        ray.shutdown()
+        if ours:
+            ray.shutdown()
 
 
 def _connect(ray: Any, options: Options) -> None:

@@ -25,8 +25,7 @@ from ...input.checks import shorten
 from ...training import stream
 from ..backend import HostError
 from ..records import BROKEN, DONE, Journal, Lock, Outcome
-from ..run import Options, Progress, connected, engine
-from ..run import _check as check_options
+from ..run import Options, Progress, check_options, connected, engine
 from ..stages import MAX_OPENINGS, PAUSES, Batch, cannot_write, describe, pack, put, sentence, unpack
 from .draft import DROPPED, FOLDERS, KINDS, MOST_SUBJECTS, SIGMA, Draft, Drop, Settings
 from .models import ROLES, Model
