@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 
 from ..backbones.flux import pack
 from ..errors import InputError
+from ..input.checks import shorten
 from ..lora.adapter import load_adapter
 from ..lora.keys import FLUX, QWEN
 from ..methods.golden import Golden
@@ -69,6 +70,11 @@ def load(arguments: argparse.Namespace) -> Golden:
     except KeyError as missing:
         raise InputError(
             f"{Path(arguments.case).name} has no array {missing}; give a golden case of {arguments.method}."
+        ) from None
+    except (IndexError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{Path(arguments.case).name} has arrays of other shapes or types ({shorten(str(error), 120)}); give a"
+            f" golden case of {arguments.method}."
         ) from None
 
 
