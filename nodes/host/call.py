@@ -30,7 +30,7 @@ Vectors = Mapping[str, Mapping[str, torch.Tensor]]  # by the method's name and t
 MEMO: Memo[Pass] = Memo()  # what one sampling run has planned; emptied after it
 STEADY_KEY = "contextgen_steady"  # in transformer_options: whether the weights stay the same over the run
 REMEMBERED = Remembered()  # keys and values that are the same in all of its steps; emptied with it
-VECTORS: dict[Hashable, Vectors] = {}  # what its conditionings carry beside their plans, likewise
+VECTORS: Memo[Vectors] = Memo()  # what its conditionings carry beside their plans, likewise
 
 _uncompiled: Any = torch.compiler.disable  # whose annotations fit its use as a decorator with arguments alone
 _plan: Callable[[PassRequest], Pass] = _uncompiled(lambda request: plan_pass(request, MEMO))
@@ -75,7 +75,8 @@ def begin(
     if batch[1]:
         # The host copies them for each step. The copies of the first one stand for all, so that who made something of
         # them sees that they are the same.
-        vectors = VECTORS.setdefault(batch, vectors)
+        copies = vectors
+        vectors = VECTORS.get(batch, lambda: copies)
     call = Call(transformer, family, request, vectors, modules, _rows(options, len(x)), given)
     # A patch of others may change the fixed tokens from step to step.
     alone = not theirs and not any(options.get("patches", {}).values())
