@@ -158,7 +158,7 @@ def running(
     host: Path,
     python: str = sys.executable,
     arguments: tuple[str, ...] = (),
-    timeout: float = 180.0,
+    timeout: float = 600.0,
     fill: Callable[[Path], None] = link_pack,
     prefix: str = "contextgen-server-",
     before: tuple[str, ...] = (),

@@ -8,6 +8,7 @@ from typing import Any
 import comfy.model_management as management
 import comfy.ops
 import numpy as np
+import offload
 import pytest
 import tiny_assemble
 import tiny_flux
@@ -25,6 +26,7 @@ from contextgen_pack.contextgen_core.methods.sigma_gen.method import Settings as
 from contextgen_pack.nodes import host
 from contextgen_pack.nodes.host import call
 from tiny_flux import DOUBLE, SINGLE, sample, text
+from torch.utils._python_dispatch import TorchDispatchMode
 
 BLOCKS, STEPS = DOUBLE + SINGLE, len(tiny_flux.SIGMAS) - 1
 MemoryError_ = torch.cuda.OutOfMemoryError
@@ -58,7 +60,20 @@ def fixed(model: Any) -> tuple[Any, list[Any]]:
     return host.install(model, SIGMA_GEN, settings), host.attach(text(), SIGMA_GEN, plan, latents)
 
 
-WAYS = {"three": three, "fixed": fixed}
+def adapted(model: Any) -> tuple[Any, list[Any]]:
+    """References, with an adapter that the host adds to weights: of each of a block's kinds, and a bias."""
+    patched = tiny_flux.install(model, Settings())
+    generator = torch.Generator().manual_seed(9)
+    names = ("double_blocks.1.img_attn.qkv.weight", "single_blocks.2.linear1.weight", "single_blocks.4.linear2.bias")
+    shapes = {name: model.model.diffusion_model.get_parameter(name).shape for name in names}
+    changes = {
+        f"diffusion_model.{name}": (0.1 * torch.randn(shape, generator=generator),) for name, shape in shapes.items()
+    }
+    assert set(patched.add_patches(changes)) == set(changes)
+    return patched, tiny_flux.conditioned(PLAN)
+
+
+WAYS = {"three": three, "fixed": fixed, "adapted": adapted}
 
 
 @pytest.fixture(params=WAYS)
@@ -179,6 +194,40 @@ def test_no_memory_for_what_we_allocate(model: Any, owner: Any, name: str, monke
     assert reached, "nobody came by"
 
 
+class FullAt(TorchDispatchMode):
+    """Memory runs out at the operation of that number."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at, self.operations = at, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        self.operations += 1
+        if self.operations == self.at:
+            no_memory()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("clean")
+def test_no_memory_at_any_operation(run: Callable[..., torch.Tensor]) -> None:
+    expected = run()
+    with FullAt(0) as counted:
+        assert torch.equal(run(), expected)
+    assert counted.operations > 500
+    raised = 0
+    for at in np.random.default_rng(1).integers(1, counted.operations, 12):
+        with FullAt(int(at)):
+            try:
+                assert (run() - expected).abs().max() < 1e-5  # the host has tried another way
+            except MemoryError_:
+                raised += 1
+        assert nothing_is_held()
+        management.unload_all_models()
+    assert raised > 6
+    assert torch.equal(run(), expected)
+
+
 @pytest.mark.usefixtures("clean")
 def test_no_memory_while_an_operator_is_tried_says_nothing_about_it(
     run: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
@@ -204,24 +253,54 @@ def test_all_models_are_unloaded_between_two_steps(run: Callable[..., torch.Tens
     assert torch.equal(run(), expected)
 
 
+@pytest.fixture
+def offloading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float | None], None]]:
+    """Sets the share of its weights that a model may load; see offload.py."""
+    offload.install(monkeypatch.setattr)
+    yield offload.set_share
+    offload.set_share(None)
+
+
 @pytest.mark.usefixtures("clean")
-def test_with_next_to_no_memory_for_weights_it_is_the_same_picture(
-    model: Any, run: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("share", [0, 0.5])
+@pytest.mark.parametrize("way", WAYS)
+def test_with_little_memory_for_weights_it_is_the_same_picture(
+    model: Any, way: str, share: float, offloading: Callable[[float | None], None]
 ) -> None:
-    """Low-VRAM: the host leaves the weights where they are and moves each when its module is called."""
-    expected = run()
-    management.unload_all_models()
-    loaded = management.LoadedModel.model_load
-    with monkeypatch.context() as little:
-        little.setattr(
-            management.LoadedModel,
-            "model_load",
-            lambda self, _memory=0, *more, **words: loaded(self, 1, *more, **words),
-        )
-        assert (run() - expected).abs().max() < 1e-5
-        assert model.model.model_lowvram
-    management.unload_all_models()
-    assert torch.equal(run(), expected)
+    """--novram and --lowvram with asynchronous offload: the host brings weights for the time of a module's call."""
+    patched, positive = WAYS[way](model)
+    expected = sample(patched, positive)
+    offloading(share)
+    assert (sample(patched, positive) - expected).abs().max() < 1e-5
+    weights = sum(1 for _ in model.model.diffusion_model.parameters())
+    assert model.model.model_lowvram and 0 < offload.brought() and (share or offload.brought() > weights)
+    offloading(None)
+    assert torch.equal(sample(patched, positive), expected)
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.parametrize("way", WAYS)
+def test_weights_come_and_go_between_two_steps(
+    model: Any, way: str, offloading: Callable[[float | None], None]
+) -> None:
+    """As when another program takes the device's memory, and gives it back."""
+    patched, positive = WAYS[way](model)
+    expected = sample(patched, positive)
+    left: list[bool] = []
+
+    def callback(step: int, *_: Any) -> None:
+        for loaded in management.current_loaded_models:
+            if step == 0:
+                loaded.model.partially_unload(loaded.model.offload_device, loaded.model_memory() // 2)
+                left.append(loaded.model.model.model_lowvram)
+            elif step == 1:
+                loaded.model_use_more_vram(1e9)
+
+    offloading(0.9)
+    assert (sample(patched, positive, callback=callback) - expected).abs().max() < 1e-5
+    assert any(left) and offload.brought()
+    offloading(None)
+    assert torch.equal(sample(patched, positive), expected)
 
 
 class Theirs(Exception):
