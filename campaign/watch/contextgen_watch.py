@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 import sys
 import tempfile
 import threading
@@ -76,6 +77,18 @@ def _outside(path: object, folder: object = -1) -> str:
     return place
 
 
+def _is_here(host: str) -> bool:
+    """Whether an address is one of this machine's: a socket can be bound to it. Names are not looked up."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.inet_pton(family, host)
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _writes(arguments: tuple[Any, ...]) -> bool:
     mode, flags = (*arguments[1:3], None, None)[:2]
     if isinstance(mode, str):
@@ -96,6 +109,7 @@ def _broken(event: str, arguments: tuple[Any, ...]) -> tuple[str, bool]:
         host = target[0] if isinstance(target, tuple) else target
         host = host.decode("ascii", "replace") if isinstance(host, bytes) else host
         local = host is None or not isinstance(host, str) or host == "" or host.startswith((*LOOPBACK, "/"))
+        local = local or _is_here(str(host))
         unix = event == "socket.connect" and not isinstance(target, tuple)
         return ("", False) if local or unix else (f"{event} {str(target)[:80]}", False)
     if event.startswith(PROGRAMS):
@@ -163,5 +177,6 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 def pytest_runtest_logreport(report: Any) -> None:
     if report.when == "call" or report.failed or (report.when == "setup" and report.skipped):
         _state.busy = True
-        _note({"test": report.outcome, "name": report.nodeid})
+        why = str(getattr(report.longrepr, "reprcrash", report.longrepr or ""))[-300:] if report.failed else ""
+        _note({"test": report.outcome, "name": report.nodeid, "why": why})
         _state.busy = False

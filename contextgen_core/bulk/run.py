@@ -250,11 +250,31 @@ def _connect(ray: Any, options: Options) -> None:
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # of processes that no stage would use
         os.environ.setdefault("RAY_worker_niceness", "0")  # the command's own: `nice` before it decides
-        _start(
-            ray, address="local", num_cpus=max(options.workers, 1) + 2, include_dashboard=False, log_to_driver=False,
-            logging_level=logging.ERROR, object_store_memory=_STORE, _node_ip_address="127.0.0.1",
-            runtime_env={"env_vars": {"PYTHONPATH": path}},
-        )  # fmt: skip
+        with _this_machine_alone() as before:
+            _start(
+                ray, address="local", num_cpus=max(options.workers, 1) + 2, include_dashboard=False,
+                log_to_driver=False, logging_level=logging.ERROR, object_store_memory=_STORE,
+                _node_ip_address="127.0.0.1", runtime_env={"env_vars": {"PYTHONPATH": path, **before}},
+            )  # fmt: skip
+
+
+@contextmanager
+def _this_machine_alone() -> Iterator[dict[str, str]]:
+    """Processes that start inside ask nobody but this machine over HTTP; what their own workers are to have instead.
+
+    Even with its statistics and its dashboard off, Ray asks the addresses of three clouds whose machine this is.
+    """
+    closed = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1,localhost"}
+    before = {name: os.environ.get(name) for name in closed}
+    os.environ.update(closed)
+    try:
+        yield {name: value or "" for name, value in before.items()}
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _start(ray: Any, **arguments: Any) -> None:

@@ -48,8 +48,33 @@ with tempfile.TemporaryDirectory() as folder:
     os.makedirs(folder + "/a/b"); open(folder + "/a/b/c", "w").close()
 server = socket.create_server(("127.0.0.1", 0)); socket.create_connection(server.getsockname())
 subprocess.run([sys.executable, "-c", "pass"], check=True); open("README.md").close()
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    probe.connect(("127.0.0.1", 9)); socket.getaddrinfo("127.9.9.9", 9)
 """
     assert asked(tmp_path, code) == ([], "")
+
+
+def test_another_module_that_python_starts_with_still_runs(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.started_with = True")
+    code = "import sys; assert sys.started_with and sys._contextgen_watched"
+    path = os.pathsep.join((str(ROOT / "campaign" / "watch"), str(tmp_path)))
+    environment = {**os.environ, "CONTEXTGEN_WATCH": str(tmp_path / "log"), "PYTHONPATH": path}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_ray_asks_no_cloud_whose_machine_this_is(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    code = """
+import contextlib, os
+from ray._common.usage.usage_lib import get_cloud_from_metadata_requests as ask
+from contextgen_core.bulk.run import _this_machine_alone
+before = dict(os.environ)
+with {} as theirs:
+    assert ask() == "unknown"
+assert dict(os.environ) == before
+"""
+    assert asked(tmp_path, code.format("_this_machine_alone()")) == ([], "")
+    assert asked(tmp_path, code.format("contextlib.nullcontext()"))[0]
 
 
 def test_the_pack_itself_may_start_no_program(tmp_path: Path) -> None:
