@@ -560,6 +560,9 @@ def _borrows(name: str) -> bool:
 
 def _run_all(options: argparse.Namespace) -> str:
     counts = Counts(options.hidden, options.ordinary, options.dense, options.words)
+    for kind, count in counts._asdict().items():
+        if count < 1:
+            raise InputError(f"--{kind} is {count}; judge at least 1 held-out scene of each kind.")
     shared, given = _shared(options), _given(options)
     chosen = list(given) or options.methods or list(RECIPES)
     jobs = [(name, seed) for seed in range(1 if given else options.seeds) for name in chosen]  # an early end compares

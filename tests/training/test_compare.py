@@ -164,6 +164,11 @@ def test_adapters_in_files_are_judged_by_name(tmp_path: Path) -> None:
         compare.given_config("eligen", tmp_path / "none", {}, tmp_path)
 
 
+def test_a_kind_without_scenes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([*arguments(tmp_path, tmp_path), "--dense", "0"]) == 2
+    assert capsys.readouterr().err == "--dense is 0; judge at least 1 held-out scene of each kind.\n"
+
+
 def test_a_method_nobody_registered_is_named() -> None:
     config = from_dict({"stage": "sft", "output": "x", "method": {"name": "odd"}})
     with pytest.raises(InputError, match="method.name is 'odd'"):
