@@ -11,11 +11,11 @@ from comfy_api.latest import io
 
 from ..contextgen_core.errors import InputError
 from ..contextgen_core.methods.eligen.masks import CELLS, cells_to_tokens, mask_cells
-from ..contextgen_core.methods.eligen.method import ELIGEN
-from ..contextgen_core.methods.eligen.plan import MAX_PHRASES, EliGenPlan, PhraseTokens, phrase_tokens
+from ..contextgen_core.methods.eligen.method import ELIGEN, checked_reading
+from ..contextgen_core.methods.eligen.plan import MAX_PHRASES, EliGenPlan, PhraseReading, PhraseTokens, phrase_tokens
 from . import host
 from .eligen_text import without_padding
-from .sockets import schema, to_bytes
+from .sockets import bounded, naming, schema, to_bytes
 
 log = logging.getLogger("contextgen")
 
@@ -59,7 +59,9 @@ class EliGenRegions(io.ComfyNode):
                 continue
             strength = float(values.get("strength", 1.0)) * float(values.get("mask_strength", 1.0))
             window = (float(values.get("start_percent", 0.0)), float(values.get("end_percent", 1.0)))
-            phrases.append(phrase_tokens(embedding.shape[1], inside, strength, *window))
+            with naming(NODE, "conditioning"):
+                reading = checked_reading(PhraseReading(strength, *window), f"entry {number}", "conditioning")
+            phrases.append(phrase_tokens(embedding.shape[1], inside, *reading))
             vectors.append(embedding)
         if not phrases:
             return io.NodeOutput(conditioning)
@@ -112,7 +114,7 @@ def _cells(number: int, values: dict[str, Any], rows: int, columns: int) -> np.n
 def _area(area: tuple[Any, ...], rows: int, columns: int) -> tuple[int, int, int, int]:
     """top, left, height and width in latent cells, of an area as the host writes it: in cells, or in shares."""
     if area[0] == "percentage":
-        height, width, top, left = area[1:]
+        height, width, top, left = (bounded(NODE, "conditioning", share, 0, 1) for share in area[1:])
         return round(top * rows), round(left * columns), max(1, round(height * rows)), max(1, round(width * columns))
     height, width, top, left = area
     return top, left, height, width

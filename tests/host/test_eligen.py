@@ -400,6 +400,9 @@ def test_without_regions_the_conditioning_is_handed_on(pack_nodes: Nodes) -> Non
         (entry(7, 1, mask=torch.ones(2, 96, 128)), "entry 2 has 2 masks; give each entry one"),
         ([[torch.zeros(1, 7, 32), {"mask": mask(0, 5)}]], "24 and 32 numbers a token; encode all with one"),
         (100 * entry(7, 1, mask=mask(0, 5)), "100 regions, the limit is 32; remove 68"),
+        (entry(7, 1, mask=mask(0, 5), strength=float("nan")), "entry 2 has strength = nan; give a number from 0 to 10"),
+        (entry(7, 1, mask=mask(0, 5), start_percent=0.8, end_percent=0.2), "entry 2 starts at 0.8 and ends at 0.2"),
+        (entry(7, 1, area=("percentage", float("nan"), 0.5, 0, 0)), "NaN"),
     ],
 )
 def test_entries_that_cannot_be_taken_are_named(pack_nodes: Nodes, extra: list[Any], sentence: str) -> None:

@@ -108,7 +108,7 @@ class EliGen(Method):
                 )
                 continue
             phrases.append(label)
-            bound.append(phrase_tokens(options.tokens, inside, *_reading(options.readings.get(number), name)))
+            bound.append(phrase_tokens(options.tokens, inside, *checked_reading(options.readings.get(number), name)))
         if not labelled:
             raise InputError("no box of the layout has a label; write into at least one box what it shows.")
         plan = EliGenPlan(columns, rows, tuple(bound))
@@ -185,15 +185,16 @@ class EliGen(Method):
         )
 
 
-def _reading(reading: PhraseReading | None, name: str) -> PhraseReading:
+def checked_reading(reading: PhraseReading | None, name: str, input: str = "box_options") -> PhraseReading:
+    """The reading, the authors' without one. Raises InputError, naming what it belongs to, out of its ranges."""
     reading = reading or PhraseReading()
     for what, value, high in zip(PhraseReading._fields, reading, (MAX_STRENGTH, 1.0, 1.0), strict=True):
         if not 0 <= value <= high:
-            raise InputError(f"{name} has {what} = {value:g}; give a number from 0 to {high:g}.", input="box_options")
+            raise InputError(f"{name} has {what} = {value:g}; give a number from 0 to {high:g}.", input=input)
     if reading.start > reading.end:
         raise InputError(
             f"{name} starts at {reading.start:g} and ends at {reading.end:g}; start it before it ends.",
-            input="box_options",
+            input=input,
         )
     return reading
 
