@@ -136,7 +136,7 @@ def _compare_attention(case: dict[str, Any], built: Any) -> tuple[str, int, floa
         compared, worst = compared + 1, max(worst, off)
         if sentence:
             return sentence, compared, worst
-        owners = [number for number, forward in enumerate(forwards) if forward.sequence]
+        owners = [number for number, bound in enumerate(bounds) if bound.method.arranges]
         if not owners:
             continue
         theirs = [forwards[number] for number in owners]
