@@ -156,13 +156,24 @@ def _read_parquet(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
             if file.metadata.num_columns > MAX_COLUMNS:
                 raise InputError(f"the table has {file.metadata.num_columns} columns, the limit is {MAX_COLUMNS}.")
             for batch in file.iter_batches(256):
-                for values in batch.to_pylist():
-                    yield values, ""
-    except (ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+                yield from _parquet_rows(batch)
+    except (ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of a column's name
+        reason = "a name is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error).splitlines()[0]
         raise InputError(
             f"the table {shorten(path.name, 80)} is not a Parquet file ({shorten(reason, 100)})."
         ) from None
+
+
+def _parquet_rows(batch: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """Strings of a Parquet file are bytes that nobody has checked: a row with others than UTF-8 fails alone."""
+    try:
+        yield from [(values, "") for values in batch.to_pylist()]
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            yield {}, "the row has text that is not UTF-8; write it as UTF-8."
+        else:
+            for number in range(batch.num_rows):
+                yield from _parquet_rows(batch.slice(number, 1))
 
 
 # ---- the table of a run --------------------------------------------------------------------------------------------

@@ -85,6 +85,21 @@ def test_a_long_row_of_parquet_is_a_broken_one(tmp_path: Path, monkeypatch: pyte
     assert "longer than 1000 bytes" in long.problem and long.id == "#0" and good.values == {"a": "y"}
 
 
+def test_text_of_parquet_that_is_not_utf_8_is_a_broken_row(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    said = pa.array([b"good", b"\xec\x81", b"too"], pa.binary()).view(pa.string())
+    write_table(pa.table({"id": ["a", "b", "c"], "prompt": said}), tmp_path / "t.parquet")
+    rows = list(take_in(tmp_path / "t.parquet", tmp_path / "work"))
+    assert [row.values.get("prompt") for row in rows] == ["good", None, "too"]
+    assert "not UTF-8" in rows[1].problem and not rows[0].problem + rows[2].problem
+    whole = (tmp_path / "t.parquet").read_bytes()
+    (tmp_path / "t.parquet").write_bytes(whole.replace(b"prompt", b"\xecrompt"))
+    with pytest.raises(InputError, match="is not a Parquet file .*a name is not UTF-8"):
+        list(take_in(tmp_path / "t.parquet", tmp_path / "third"))
+
+
 def test_ids_of_many_rows_are_not_held_in_memory(tmp_path: Path) -> None:
     """20 000 ids of 200 characters are 5 MB as a set; duplicates far apart are seen all the same."""
     import tracemalloc

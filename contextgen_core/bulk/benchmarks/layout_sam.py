@@ -83,7 +83,7 @@ def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
                 raise InputError(f"{path.name} has no column {', '.join(missing)}; give LayoutSAM-eval's own files.")
             for batch in file.iter_batches(500, columns=list(COLUMNS)):
                 yield from batch.to_pylist()
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path.name} cannot be read ({shorten(str(error), 80)}); download it again.") from None
 
 
